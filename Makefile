@@ -1,0 +1,71 @@
+# Everything a fresh machine needs is Python >= 3.11 and make; `make` alone lists the targets.
+PYTHON  ?= python3
+JOB     ?= jobs/digits.yaml
+RUN     ?= runs/$(basename $(notdir $(JOB)))
+# More arguments for train and report, e.g. ARGS='--set training.epochs=5', and for pytest, e.g. TESTS=tests/test_spec.py.
+ARGS    ?=
+TESTS   ?= tests
+WORKERS ?= 2
+
+VENV := .venv
+BIN  := $(VENV)/bin
+DONE := $(VENV)/.installed
+
+# Both, because newer pips read the second for the isolated build environment and older ones the first.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train report test test-all check lint format-check typecheck contracts format constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(DONE) ## create .venv and install the pinned packages
+
+$(DONE): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed, e.g. make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "Installing the pinned packages into $(VENV); this takes a few minutes, once."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq "$$(grep '^torch==' constraints.txt)"
+	@$(BIN)/python -m pip install -qq -e '.[dev]'
+	@touch $@
+
+train: setup ## train JOB (jobs/digits.yaml) and print its report; the same command again resumes
+	@$(BIN)/ensemble-svc train $(JOB) $(ARGS)
+
+report: setup ## write RUN/report.html again and print the table
+	@$(BIN)/ensemble-svc report $(RUN) $(ARGS)
+
+test: setup ## run the test suite, but for the tests that take minutes
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup -m 'not slow' $(TESTS)
+
+test-all: setup ## run the whole test suite
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(TESTS)
+
+check: lint format-check typecheck contracts ## everything that is checked without running the code
+
+lint: setup ## ruff's rules
+	@$(BIN)/ruff check --quiet . && echo "lint: clean"
+
+format-check: setup ## ruff's formatting
+	@$(BIN)/ruff format --quiet --check . && echo "format: clean"
+
+typecheck: setup ## mypy
+	@$(BIN)/mypy --no-error-summary && echo "types: clean"
+
+contracts: setup ## who may import whom
+	@out=$$($(BIN)/lint-imports --no-logo 2>&1) && echo "contracts: kept" || { echo "$$out"; exit 1; }
+
+format: setup ## format the code and mend what ruff can
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+constraints: setup ## write the versions that .venv holds into constraints.txt
+	@sed -n '/^#/p;/^#/!q' constraints.txt > constraints.tmp
+	@$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' >> constraints.tmp
+	@mv constraints.tmp constraints.txt && touch $(DONE)
+
+clean: ## remove .venv and every cache; runs/ stays
+	@rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

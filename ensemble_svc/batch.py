@@ -1,0 +1,107 @@
+"""A finished ensemble on new data: batch evaluation and batch prediction.
+
+Shapes: N rows, C classes, T targets.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pa_parquet
+import torch
+
+from ensemble_svc.conclude import best_on_validation, measure
+from ensemble_svc.data.dataset import Array, InputSchema
+from ensemble_svc.data.inputs import conform, read_inputs
+from ensemble_svc.data.sources import load
+from ensemble_svc.errors import DataError
+from ensemble_svc.predictor import Ensemble, Prediction
+from ensemble_svc.spec.load import parse_source
+from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.run import Run
+
+FORMATS = (".parquet", ".csv", ".npz")
+
+
+def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
+    """Measure the ensemble of ``run`` on every row of a labelled source.
+
+    Args:
+        source: a data source as a job would name it, a name or a YAML mapping.
+
+    Raises:
+        SpecError: a source that no job could name.
+        DataError: rows that the ensemble cannot read.
+    """
+    job, manifest = run.job(), run.manifest()
+    ensemble = Ensemble.load(run.path)
+    dataset = conform(load(parse_source(source), task=job.task, directory=directory), ensemble.schema)
+    members = ensemble.members(dataset.x)
+    chosen = set(manifest["ensemble"]["members"])
+    scores = [entry["metrics"] for entry in manifest["members"] if entry["id"] in chosen]
+    target = torch.from_numpy(np.ascontiguousarray(dataset.y))
+    return {"data": measure(job, members, target, best=best_on_validation(scores))}
+
+
+def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None = None) -> int:
+    """Predict every row of ``source`` and write the answer to ``output``; returns the number of rows.
+
+    Raises:
+        DataError: an input the ensemble cannot read, or an output format that is not offered.
+    """
+    if output.suffix not in FORMATS:
+        raise DataError(f"{output}: cannot write '{output.suffix}'; use one of {', '.join(FORMATS)}")
+    ensemble = Ensemble.load(run)
+    x, row = read_inputs(source, ensemble.schema, id_column=id_column)
+    columns = as_columns(ensemble.schema, ensemble.predict(x), row)
+    write_atomic(output, _encode(columns, output.suffix))
+    return len(row)
+
+
+def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[str, Array]:
+    """A prediction as a table: ``row``, the answer, its parts, its uncertainties."""
+    columns: dict[str, Array] = {"row": row}
+    if schema.classes:
+        names = np.asarray(schema.classes)
+        columns["prediction"] = names[prediction.mean.argmax(1)]
+        columns |= {f"p_{name}": prediction.mean[:, i] for i, name in enumerate(schema.classes)}
+        return columns | dict(prediction.uncertainty)
+    for t, target in enumerate(schema.targets):
+        columns[target] = prediction.mean[:, t]
+        columns |= {f"{target}_{name}": value[:, t] for name, value in prediction.uncertainty.items()}
+    return columns
+
+
+def _encode(columns: dict[str, Array], suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".npz":
+        np.savez(buffer, **{name: _plain(values) for name, values in columns.items()})
+        return buffer.getvalue()
+    table = pa.table({name: pa.array(values.tolist()) for name, values in columns.items()})
+    if suffix == ".csv":
+        pa_csv.write_csv(_harmless(table), buffer)
+    else:
+        pa_parquet.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def _plain(values: Array) -> Array:
+    return values.astype(str) if values.dtype == object else values
+
+
+def _harmless(table: pa.Table) -> pa.Table:
+    """Text that a spreadsheet would run as a formula gets a quote in front."""
+
+    def quoted(text: str) -> str:
+        return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+    for i, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            cells = [quoted(text) for text in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(cells))
+    return table.rename_columns([quoted(name) for name in table.column_names])

@@ -1,0 +1,34 @@
+"""The command line: ``ensemble-svc VERB``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ensemble_svc.cli import cluster, data, job, run_folder, training
+from ensemble_svc.errors import EnsembleSvcError
+
+app = typer.Typer(
+    name="ensemble-svc",
+    help="Train, average, calibrate and honestly measure ensembles of neural networks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for room in (training, data, run_folder, job, cluster):
+    room.add_verbs(app)
+
+
+def run() -> None:
+    """Run the command line; our own errors are one message on stderr, bugs keep their traceback."""
+    try:
+        app()
+    except EnsembleSvcError as fault:
+        sys.stderr.write(f"error: {fault}\n")
+        sys.exit(fault.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; what is committed is kept, and the same command goes on from there\n")
+        sys.exit(130)

@@ -1,0 +1,93 @@
+"""One job over several values of one key, such as the twenty standard splits of a data set."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ensemble_svc import pipeline
+from ensemble_svc.cli.options import print_json, read_job
+from ensemble_svc.cli.training import place
+from ensemble_svc.errors import SpecError
+from ensemble_svc.store.document import write_document
+
+
+def train_each(
+    job: Path, overrides: list[str], each: str, *, out: Path | None, address: str | None, as_json: bool
+) -> None:
+    """Train the job once per value, each in a folder of its own, and print the mean over them.
+
+    Args:
+        each: ``key=A:B`` (whole numbers from A to B-1) or ``key=v1,v2,…``.
+    """
+    key, values = parse_each(each)
+    console = Console(stderr=True)
+    first = read_job(job, [*overrides, f"{key}={values[0]}"])
+    folder = out or Path(first.compute.storage).expanduser() / first.name
+    found: dict[str, dict[str, Any]] = {}
+    with place(first, address, folder) as executor:
+        for value in values:
+            spec = read_job(job, [*overrides, f"{key}={value}"])
+            run = pipeline.train(spec, out=folder / f"{key}={value}", directory=Path.cwd(), executor=executor)
+            found[value] = run.metrics()
+            console.print(f"{key}={value}: {_brief(found[value])}", highlight=False)
+    summary = summarize_each(found)
+    write_document(folder / "each.json", {"key": key, "values": values, "summary": summary})
+    if as_json:
+        print_json({"key": key, "values": values, "summary": summary})
+    else:
+        Console().print(_table(key, summary))
+
+
+def parse_each(text: str) -> tuple[str, list[str]]:
+    """``a.b=0:3`` → ``("a.b", ["0", "1", "2"])``.
+
+    Raises:
+        SpecError: anything of another form, or no value.
+    """
+    key, equals, rest = text.partition("=")
+    span = re.fullmatch(r"(\d+):(\d+)", rest)
+    values = [str(i) for i in range(int(span[1]), int(span[2]))] if span else [v for v in rest.split(",") if v]
+    if not (key and equals and values):
+        raise SpecError(f"--each {text}: write KEY=A:B (whole numbers from A to B-1) or KEY=V1,V2")
+    return key, values
+
+
+def summarize_each(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard error over the runs, for each split, of the ensemble and of the mean member."""
+    summary: dict[str, Any] = {}
+    for split in next(iter(found.values())):
+        runs = [metrics[split] for metrics in found.values()]
+        summary[split] = {
+            "ensemble": _spread([run["ensemble"] for run in runs]),
+            "mean_member": _spread([run["members"]["mean"] for run in runs]),
+        }
+    return summary
+
+
+def _spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    def one(values: list[float]) -> dict[str, float]:
+        error = stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+        return {"mean": mean(values), "standard_error": error, "runs": len(values)}
+
+    return {name: one([row[name] for row in rows]) for name in rows[0]}
+
+
+def _brief(metrics: dict[str, Any]) -> str:
+    split = "test" if "test" in metrics else next(iter(metrics))
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics[split]["ensemble"].items())
+
+
+def _table(key: str, summary: dict[str, Any]) -> Table:
+    table = Table("split", "metric", "ensemble", "mean member", title=f"over {key}: mean ± standard error")
+    for split, parts in summary.items():
+        for name, value in parts["ensemble"].items():
+            member = parts["mean_member"][name]
+            cells = [f"{v['mean']:.4f} ± {v['standard_error']:.4f}" for v in (value, member)]
+            table.add_row(split, name, *cells)
+    return table

@@ -1,0 +1,64 @@
+"""Verbs about runs: ``status``, ``report``, ``doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ensemble_svc.cli.options import Json, RunFolder, print_json
+
+
+def add_verbs(app: typer.Typer) -> None:
+    """Register this file's verbs."""
+    app.command()(status)
+    app.command()(report)
+    app.command()(doctor)
+
+
+def status(
+    run: RunFolder,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file's hash.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what each member of a run has reached, from its journal."""
+    from ensemble_svc.errors import CorruptArtifact
+    from ensemble_svc.store.run import Run
+    from ensemble_svc.store.status import damage, status_of
+
+    found = status_of(Run.open(run))
+    broken = damage(Run.open(run)) if verify else []
+    if as_json:
+        print_json({**found, **({"damaged": broken} if verify else {})})
+    else:
+        from rich.console import Console
+
+        from ensemble_svc.cli.tables import status_table
+
+        Console().print(status_table(found))
+    if broken:
+        raise CorruptArtifact(
+            "damaged or missing: " + ", ".join(broken) + f"\nRun the training command of {run} again to make them anew."
+        )
+    if verify and not as_json:
+        typer.echo("every file is as it was written")
+
+
+def report(run: RunFolder, as_json: Json = False) -> None:
+    """Print a finished run's numbers and write its report.html anew."""
+    from ensemble_svc.cli.results import show_run
+    from ensemble_svc.report.html import write_report
+    from ensemble_svc.store.run import Run
+
+    found = Run.open(run)
+    write_report(found)
+    show_run(found, as_json=as_json)
+
+
+def doctor() -> None:
+    """Tell what this machine offers: cores, memory, GPUs, versions, what is missing."""
+    from rich.console import Console
+
+    from ensemble_svc.cli.health import machine_table
+
+    Console().print(machine_table())

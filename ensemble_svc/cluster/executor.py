@@ -1,0 +1,128 @@
+"""RayExecutor: every slot a Ray Tune trial.
+
+Tune only schedules: it gives out shares of GPUs, restarts what died and carries progress home. Its own
+state (``RUN/tune``) is written and never read; what is done stands in the run folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray import tune
+
+from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
+from ensemble_svc.cluster.listener import Halted, Listener
+from ensemble_svc.cluster.worker import NamedByPack, train_slot
+from ensemble_svc.errors import ClusterError
+from ensemble_svc.plan.executor import Fit, Node, OnFailure, OnProgress, Resources, refuse_oversized
+from ensemble_svc.plan.plan import Slot
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Trains slots on the cluster that this process is connected to (see ``session.connect``)."""
+
+    state: Path
+    """Folder for Tune's own state, ``RUN/tune``; on several machines it must be shared by them."""
+    retries: int = 2
+    """How often one slot is tried again."""
+
+    def resources(self) -> Resources:
+        """What the living nodes have in all, whoever uses it now."""
+        nodes = tuple(_nodes())
+        return Resources(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), nodes)
+
+    def run(
+        self,
+        slots: Sequence[Slot],
+        fit: Fit[P],
+        payload: P,
+        *,
+        on_progress: OnProgress,
+        on_failure: OnFailure,
+    ) -> None:
+        """As :meth:`ensemble_svc.plan.executor.Executor.run` says.
+
+        Raises:
+            ClusterError: the cluster was lost, or Tune itself failed.
+        """
+        refuse_oversized(slots, self.resources())
+        by_pack = {slot.pack.id: slot for slot in slots}
+        if not by_pack:
+            return
+        with _quiet(), catch_interrupts() as interrupts:
+            listener = Listener(by_pack, on_progress, on_failure, interrupts)
+            self._fit(_tuner_parts(by_pack, fit, payload), by_pack, listener, interrupts)
+
+    def _fit(
+        self, trainable: Any, by_pack: Mapping[str, Slot], listener: Listener, interrupts: Interrupts
+    ) -> None:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={"pack": tune.grid_search(list(by_pack))},
+            tune_config=tune.TuneConfig(
+                reuse_actors=True, trial_name_creator=_pack_of, trial_dirname_creator=_pack_of
+            ),
+            run_config=tune.RunConfig(
+                name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
+                storage_path=str(self.state.absolute()),
+                failure_config=tune.FailureConfig(max_failures=self.retries),
+                callbacks=[listener],
+                verbose=0,
+            ),
+        )
+        try:
+            tuner.fit()
+        except Halted:
+            raise KeyboardInterrupt(interrupts.signal) from None
+        except (tune.TuneError, ray.exceptions.RayError, ConnectionError) as lost:
+            raise ClusterError(f"the cluster was lost while slots were training: {_root(lost)}") from lost
+
+
+def _tuner_parts(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
+    shared = tune.with_parameters(train_slot, slots=dict(by_pack), fit=fit, payload=payload)
+    shared.__mixins__ = (NamedByPack,)
+    return tune.with_resources(shared, lambda config: _bundle(by_pack[config["pack"]]))
+
+
+def _bundle(slot: Slot) -> tune.PlacementGroupFactory:
+    wanted = {"CPU": float(slot.cpus), "GPU": float(slot.gpus)}
+    return tune.PlacementGroupFactory([{name: amount for name, amount in wanted.items() if amount}])
+
+
+def _pack_of(trial: Any) -> str:
+    return str(trial.config["pack"])
+
+
+def _nodes() -> Iterator[Node]:
+    for node in ray.nodes():
+        if node["Alive"]:
+            has = node["Resources"]
+            yield Node(node["NodeName"], int(has.get("CPU", 0)), float(has.get("GPU", 0)))
+
+
+def _root(fault: BaseException) -> str:
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    return next(iter(str(fault).strip().splitlines()), type(fault).__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Tune's complaints off the screen: what went wrong is told by ``on_failure``."""
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

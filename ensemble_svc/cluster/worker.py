@@ -1,0 +1,93 @@
+"""What runs in a Ray worker: one slot, its progress reported to Tune as flat rows.
+
+Rows carry ``event``: ``progress``, ``failure`` (the attempt is lost, Tune may try again) or ``refusal``
+(no attempt can succeed; the run ends).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from ray import tune
+from ray._raylet import setproctitle
+
+from ensemble_svc.errors import EnsembleSvcError, TrainError
+from ensemble_svc.local import reason
+from ensemble_svc.plan.executor import Fit
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress, to_row
+
+P = TypeVar("P")
+
+
+class SlotFailed(Exception):
+    """An attempt at a slot that failed; the original is its cause and stands in Tune's error.txt.
+
+    The original is not sent itself: an exception of the user's may not survive pickling.
+    """
+
+
+class NamedByPack:
+    """Mixed into the Tune actor: its name in Ray's dashboard and ``ray list actors`` is the pack's id.
+
+    Ray asks for the name once per process, so a process that Tune reuses keeps its first pack's name
+    there; its process title always follows.
+    """
+
+    _name: str
+
+    def setup(self, config: Mapping[str, Any]) -> None:
+        """Called by Tune in a new process."""
+        self._name = config["pack"]
+        super().setup(config)  # type: ignore[misc]
+
+    def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+        """Called by Tune in a process that goes on to another pack."""
+        self._name = new_config["pack"]
+        return bool(super().reset_config(new_config))  # type: ignore[misc]
+
+
+def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit[P], payload: P) -> None:
+    """The function trainable: fit the slot whose pack the config names.
+
+    Raises:
+        SlotFailed: the attempt failed in a way that another attempt may not.
+    """
+    slot = slots[config["pack"]]
+    _claim(slot)
+
+    def report(progress: Progress) -> None:
+        tune.report({"event": "progress", **to_row(progress)})
+        _set_title(slot)
+
+    try:
+        fit(payload, slot, report)
+    except EnsembleSvcError as fault:
+        if not isinstance(fault, TrainError):
+            tune.report({"event": "refusal", "kind": _kind(fault), "reason": str(fault)})
+            return
+        tune.report({"event": "failure", "reason": reason(fault)})
+        raise SlotFailed(reason(fault)) from fault
+    except Exception as fault:  # the border to users' code: whatever it raises is this slot's failure
+        tune.report({"event": "failure", "reason": reason(fault)})
+        raise SlotFailed(reason(fault)) from fault
+
+
+def _claim(slot: Slot) -> None:
+    """A slot without GPUs must not see those of the machine: Ray leaves them visible."""
+    if not slot.gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    _set_title(slot)
+
+
+def _set_title(slot: Slot) -> None:
+    """Tune's calls reset the title of the process, so it is set again after each report."""
+    setproctitle(f"ray::{slot.pack.id}")
+
+
+def _kind(fault: EnsembleSvcError) -> str:
+    """The room-level class of the fault, whose constructor takes one message."""
+    family = [cls for cls in type(fault).__mro__ if EnsembleSvcError in cls.__bases__]
+    return family[0].__name__ if family else EnsembleSvcError.__name__

@@ -1,0 +1,103 @@
+"""The last arrows: sealed members → predictions [K, N, …] → ensemble → numbers.
+
+Shapes: K members, N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.predictions import combine, mixture_log_density
+from ensemble_svc.data.dataset import Array
+from ensemble_svc.evaluate.curve import size_curve
+from ensemble_svc.evaluate.reliability import reliability
+from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.planning import Prepared
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.document import write_document
+from ensemble_svc.store.members import read_tensors, sealed
+from ensemble_svc.store.run import Run
+from ensemble_svc.store.tensors import Tensors, encode
+
+
+def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> dict[str, str]:
+    """Write ``predictions/`` and ``metrics.json`` from the sealed members; returns their hashes.
+
+    Members that diverged or failed take no part; with none left there is nothing to write.
+    """
+    seals = sealed(run.path)
+    done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    if not done:
+        return {}
+    positions = {"validation": prepared.split.validation, "test": prepared.split.test}
+    files, metrics = {}, {}
+    best = best_on_validation([seals[m.digest]["metrics"] for m in done])
+    for split, rows in positions.items():
+        if not len(rows):
+            continue
+        each = [read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{split}.safetensors") for m in done]
+        stacked = {name: torch.stack([one[name] for one in each]) for name in each[0]}
+        files |= _write_predictions(run, split, stacked, prepared, rows)
+        target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
+        metrics[split] = measure(job, stacked, target, best=best)
+    files["metrics.json"] = write_document(run.path / "metrics.json", metrics)
+    return files
+
+
+def measure(job: JobSpec, members: Tensors, target: Tensor, *, best: int | None) -> dict[str, Any]:
+    """Every number of one split: ensemble, members, gains, size curve, reliability.
+
+    Args:
+        best: position of the member that was best on validation; None without a validation split.
+    """
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    summary = summarize(
+        job.task, members, together(members, target), target, spec=job.evaluate, best=best, seed=seed
+    )
+    curve = size_curve(
+        job.task,
+        members,
+        target,
+        lambda some: together(some, target),
+        names=job.evaluate.metrics,
+        bins=job.evaluate.bins,
+        seed=seed,
+    )
+    extra: dict[str, Any] = {"size_curve": curve}
+    if job.task == "classification":
+        extra["reliability"] = reliability(combine(members)["log_probs"], target, bins=job.evaluate.bins)
+    return {**summary, **extra}
+
+
+def together(members: Tensors, target: Tensor) -> dict[str, Tensor]:
+    """The ensemble's prediction; for regression with the mixture's log density of the target."""
+    combined = combine(members)
+    if "mean" in members:
+        combined["log_density"] = mixture_log_density(members["mean"], members["log_variance"], target)
+    return combined
+
+
+def best_on_validation(metrics: Sequence[dict[str, dict[str, float]]]) -> int | None:
+    """Position of the member with the lowest validation NLL; None where nothing was validated."""
+    scores = [m["validation"]["nll"] for m in metrics if "validation" in m]
+    return int(np.argmin(scores)) if len(scores) == len(metrics) and scores else None
+
+
+def _write_predictions(run: Run, split: str, stacked: Tensors, prepared: Prepared, rows: Array) -> dict[str, str]:
+    ids = prepared.dataset.row[rows]
+    numeric = np.issubdtype(ids.dtype, np.integer)
+    tensors = {
+        **stacked,
+        "target": torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows])),
+        "row": torch.from_numpy(np.ascontiguousarray(ids.astype(np.int64) if numeric else rows.astype(np.int64))),
+    }
+    name = f"predictions/{split}.safetensors"
+    return {name: write_atomic(run.path / name, encode(tensors, {"split": split}))}

@@ -1,0 +1,1 @@
+"""From files to rows: sources, splits, bags and the transforms fitted on them."""

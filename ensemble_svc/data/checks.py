@@ -1,0 +1,144 @@
+"""What no honest number could come from, refused before anything trains; what looks odd, said.
+
+Shapes: N rows, D columns, T targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble_svc.data.dataset import Dataset
+from ensemble_svc.data.labels import shown
+from ensemble_svc.data.oddities import find_oddities
+from ensemble_svc.data.place import place_of
+from ensemble_svc.data.split import Split
+from ensemble_svc.errors import DataError
+from ensemble_svc.spec.data import Crop, DataSpec, Impute, PerChannelCenter
+from ensemble_svc.spec.job import Task
+
+
+def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tuple[str, ...]:
+    """Warnings about data that can be used.
+
+    Raises:
+        DataError: data that cannot: an empty split, a feature or target that is NaN or infinite,
+            a constant target, a class without training rows, a step that does not fit the data.
+    """
+    _check_steps(dataset, spec)
+    _check_sizes(split, spec)
+    used = np.sort(np.concatenate([split.train, split.validation, split.test]))
+    imputed = any(isinstance(step, Impute) for step in spec.preprocess)
+    check_features(dataset, used, imputed=imputed)
+    if task == "classification":
+        _check_classes(dataset, split)
+    else:
+        _check_targets(dataset, split, used)
+    return tuple(find_oddities(dataset, split, spec))
+
+
+def check_features(dataset: Dataset, rows: npt.NDArray[np.int64], *, imputed: bool) -> None:
+    """Features of the rows are finite, or missing where ``imputed`` says they may be.
+
+    A missing category is always allowed: it takes the place of an unseen one.
+
+    Raises:
+        DataError: naming the first row and column that are not.
+    """
+    if dataset.x.dtype.kind != "f":
+        return
+    num_numeric = dataset.x.shape[1] - len(dataset.categories)
+    for at in _chunks(rows):
+        x = dataset.x[at] if dataset.kind == "image" else dataset.x[at, :num_numeric]
+        bad = np.isinf(x) if imputed else ~np.isfinite(x)
+        if bad.any():
+            first = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise DataError(_not_finite(dataset, int(at[first[0]]), first[1:], float(x[first])))
+
+
+def _not_finite(dataset: Dataset, row: int, where: tuple[int, ...], value: float) -> str:
+    name = "NaN" if np.isnan(value) else f"{'-' if value < 0 else ''}infinity"
+    if dataset.kind == "image":
+        channel, height, width = where
+        return (
+            f"{place_of(dataset, row)}, channel {channel}, pixel ({height}, {width}): {name}; "
+            "images must be finite numbers. Mend or remove the image."
+        )
+    remedy = "add 'preprocess: [impute]', or mend the row" if np.isnan(value) else "mend or remove the row"
+    column = dataset.features[where[0]]
+    return f"{place_of(dataset, row)}, column '{column}': {name}; features must be finite: {remedy}."
+
+
+def _check_steps(dataset: Dataset, spec: DataSpec) -> None:
+    for i, step in enumerate(spec.preprocess):
+        if isinstance(step, PerChannelCenter) and dataset.kind == "table":
+            raise DataError(
+                f"data.preprocess.{i}: per_channel_center is for images; for a table use standardize."
+            )
+        if isinstance(step, Impute) and dataset.kind == "image":
+            raise DataError(f"data.preprocess.{i}: impute is for tables; images have no missing columns.")
+    for i, change in enumerate(spec.augment):
+        if dataset.kind == "table":
+            raise DataError(f"data.augment.{i}: {change.name} is for images; this source is a table.")
+        if (
+            isinstance(change, Crop)
+            and change.mode == "reflect"
+            and change.padding >= min(dataset.x.shape[2:])
+        ):
+            raise DataError(
+                f"data.augment.{i}.padding: {change.padding} pixels cannot be mirrored from images of "
+                f"{dataset.x.shape[2]} x {dataset.x.shape[3]}; at most {min(dataset.x.shape[2:]) - 1}."
+            )
+
+
+def _check_sizes(split: Split, spec: DataSpec) -> None:
+    asked = (("train", split.train, 1.0), ("validation", split.validation, spec.validation))
+    for name, rows, share in (*asked, ("test", split.test, spec.test)):
+        if len(rows) == 0 and share != 0:
+            raise DataError(
+                f"the {name} split is empty; give it rows"
+                + ("." if name == "train" else f", or write 'data.{name}: 0' to go without.")
+            )
+
+
+def _check_classes(dataset: Dataset, split: Split) -> None:
+    num = len(dataset.classes)
+    everywhere = np.bincount(dataset.y, minlength=num)
+    absent = [dataset.classes[i] for i in np.flatnonzero(everywhere == 0)]
+    if absent:
+        raise DataError(
+            f"classes without a single row: {shown(absent)}; class numbers are 0 to {num - 1} without gaps. "
+            "Renumber the labels, or add rows."
+        )
+    if num < 2:
+        raise DataError(f"the target is constant: all rows are of class '{shown(dataset.classes)}'.")
+    counts = np.bincount(dataset.y[split.train], minlength=num)
+    missing = [dataset.classes[i] for i in np.flatnonzero(counts == 0)]
+    if missing:
+        raise DataError(
+            f"classes absent from the training split: {shown(missing)}; no member could learn them. "
+            "Write 'data.stratify: true', add rows of them, or remove the class."
+        )
+
+
+def _check_targets(dataset: Dataset, split: Split, used: npt.NDArray[np.int64]) -> None:
+    bad = ~np.isfinite(dataset.y[used])
+    if bad.any():
+        i, column = (int(k) for k in np.argwhere(bad)[0])
+        value = dataset.y[used[i], column].item()
+        raise DataError(
+            f"{place_of(dataset, int(used[i]))}, target '{dataset.targets[column]}': {value}; "
+            "targets must be finite numbers. Mend or remove the row."
+        )
+    y = dataset.y[split.train]
+    for target in np.flatnonzero(y.max(axis=0) == y.min(axis=0)).tolist():
+        raise DataError(
+            f"target '{dataset.targets[target]}' is constant: {y[0, target]:g} in all {len(y)} "
+            "training rows; there is nothing to learn. Is it the right column?"
+        )
+
+
+def _chunks(rows: npt.NDArray[np.int64], size: int = 8192) -> Iterator[npt.NDArray[np.int64]]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))

@@ -1,0 +1,81 @@
+"""A labelled data set in memory, and what a network must know of it.
+
+Shapes: N rows, D columns, T targets, images [N, C, H, W].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble_svc.registry import Spec
+
+Array = npt.NDArray[np.generic]
+Kind = Literal["table", "image"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows with targets; nothing in it has been fitted on anything."""
+
+    x: Array
+    """[N, D] float32 for tables (categorical columns last, as codes; missing is NaN), or
+    [N, C, H, W] uint8 or float32 for images."""
+    y: Array
+    """[N] int64 class numbers, or [N, T] float32 numbers."""
+    row: Array
+    """[N] identity of each row, integers or strings."""
+    kind: Kind
+    features: tuple[str, ...] = ()
+    """Column names of a table, in the order of ``x``."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Values of each categorical column, in the order of their codes (0, 1, …)."""
+    classes: tuple[str, ...] = ()
+    """Class names; empty for regression."""
+    targets: tuple[str, ...] = ()
+    """Target names; one for classification."""
+    splits: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """The source's own named splits, as row positions."""
+    columns: Mapping[str, Array] = field(default_factory=dict)
+    """[N] columns that are not features, by name."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over values, types and names: the identity of the data, wherever it lies."""
+        digest = sha256()
+        for array in (self.x, self.y):
+            digest.update(f"{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        names = (self.features, sorted(self.categories.items()), self.classes, self.targets)
+        digest.update(repr(names).encode())
+        return digest.hexdigest()
+
+
+class InputSchema(Spec):
+    """What an input must look like for a trained member to read it; kept with the ensemble."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    """Shape of one raw row, [D] or [C, H, W]."""
+    dtype: Literal["float32", "uint8"]
+    features: tuple[str, ...] = ()
+    categories: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Categorical columns (the last of a row), each with its known values in code order."""
+    indicators: tuple[int, ...] = ()
+    """Numeric columns that have missing values in the training split."""
+    classes: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+    @property
+    def num_numeric(self) -> int:
+        """Columns of a table that hold numbers."""
+        return self.shape[0] - len(self.categories)

@@ -1,0 +1,120 @@
+"""Which rows each member trains on, and in what order: functions of (job seed, member, epoch).
+
+Shapes: n training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble_svc.data.dataset import Array
+from ensemble_svc.data.split import Rows, Split
+from ensemble_svc.errors import DataError
+from ensemble_svc.spec.job import Bootstrap, KFold, NoResample, Resample, Subsample, Task
+from ensemble_svc.spec.randomness import Purpose, derive_seed
+
+MOST_DRAWS = 1000
+"""Bags drawn for one member before its data are said to be too small for it."""
+
+
+def member_rows(
+    resample: Resample, split: Split, y: Array, *, task: Task, job_seed: int, member: int
+) -> Rows:
+    """Training rows of one member, sorted; a bootstrap bag holds some of them several times.
+
+    A bag that lacks a class (or, in a regression, holds a constant target) is drawn again with the
+    next counter, so the result depends on nothing but the arguments.
+
+    Args:
+        y: targets of the whole data set.
+
+    Raises:
+        DataError: no bag holds all classes, or folds that cannot.
+    """
+    train = split.train
+    match resample:
+        case NoResample():
+            return train
+        case Bootstrap():
+
+            def bag(generator: np.random.Generator) -> Rows:
+                return np.sort(train[generator.integers(len(train), size=len(train))])
+
+            return _draw(bag, train, y, task=task, job_seed=job_seed, member=member)
+        case Subsample():
+            size = max(round(resample.fraction * len(train)), 1)
+
+            def part(generator: np.random.Generator) -> Rows:
+                return np.sort(train[generator.permutation(len(train))[:size]])
+
+            return _draw(part, train, y, task=task, job_seed=job_seed, member=member)
+        case KFold():
+            fold = _folds(resample.folds, train, y, task=task, job_seed=job_seed)
+            kept = train[fold != member % resample.folds]
+            if not _teaches(kept, train, y, task):
+                raise DataError(
+                    f"kfold: without fold {member % resample.folds} of {resample.folds} the training rows "
+                    "lack a class (or hold one target only). Each class needs at least 2 training rows."
+                )
+            return kept
+        case _:
+            assert_never(resample)
+
+
+def fold_rows(resample: KFold, split: Split, y: Array, *, task: Task, job_seed: int, member: int) -> Rows:
+    """Training rows that a member of a k-fold ensemble has not seen, sorted."""
+    fold = _folds(resample.folds, split.train, y, task=task, job_seed=job_seed)
+    return split.train[fold == member % resample.folds]
+
+
+def epoch_order(num_rows: int, *, job_seed: int, member: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Order in which a member sees its rows in one epoch, a permutation of 0 … num_rows - 1."""
+    return _generator(job_seed, member, "order", epoch).permutation(num_rows)
+
+
+def _draw(
+    draw: Callable[[np.random.Generator], Rows],
+    train: Rows,
+    y: Array,
+    *,
+    task: Task,
+    job_seed: int,
+    member: int,
+) -> Rows:
+    for attempt in range(MOST_DRAWS):
+        rows = draw(_generator(job_seed, member, "resample", attempt))
+        if _teaches(rows, train, y, task):
+            return rows
+    raise DataError(
+        f"member {member}: {MOST_DRAWS} resamples of the {len(train)} training rows all lack a class (or "
+        "hold one target only). Add rows of rare classes, or write 'ensemble.resample: none'."
+    )
+
+
+def _teaches(rows: Rows, train: Rows, y: Array, task: Task) -> bool:
+    """Whether the rows hold every class of the training split, or targets that vary."""
+    if task == "classification":
+        present = np.bincount(y[train].astype(np.int64)) > 0
+        return bool((np.bincount(y[rows].astype(np.int64), minlength=len(present)) > 0)[present].all())
+    targets = y[rows]
+    return len(rows) > 0 and bool((targets != targets[:1]).any(axis=0).all())
+
+
+def _folds(folds: int, train: Rows, y: Array, *, task: Task, job_seed: int) -> npt.NDArray[np.int64]:
+    """Fold of each training row; sizes differ by at most one, in all and within each class."""
+    if folds > len(train):
+        raise DataError(f"ensemble.resample.folds: {folds}, but there are only {len(train)} training rows.")
+    order = _generator(job_seed, -1, "resample").permutation(len(train))
+    if task == "classification":
+        order = order[np.argsort(y[train][order], kind="stable")]
+    fold = np.empty(len(train), dtype=np.int64)
+    fold[order] = np.arange(len(train)) % folds
+    return fold
+
+
+def _generator(job_seed: int, member: int, purpose: Purpose, *counters: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(derive_seed(job_seed, member, purpose, *counters)))

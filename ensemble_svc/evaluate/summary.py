@@ -1,0 +1,127 @@
+"""The table of a run: the ensemble, its members, and what the ensemble gains over them.
+
+A gain is positive when the ensemble is better, whichever way the metric runs. It is given against the
+mean of the members' metrics (what one more training run would be expected to give) and against one
+member that the caller chose without looking at these rows, on validation; the best of the members *on these
+rows* is shown too, but it was chosen by the numbers it shows and no gain is measured against it.
+
+Memory: 8 bytes x rows x (members + 1) x (bins + 5) for classification, and the bootstrap's chunk;
+1,000 resamples of 50,000 rows and 10 members take 1.0 s on 2 cores.
+
+Shapes: K members, N examples, R resamples, M predictions (the members, then the ensemble).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ensemble_svc.errors import EnsembleError
+from ensemble_svc.evaluate.bootstrap import percentile_interval, resampled_means
+from ensemble_svc.evaluate.checks import check_mixture, check_prediction, split_members
+from ensemble_svc.evaluate.metrics import METRICS, applicable
+from ensemble_svc.evaluate.rows import Prediction
+from ensemble_svc.spec.job import EvaluateSpec, Task
+
+
+def summarize(
+    task: Task,
+    members: Mapping[str, Tensor],
+    ensemble: Prediction,
+    target: Tensor,
+    *,
+    spec: EvaluateSpec,
+    best: int | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Metrics of the ensemble and of each member, and the gains with paired bootstrap intervals.
+
+    Args:
+        members: ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, D]; other keys are ignored.
+        ensemble: the same without K; for regression with ``log_density`` [N], the mixture's.
+        target: class numbers [N]; or numbers [N, D] in the units of the mean.
+        spec: metrics, bins, number of resamples, confidence.
+        best: position of the member chosen on *other* rows; None leaves that comparison out.
+        seed: of the bootstrap's draws.
+
+    Returns:
+        ``{"ensemble": {metric: value}, "members": {"mean", "std", "best", "worst": {metric: value}, "each":
+        [{metric: value}]}, "gain": {"over_mean_member", "over_best_member": {metric: {estimate, low,
+        high}}}, "rows": N}``. ``std`` is the sample deviation (n - 1), 0 for one member. ``best`` and
+        ``worst`` are per metric, on these rows. A gain between two infinite values is NaN.
+
+    Raises:
+        EnsembleError: predictions and targets that do not belong together (the member is named); ``best``
+            out of range; a regression ensemble of several members without ``log_density``.
+    """
+    each = split_members(task, members)
+    if best is not None and not 0 <= best < len(each):
+        raise EnsembleError(f"best is member {best}; the members are 0 to {len(each) - 1}.")
+    for k, member in enumerate(each):
+        check_prediction(task, member, target, who=f"member {k}")
+    check_prediction(task, ensemble, target, who="the ensemble")
+    names = applicable(task, each[0], spec.metrics)
+    check_mixture(names, ensemble, num_members=len(each))
+
+    point, resampled = _values([*each, ensemble], target, names, spec=spec, seed=seed)
+    gain = {"over_mean_member": _gains(point, resampled, slice(0, len(each)), spec.confidence)}
+    if best is not None:
+        gain["over_best_member"] = _gains(point, resampled, slice(best, best + 1), spec.confidence)
+    return {
+        "ensemble": {name: values[-1].item() for name, values in point.items()},
+        "members": _describe({name: values_M[:-1] for name, values_M in point.items()}),
+        "gain": gain,
+        "rows": len(target),
+    }
+
+
+def _values(
+    predictions: Sequence[Prediction], target: Tensor, names: Sequence[str], *, spec: EvaluateSpec, seed: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Each metric of each prediction on the rows as they are, [M], and on every resample, [R, M]."""
+    blocks = [
+        [METRICS[name].rows(prediction, target, spec.bins).cpu() for name in names]
+        for prediction in predictions
+    ]
+    widths = [block.shape[1] for block in blocks[0]]
+    means = [[block.mean(dim=0) for block in of_one] for of_one in blocks]
+    point = {name: METRICS[name].finish(torch.stack([m[i] for m in means])) for i, name in enumerate(names)}
+    statistics = [torch.cat(blocks.pop(0), dim=1) for _ in predictions]
+    means_RMS = resampled_means(statistics, num_resamples=spec.resamples, seed=seed)
+    parts = zip(names, means_RMS.split(widths, dim=-1), strict=True)
+    return point, {name: METRICS[name].finish(part) for name, part in parts}
+
+
+def _gains(
+    point: Mapping[str, Tensor], resampled: Mapping[str, Tensor], against: slice, confidence: float
+) -> dict[str, dict[str, float]]:
+    """The ensemble's improvement on the mean metric of the members in ``against``."""
+    gains = {}
+    for name, values_M in point.items():
+        sign = METRICS[name].sign
+        estimate = sign * (values_M[-1] - values_M[against].mean()) + 0.0  # no minus zero
+        gains_R = sign * (resampled[name][:, -1] - resampled[name][:, against].mean(dim=1)) + 0.0
+        low, high = percentile_interval(gains_R, confidence)
+        gains[name] = {"estimate": estimate.item(), "low": low, "high": high}
+    return gains
+
+
+def _describe(values: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Mean, spread, extremes and each of the members' metrics; ``values`` holds [K] per metric."""
+    num_members = len(next(iter(values.values()))) if values else 0
+    ends = {name: (values_K.max().item(), values_K.min().item()) for name, values_K in values.items()}
+    better = {name: METRICS[name].higher_is_better for name in values}
+    return {
+        "mean": {name: values_K.mean().item() for name, values_K in values.items()},
+        "std": {name: _deviation(values_K) for name, values_K in values.items()},
+        "best": {name: high if better[name] else low for name, (high, low) in ends.items()},
+        "worst": {name: low if better[name] else high for name, (high, low) in ends.items()},
+        "each": [{name: values_K[k].item() for name, values_K in values.items()} for k in range(num_members)],
+    }
+
+
+def _deviation(values_K: Tensor) -> float:
+    return values_K.std().item() if len(values_K) > 1 else 0.0

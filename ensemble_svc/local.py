@@ -1,0 +1,83 @@
+"""The reference executor: one slot after another, in this process.
+
+Every other executor must train the same members as this one.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from ensemble_svc.errors import TrainError
+from ensemble_svc.plan.executor import (
+    Fit,
+    Node,
+    OnFailure,
+    OnProgress,
+    Report,
+    Resources,
+    refuse_oversized,
+)
+from ensemble_svc.plan.plan import Slot
+
+P = TypeVar("P")
+
+
+def this_machine() -> Resources:
+    """The cores this process may use and the GPUs it can see; loads no torch, starts nothing."""
+    cpus, gpus = len(os.sched_getaffinity(0)), float(_num_gpus())
+    return Resources(cpus, gpus, (Node(platform.node(), cpus, gpus),))
+
+
+@dataclass(frozen=True)
+class LocalExecutor:
+    """Trains the slots in order; a slot that fails with TrainError or OSError is tried again at once."""
+
+    retries: int = 2
+    """How often one slot is tried again."""
+
+    def resources(self) -> Resources:
+        """This machine."""
+        return this_machine()
+
+    def run(
+        self,
+        slots: Sequence[Slot],
+        fit: Fit[P],
+        payload: P,
+        *,
+        on_progress: OnProgress,
+        on_failure: OnFailure,
+    ) -> None:
+        """As :meth:`ensemble_svc.plan.executor.Executor.run` says."""
+        refuse_oversized(slots, self.resources())
+        for slot in slots:
+            self._try(slot, fit, payload, partial(on_progress, slot), on_failure)
+
+    def _try(self, slot: Slot, fit: Fit[P], payload: P, report: Report, on_failure: OnFailure) -> None:
+        for attempt in range(self.retries + 1):
+            try:
+                return fit(payload, slot, report)
+            except (TrainError, OSError) as fault:
+                on_failure(slot, reason(fault), attempt < self.retries)
+
+
+def reason(fault: BaseException) -> str:
+    """One line that says what went wrong: our own errors as they are, others with their type."""
+    first = next(iter(str(fault).strip().splitlines()), "")
+    if isinstance(fault, TrainError):
+        return first or "training failed"
+    return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
+
+
+def _num_gpus() -> int:
+    devices = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    named = len(devices) if visible is None else len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
+    return min(len(devices), named)

@@ -1,0 +1,1 @@
+"""Networks, their heads and losses; every module trains alone and under ``torch.func.vmap``."""

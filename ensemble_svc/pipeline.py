@@ -1,0 +1,177 @@
+"""The arrows in order: job → data → members → plan → trained members → ensemble → numbers → report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ensemble_svc.conclude import conclude
+from ensemble_svc.errors import QuorumError
+from ensemble_svc.plan.executor import Executor
+from ensemble_svc.plan.plan import Plan, Slot
+from ensemble_svc.plan.progress import Progress
+from ensemble_svc.planning import Prepared, make_plan, prepare
+from ensemble_svc.report.html import write_report
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.begin import begin
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.lock import sole_driver
+from ensemble_svc.store.manifest import write_manifest
+from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.run import Run
+from ensemble_svc.train.fit import fit
+from ensemble_svc.train.payload import Payload
+
+
+@dataclass
+class Listener:
+    """What the caller wants to hear while a run goes on; by default nothing."""
+
+    planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
+    """The plan of what is left to train, and warnings about the data."""
+    progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
+    failure: Callable[[Slot, str, bool], None] = lambda slot, reason, again: None
+
+
+@dataclass
+class Clock:
+    """Wall seconds of the pipeline's stages, by name."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 3)
+
+
+def train(
+    job: JobSpec, *, out: Path | None, directory: Path, executor: Executor, listener: Listener | None = None
+) -> Run:
+    """Train what is not yet sealed, then combine, measure and report; the same call again goes on.
+
+    Args:
+        out: the run folder; ``compute.storage/name`` when absent.
+        directory: where relative paths and the user's own modules are looked up.
+
+    Raises:
+        QuorumError: fewer members finished than ``ensemble.quorum`` asks; the run folder says which.
+        EnsembleSvcError: a job, data, folder or cluster that someone has to mend first.
+    """
+    listener, clock = listener or Listener(), Clock()
+    run = Run(out or Path(job.compute.storage).expanduser() / job.name)
+    with clock.stage("data"):
+        prepared = prepare(job, directory)
+    with clock.stage("plan"):
+        plan = make_plan(job, prepared, executor.resources())
+    with sole_driver(run.path):
+        begin(
+            run.path,
+            job,
+            data_hash=prepared.dataset.hash,
+            split_hash=prepared.split.hash,
+            directory=directory,
+        )
+        whole = _settle(run, plan)
+        left = _left(run, whole)
+        listener.planned(left, prepared.warnings)
+        with clock.stage("train"):
+            _train(run, job, prepared, left, executor, listener)
+        _finish(run, job, prepared, whole, clock)
+    _require_quorum(run, job)
+    return run
+
+
+def _settle(run: Run, plan: Plan) -> Plan:
+    """The plan of the whole run: packs that were begun before stay as they were composed then.
+
+    Damaged members are unsealed; they train again.
+    """
+    journal = run.journal
+    for event in sealed(run.path).values():
+        broken = intact(run.path, event)
+        if broken is not None:
+            journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
+    earlier = [Slot.model_validate_json(text) for event in journal.of_kind("plan") for text in event["slots"]]
+    known = {member.digest for member in plan.members}
+    kept = [slot for slot in earlier if all(m.digest in known for m in slot.pack.members)]
+    placed = {m.digest for slot in kept for m in slot.pack.members}
+    fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
+    if fresh:
+        journal.append("plan", slots=[slot.model_dump_json() for slot in fresh])
+    return Plan(slots=(*kept, *fresh))
+
+
+def _without(slot: Slot, placed: set[str]) -> Slot | None:
+    members = tuple(m for m in slot.pack.members if m.digest not in placed)
+    return slot.model_copy(update={"pack": slot.pack.model_copy(update={"members": members})}) if members else None
+
+
+def _left(run: Run, plan: Plan) -> Plan:
+    done = sealed(run.path)
+    return Plan(slots=tuple(s for s in plan.slots if any(m.digest not in done for m in s.pack.members)))
+
+
+def _train(run: Run, job: JobSpec, prepared: Prepared, plan: Plan, executor: Executor, listener: Listener) -> None:
+    if not plan.slots:
+        return
+
+    def failed(slot: Slot, reason: str, again: bool) -> None:
+        members = [member.id for member in slot.pack.members]
+        run.journal.append("retry" if again else "failed", pack=slot.pack.id, members=members, reason=reason)
+        listener.failure(slot, reason, again)
+
+    payload = Payload(
+        dataset=prepared.dataset,
+        split=prepared.split,
+        schema=prepared.schema,
+        run=str(run.path.resolve()),
+        commit_every_s=job.compute.commit_every_s,
+    )
+    executor.run(plan.slots, fit, payload, on_progress=listener.progress, on_failure=failed)
+
+
+def _finish(run: Run, job: JobSpec, prepared: Prepared, plan: Plan, clock: Clock) -> None:
+    members = sorted(plan.members, key=lambda member: member.index)
+    files: dict[str, str] = {}
+
+    def publish() -> None:
+        write_manifest(
+            run.path,
+            job,
+            members,
+            plan,
+            prepared.schema,
+            rows={n: len(getattr(prepared.split, n)) for n in ("train", "validation", "test")},
+            files=files,
+            warnings=prepared.warnings,
+            seconds=clock.seconds,
+        )
+
+    publish()
+    with clock.stage("evaluate"):
+        files |= conclude(run, job, prepared, members)
+    publish()
+    if "metrics.json" in files:
+        with clock.stage("report"):
+            files["report.html"] = write_report(run)
+        publish()
+    Journal(run.path / "journal.jsonl").append("finished", files=files)
+
+
+def _require_quorum(run: Run, job: JobSpec) -> None:
+    entries = run.manifest()["members"]
+    done = sum(entry["status"] == "done" for entry in entries)
+    if done < job.ensemble.quorum * len(entries):
+        others = [f"{e['id']}: {e['status']}, {e['reason']}" for e in entries if e["status"] != "done"]
+        raise QuorumError(
+            f"{done} of {len(entries)} members finished; ensemble.quorum asks for {job.ensemble.quorum:.0%}.\n  "
+            + "\n  ".join(others[:10])
+            + (f"\n  … and {len(others) - 10} more" if len(others) > 10 else "")
+            + f"\nWhat did finish is kept in {run.path}."
+        )

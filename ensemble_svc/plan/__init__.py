@@ -1,0 +1,1 @@
+"""Pure: who the members are, which of them train together, and what that costs."""

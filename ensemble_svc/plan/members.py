@@ -1,0 +1,30 @@
+"""From a job to its members: one frozen value for each, whose digest is its identity."""
+
+from __future__ import annotations
+
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.contradictions import resolve_vary
+from ensemble_svc.spec.job import JobSpec
+
+
+def make_members(job: JobSpec, data_hash: str, split_hash: str) -> tuple[MemberSpec, ...]:
+    """The members of a job, in order; more members leave the earlier ones as they are."""
+    return tuple(_member(job, index, data_hash, split_hash) for index in range(job.ensemble.members))
+
+
+def _member(job: JobSpec, index: int, data_hash: str, split_hash: str) -> MemberSpec:
+    model, training, varied = resolve_vary(job, index)
+    return MemberSpec(
+        index=index,
+        job_seed=job.seed,
+        task=job.task,
+        data_hash=data_hash,
+        split_hash=split_hash,
+        preprocess=job.data.preprocess,
+        augment=job.data.augment,
+        standardize_target=job.data.standardize_target,
+        resample=job.ensemble.resample,
+        model=model,
+        training=training,
+        varied=varied,
+    )

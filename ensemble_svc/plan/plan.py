@@ -1,0 +1,81 @@
+"""Members, packs, slots: the plan as frozen values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+from ensemble_svc.registry import Spec
+from ensemble_svc.spec.data import Augment, Preprocess
+from ensemble_svc.spec.job import SCHEMA_VERSION, Resample, Task
+from ensemble_svc.spec.model import Model
+from ensemble_svc.spec.training import TrainingSpec
+
+
+class MemberSpec(Spec):
+    """Everything that decides one member's weights, and nothing else."""
+
+    index: int
+    """Position in the job, from 0; with the job's seed it fixes all of the member's draws."""
+    job_seed: int
+    task: Task
+    data_hash: str
+    split_hash: str
+    preprocess: tuple[Preprocess, ...]
+    augment: tuple[Augment, ...]
+    standardize_target: bool
+    resample: Resample
+    model: Model
+    training: TrainingSpec
+    varied: Mapping[str, Any] = {}
+    """The hyper-parameters in which this member departs from the job, by dotted path."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the specification and of the schema version: the member's identity."""
+        body = self.model_dump(mode="json", exclude={"varied"})
+        return sha256(f"{SCHEMA_VERSION}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """Name of the member's folder: its index and the first 12 digits of its digest."""
+        return f"{self.index:04d}-{self.digest[:12]}"
+
+
+class Pack(Spec):
+    """Members of one structure that train at once on one device."""
+
+    members: tuple[MemberSpec, ...]
+
+    @cached_property
+    def id(self) -> str:
+        """The same for the same members in the same order."""
+        joined = "".join(member.digest for member in self.members)
+        return f"{self.members[0].index:04d}x{len(self.members)}-{sha256(joined.encode()).hexdigest()[:8]}"
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+class Slot(Spec):
+    """A pack with the resources it trains on."""
+
+    pack: Pack
+    cpus: int
+    gpus: float
+    reason: str
+    """Why these members stand together here, one sentence."""
+
+
+class Plan(Spec):
+    """Every slot of a run; members that are already sealed are in no slot."""
+
+    slots: tuple[Slot, ...]
+
+    @property
+    def members(self) -> Iterator[MemberSpec]:
+        """All members, in the order of the slots."""
+        return (member for slot in self.slots for member in slot.pack.members)

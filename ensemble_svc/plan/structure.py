@@ -1,0 +1,44 @@
+"""What must be equal for members to share a pack, and what may differ."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.registry import Elementwise
+
+
+def structure(member: MemberSpec, num_rows: int) -> str:
+    """A key that is equal for members that can train in one pack.
+
+    Left out are the member's index and every option marked ``Elementwise``; ``num_rows``, the
+    length of its bag, is in it because the steps of an epoch follow from it.
+    """
+    parts = {
+        "model": _shape(member.model),
+        "training": _shape(member.training),
+        "preprocess": [_shape(step) for step in member.preprocess],
+        "augment": [_shape(step) for step in member.augment],
+        "rows": num_rows,
+    }
+    return json.dumps(parts, sort_keys=True)
+
+
+def _shape(value: Any) -> Any:
+    """The JSON form of a specification without its elementwise options."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields.items()
+        kept = {
+            name: _shape(getattr(value, name))
+            for name, field in fields
+            if not any(isinstance(mark, Elementwise) for mark in field.metadata)
+        }
+        return kept
+    if isinstance(value, tuple | list):
+        return [_shape(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): _shape(item) for key, item in value.items()}
+    return value

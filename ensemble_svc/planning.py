@@ -1,0 +1,58 @@
+"""The first arrows, which need no torch: job → data → members → plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ensemble_svc.data.checks import check
+from ensemble_svc.data.dataset import Dataset, InputSchema
+from ensemble_svc.data.indices import member_rows
+from ensemble_svc.data.schema import describe
+from ensemble_svc.data.sources import load_data
+from ensemble_svc.data.split import Split, make_split
+from ensemble_svc.plan.executor import Resources
+from ensemble_svc.plan.members import make_members
+from ensemble_svc.plan.placement import place
+from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.spec.job import JobSpec
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data that has been read, split and checked."""
+
+    dataset: Dataset
+    split: Split
+    schema: InputSchema
+    warnings: tuple[str, ...]
+
+
+def prepare(job: JobSpec, directory: Path) -> Prepared:
+    """Read, split and check the job's data.
+
+    Raises:
+        DataError: what is wrong with it, where, and what to do.
+    """
+    dataset = load_data(job.data, task=job.task, directory=directory)
+    split = make_split(dataset, job.data, task=job.task, seed=job.seed, directory=directory)
+    warnings = check(dataset, split, job.data, task=job.task)
+    return Prepared(dataset, split, describe(dataset, split, job.data), warnings)
+
+
+def make_plan(job: JobSpec, prepared: Prepared, resources: Resources) -> Plan:
+    """Where every member would run, and why."""
+    members = make_members(job, prepared.dataset.hash, prepared.split.hash)
+    return place(members, bag_sizes(members, prepared), job.compute, resources)
+
+
+def bag_sizes(members: Sequence[MemberSpec], prepared: Prepared) -> dict[int, int]:
+    """Training rows of each member, repeats counted, by its index."""
+    sizes = {}
+    for m in members:
+        rows = member_rows(
+            m.resample, prepared.split, prepared.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index
+        )
+        sizes[m.index] = len(rows)
+    return sizes

@@ -1,0 +1,139 @@
+"""A finished ensemble that predicts; needs torch, neither Lightning nor Ray.
+
+Shapes: K members, N rows, C classes, T targets.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.uncertainty import entropy, mutual_information, variance
+from ensemble_svc.data.dataset import Array, InputSchema
+from ensemble_svc.errors import StoreError
+from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.plan.structure import structure
+from ensemble_svc.store.run import Run
+from ensemble_svc.train.assemble import Stack, assemble, stack
+from ensemble_svc.train.forward import predict
+
+ROWS = 8192
+"""Rows predicted at a time."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the ensemble says of N rows."""
+
+    mean: Array
+    """[N, C] class probabilities, or [N, T] means in the target's units."""
+    uncertainty: Mapping[str, Array]
+    """[N] each: ``entropy`` (total) and ``mutual_information`` (epistemic) in nats for classes;
+    [N, T] ``total``, ``aleatoric`` and ``epistemic`` variances for regression."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Members of one structure, as one stack."""
+
+    net: MemberNet
+    members: tuple[MemberSpec, ...]
+    weights: Stack
+
+
+class Ensemble:
+    """The chosen members of a finished run, loaded once."""
+
+    def __init__(self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], weights: Tensor) -> None:
+        self.schema = schema
+        self._groups, self._order, self._weights = groups, list(order), weights
+
+    @classmethod
+    def load(cls, path: Path | str) -> Ensemble:
+        """The ensemble of a run folder.
+
+        Raises:
+            StoreError: no run there, or none that is finished.
+            CorruptArtifact: a file's bytes are not those that were written.
+        """
+        run = Run.open(path)
+        manifest = run.manifest()
+        chosen = manifest["ensemble"]["members"]
+        if not chosen:
+            raise StoreError(f"{path} has no finished member to predict with")
+        schema = InputSchema.model_validate_json(_json(manifest["input_schema"]))
+        entries = {entry["id"]: entry for entry in manifest["members"]}
+        members = [MemberSpec.model_validate_json(_json(entries[m]["spec"])) for m in chosen]
+        ordered = sorted(members, key=lambda m: (structure(m, 0), m.index))
+        groups = [_load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))]
+        position = {member.id: i for i, member in enumerate(ordered)}
+        weights = torch.tensor(manifest["ensemble"]["weights"], dtype=torch.float64)
+        return cls(schema, groups, [position[m] for m in chosen], weights)
+
+    def members(self, x: Array) -> dict[str, Tensor]:
+        """Each member's own prediction of the rows, [K, N, …], in the manifest's order.
+
+        Args:
+            x: raw rows [N, …] as ``InputSchema`` describes them.
+        """
+        blocks = [self._block(x[start : start + ROWS]) for start in range(0, max(1, len(x)), ROWS)]
+        return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
+
+    def combined(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The ensemble's prediction from its members'."""
+        return combine(members, self._weights)
+
+    def predict(self, x: Array) -> Prediction:
+        """The ensemble's prediction and uncertainty for raw rows [N, …]."""
+        members = self.members(x)
+        together = self.combined(members)
+        mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
+        return Prediction(mean.numpy(), {name: value.numpy() for name, value in self._uncertainty(members).items()})
+
+    def _uncertainty(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if "log_probs" in members:
+            log_probs_KNC = members["log_probs"]
+            return {
+                "entropy": entropy(log_probs_KNC, self._weights),
+                "mutual_information": mutual_information(log_probs_KNC, self._weights),
+            }
+        return variance(members["mean"], members["log_variance"], self._weights)._asdict()
+
+    def _block(self, x: Array) -> dict[str, Tensor]:
+        x_N = torch.from_numpy(np.ascontiguousarray(x))
+        each = [_predict(group, x_N) for group in self._groups]
+        joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        return {name: value[self._order] for name, value in joined.items()}
+
+
+def _load(run: Run, entries: Mapping[str, Any], members: tuple[MemberSpec, ...], schema: InputSchema) -> _Group:
+    net = assemble(members[0], schema)
+    states = []
+    for member in members:
+        averaged = f"members/{member.id}/averaged.safetensors" in entries[member.id]["files"]
+        states.append(run.tensors(member.id, "averaged.safetensors" if averaged else "weights.safetensors"))
+    return _Group(net, members, stack(states))
+
+
+def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
+    first = group.members[0]
+    loss = resolve_loss(first.task, first.training.loss)
+    alone = not first.model.packs(on_gpu=False)
+    return predict(group.net, group.weights, loss, x_N, scale_K=group.weights, alone=alone)
+
+
+def _json(value: Any) -> str:
+
+
+    return json.dumps(value)

@@ -1,0 +1,55 @@
+"""How the ensemble's quality grows with its number of members."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.looks import headline, look
+from ensemble_svc.report.panel import Panel, Range
+from ensemble_svc.report.text import clean, is_number
+from ensemble_svc.report.view import RunView
+
+LOG_FROM = 24
+"""Members from which the axis of sizes is logarithmic."""
+
+Curve = Sequence[Mapping[str, Any]]
+
+
+def draw(view: RunView) -> list[Figure]:
+    """One figure for each headline metric that the curve holds."""
+    curve: Curve = view.summary.get("size_curve") or ()
+    if len(curve) < 2:
+        return []
+    names = headline(name for point in curve for name in point if name != "size")
+    return [_figure(curve, name, clean(view.split, limit=40)) for name in names]
+
+
+def _figure(curve: Curve, name: str, split: str) -> Figure:
+    face = look(name)
+    points = [point for point in curve if is_number((point.get(name) or {}).get("mean"))]
+    sizes = [float(point["size"]) for point in points]
+    mean, low, high = ([point[name].get(part, point[name]["mean"]) for point in points] for part in ("mean", "low", "high"))
+    log = bool(sizes) and sizes[-1] >= LOG_FROM
+    span = Range(sizes[0] * 0.93, sizes[-1] * 1.06, log=True, whole=True) if log else Range.over(sizes, margin=0.03)
+    across = Range(span.low, span.high, log=log, whole=True)
+    panel = Panel(across, Range.over([*low, *high], factor=face.factor), label=f"{face.label} against ensemble size",
+                  x_label="members in the ensemble", y_label=f"{face.label} {face.unit}".strip())  # fmt: skip
+    panel.band(sizes, low, high, "ensemble-band")
+    panel.line([across.low, across.high], [mean[-1]] * 2, "guide")
+    panel.line(sizes, mean, "ensemble-line")
+    panel.dots(sizes, mean, "ensemble-dot", 3)
+    caption = f"Random subsets of these members, {split} rows. {_enough(sizes, mean, face.label)}".strip()
+    legend = (("ensemble-line", "mean over subsets"), ("ensemble-band", "4 of 5 subsets"))
+    return Figure(f"{face.label} against ensemble size", panel.drawing.markup(), caption, legend)
+
+
+def _enough(sizes: Sequence[float], mean: Sequence[float], label: str) -> str:
+    total = mean[-1] - mean[0]
+    if abs(total) < 1e-12 or len(sizes) < 3:
+        return ""
+    enough = next(size for size, m in zip(sizes, mean, strict=True) if (m - mean[0]) / total >= 0.9)
+    if enough == sizes[-1]:
+        return "Still improving at the last size."
+    return f"{enough:.0f} of {sizes[-1]:.0f} members give 90 % of the change."

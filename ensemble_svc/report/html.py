@@ -1,0 +1,160 @@
+"""The report as one self-contained page: no script, no network, nothing loaded from beside it.
+
+Whatever a user or a stranger named (runs, classes, features, reasons, hosts) is text: jinja2
+escapes all of it, the SVG goes through an XML writer, and the page's own policy forbids every
+source but this one style sheet, which it names by its hash.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
+from ensemble_svc.report.looks import look
+from ensemble_svc.report.rows import member_table, metric_rows
+from ensemble_svc.report.text import clean, count, duration, is_number
+from ensemble_svc.report.tiles import tiles
+from ensemble_svc.report.verdict import judge, unfinished
+from ensemble_svc.report.view import RunView, view_of
+from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.run import Run
+
+OPEN_UP_TO = 24
+"""Members beyond which their table starts folded."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the page that holds figures."""
+
+    anchor: str
+    title: str
+    figures: tuple[Figure, ...]
+
+
+def render(view: RunView) -> str:
+    """The whole page for one run."""
+    pages = Environment(
+        loader=PackageLoader("ensemble_svc.report", "templates"),
+        autoescape=True,
+        finalize=_text,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = pages.get_template("report.css").render()
+    policy = b64encode(sha256(style.encode()).digest()).decode()
+    return pages.get_template("report.html.j2").render(
+        style=Markup(style),  # noqa: S704 - our own file
+        policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
+        **_content(view),
+    )
+
+
+def write_report(run: Run) -> str:
+    """Write the run's ``report.html``; returns its SHA-256. The same run gives the same bytes.
+
+    Raises:
+        StoreError: a folder that cannot be written, or a run whose files are not what was written.
+    """
+    return write_atomic(run.path / "report.html", render(view_of(run)).encode())
+
+
+def _text(shown: Any) -> Any:
+    return clean(shown, limit=100_000) if isinstance(shown, str) and not isinstance(shown, Markup) else shown
+
+
+def _content(view: RunView) -> dict[str, Any]:
+    manifest = view.manifest
+    members = member_table(view.members, _member_metrics(view))
+    return {
+        "name": manifest.get("name") or view.job.get("name") or "run",
+        "facts": _facts(view),
+        "verdict": judge(view.metrics, manifest),
+        "unfinished": unfinished(manifest),
+        "confidence": f"{100 * view.confidence:g} %",
+        "tiles": tiles(view),
+        "warnings": list(manifest.get("warnings") or ()),
+        "sections": [section for section in _sections(view) if section.figures],
+        "splits": [(split, summary.get("rows"), metric_rows(summary)) for split, summary in _by_report(view)],
+        "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
+        "members": members,
+        "members_open": len(members.rows) <= OPEN_UP_TO,
+        "lost": [row for row in members.rows if row.state == "lost" and row.reason],
+        "placement": placement.draw(view),
+        "packs": _packs(view),
+        "stages": [(clean(stage), duration(spent)) for stage, spent in view.seconds.items()],
+        "hashes": [(label, manifest[key]) for key, label in _HASHES if manifest.get(key)],
+        "versions": sorted((manifest.get("versions") or {}).items()),
+        "job_text": view.job_text.splitlines(),
+    }
+
+
+_HASHES = (("job_digest", "job"), ("data_hash", "data"), ("split_hash", "split"))
+
+
+def _facts(view: RunView) -> list[str]:
+    """The line under the name: what was trained on what."""
+    job, rows = view.job, view.manifest.get("rows") or {}
+    source, model = ((job.get(part) or {}) for part in ("data", "model"))
+    names = [view.manifest.get("task"), (source.get("source") or {}).get("name"), model.get("name")]
+    sizes = [f"{amount:,} {clean(split, limit=30)}" for split, amount in rows.items() if is_number(amount)]
+    facts = [clean(name, limit=60) for name in names if name]
+    facts += [count(len(view.members), "member")]
+    return facts + ([" / ".join(sizes) + " rows"] if sizes else [])
+
+
+def _by_report(view: RunView) -> list[tuple[str, Mapping[str, Any]]]:
+    return sorted(view.metrics.items(), key=lambda item: item[0] != view.split)
+
+
+def _member_metrics(view: RunView) -> list[tuple[str, str]]:
+    splits = [split for split in (view.split, "validation") if split]
+    wanted = [(split, name) for split in dict.fromkeys(splits) for name in view.headline]
+    present = {(s, n) for m in view.members for s, values in (m.get("metrics") or {}).items() for n in values or ()}
+    return [pair for pair in wanted if pair in present]
+
+
+def _sections(view: RunView) -> list[Section]:
+    members = strip.draw(view)
+    return [
+        Section("members-against", "Members against the ensemble", (members,) if members else ()),
+        Section("size", "How many members does it take?", tuple(size.draw(view))),
+        Section("honesty", "Can its confidence be believed?", tuple(_honesty(view))),
+        Section("curves", "Learning curves", tuple(curves.draw(view))),
+    ]
+
+
+def _honesty(view: RunView) -> list[Figure]:
+    held = view.predictions.get(view.split or "", {})
+    if "log_probs" in held and "target" in held:
+        probs, target = classes.mixture(held["log_probs"]), held["target"].astype(np.int64)
+        drawn = [classes.reliability(view), classes.trust(probs, target), classes.confusion(probs, target, view.classes)]
+        return [figure for figure in drawn if figure]
+    if "mean" in held and "target" in held:
+        target = held["target"].reshape(held["mean"].shape[1:])
+        return numbers.draw(held["mean"], held.get("log_variance"), target, view.targets)
+    return [figure for figure in [classes.reliability(view)] if figure]
+
+
+def _packs(view: RunView) -> list[dict[str, str]]:
+    entries = {member["id"]: member for member in view.members}
+    return [
+        {
+            "id": clean(pack.get("id", "")),
+            "members": f"{len(pack.get('members', ())):,}",
+            "place": placement.place(pack, [entries.get(m, {}) for m in pack.get("members", ())]),
+            "seconds": duration(pack.get("seconds")),
+            "reason": clean(pack.get("reason") or ""),
+        }
+        for pack in view.manifest.get("packs") or ()
+    ]

@@ -1,0 +1,80 @@
+"""How each metric is named, scaled and ordered for a reader.
+
+What a metric *is* stands in the evaluation's catalogue; a test holds the two together. Light: the
+terminal uses it too, so nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ensemble_svc.report.text import clean, decimals, is_number, number
+
+
+@dataclass(frozen=True)
+class Look:
+    """The face of one metric."""
+
+    name: str
+    label: str
+    higher_is_better: bool = False
+    factor: float = 1.0
+    """Shown value = factor * stored value."""
+    unit: str = ""
+    gain_unit: str = ""
+    doc: str = ""
+
+    def show(self, stored: Any, places: int | None = None) -> str:
+        """The value with its unit."""
+        text = self.bare(stored, places)
+        return f"{text} {self.unit}" if self.unit and is_number(stored) else text
+
+    def bare(self, stored: Any, places: int | None = None, *, signed: bool = False) -> str:
+        """The value without its unit."""
+        scaled = stored * self.factor if isinstance(stored, float | int) else None
+        return number(scaled, places, signed=signed)
+
+    def places(self, *spreads: Any) -> int:
+        """Decimals for this metric when its values scatter by the smallest positive of ``spreads``."""
+        known = [abs(s) * self.factor for s in spreads if is_number(s) and abs(s) > 1e-12]
+        return decimals(min(known)) if known else (1 if self.unit == "%" else 3)
+
+
+def _percent(name: str, label: str, doc: str, *, higher: bool) -> Look:
+    return Look(name, label, higher, 100.0, "%", "points", doc)
+
+
+LOOKS: Mapping[str, Look] = {
+    look.name: look
+    for look in (
+        _percent("accuracy", "Accuracy", "share of rows whose most probable class is right", higher=True),
+        Look("rmse", "RMSE", doc="root of the mean squared error, in the target's own units"),
+        Look("nll", "NLL", doc="mean negative log likelihood of the true value, in nats"),
+        Look("brier", "Brier", doc="mean squared distance between the probabilities and the true class"),
+        _percent("ece", "ECE", "mean distance between confidence and accuracy over bins", higher=False),
+        Look("mae", "MAE", doc="mean absolute error, in the target's own units"),
+        Look("nll_gaussian", "NLL (Gaussian)", doc="NLL of the one Gaussian with the mixture's moments"),
+    )
+}
+
+HEADLINE = ("accuracy", "rmse", "nll")
+"""The metrics that answer whether the ensemble was worth it; a task has two of the three."""
+
+
+def look(name: str) -> Look:
+    """The face of any metric; one that is not known is shown as it is, lower taken as better."""
+    return LOOKS.get(name) or Look(name, clean(name, limit=40))
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Metrics in the order of this page; unknown ones last, by name."""
+    rank = {name: position for position, name in enumerate(LOOKS)}
+    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def headline(names: Iterable[str]) -> list[str]:
+    """At most two metrics to speak of first."""
+    known = ordered(names)
+    return ([name for name in known if name in HEADLINE] or known)[:2]

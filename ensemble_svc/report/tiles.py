@@ -1,0 +1,64 @@
+"""The big numbers at the top of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ensemble_svc.report.looks import look
+from ensemble_svc.report.rows import Gain, metric_rows
+from ensemble_svc.report.text import count, duration
+from ensemble_svc.report.view import RunView
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number, large, with a line or two under it."""
+
+    label: str
+    number: str
+    unit: str = ""
+    below: str = ""
+    gain: Gain | None = None
+    gain_unit: str = ""
+
+
+def tiles(view: RunView) -> list[Tile]:
+    """Quality first, then members and time."""
+    return [*_quality(view), _finished(view), *_time(view)]
+
+
+def _quality(view: RunView) -> list[Tile]:
+    wanted = [*view.headline, "ece"]
+    labels = {look(name).label: look(name) for name in wanted}
+    rows = {row.label: row for row in (metric_rows(view.summary) if view.summary else [])}
+    lone = len(view.summary.get("members", {}).get("each", ())) < 2
+    return [
+        Tile(
+            label=label,
+            number=rows[label].ensemble,
+            unit=face.unit,
+            below="" if lone else f"mean member {rows[label].mean}" + (f" ± {rows[label].std}" if rows[label].std else ""),
+            gain=None if lone else rows[label].over_mean,
+            gain_unit=face.gain_unit,
+        )
+        for label, face in labels.items()
+        if label in rows
+    ]
+
+
+def _finished(view: RunView) -> Tile:
+    done = [member for member in view.members if member.get("status") == "done"]
+    stopped = sum(bool(member.get("stopped")) for member in done)
+    below = f"{stopped:,} stopped early" if stopped else "all epochs trained" if done else ""
+    total = len(view.members)
+    return Tile("Members", f"{len(done):,}", "" if len(done) == total else f"of {total:,}", below)
+
+
+def _time(view: RunView) -> list[Tile]:
+    if not view.seconds:
+        return []
+    amount, _, unit = duration(sum(view.seconds.values())).partition(" ")
+    packs = view.manifest.get("packs") or ()
+    nodes = {(member.get("where") or {}).get("node") for member in view.members} - {None}
+    below = count(len(packs), "pack") + (f" on {count(len(nodes), 'machine')}" if nodes else "")
+    return [Tile("Time", amount, unit, below)]

@@ -1,0 +1,157 @@
+"""Was the ensemble worth it? One sentence, from the metrics alone.
+
+Pure and light: the terminal and the page print the same sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ensemble_svc.report.looks import headline, look
+from ensemble_svc.report.text import clean, count, is_number, joined, number
+
+Tone = Literal["good", "fair", "bad", "none"]
+Metrics = Mapping[str, Any]
+
+_PREFERRED = ("test",)
+_LAST = ("validation", "train")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, its colour, and where it was measured."""
+
+    tone: Tone
+    answer: str
+    """``Yes``, ``Not clearly``, …"""
+    detail: str
+    """The rest of the sentence, with its intervals."""
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.detail}"
+
+
+def verdict(metrics: Metrics, manifest: Mapping[str, Any]) -> str:
+    """Whether the ensemble beat its members, in one sentence with intervals."""
+    return str(judge(metrics, manifest))
+
+
+def report_split(metrics: Metrics) -> str | None:
+    """The split that a reader should be told about: test, else one of the job's own, else validation."""
+    if not metrics:
+        return None
+
+    def rank(split: str) -> int:
+        return 0 if split in _PREFERRED else 2 + _LAST.index(split) if split in _LAST else 1
+
+    return min(metrics, key=rank)
+
+
+def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
+    """The verdict on the split that reports.
+
+    The answer is *yes* when an interval of the gain over the mean member lies above 0 and none below,
+    and the same holds against the best member chosen on validation, where there is one.
+    """
+    split = report_split(metrics)
+    if split is None:
+        return Verdict("none", "No answer yet", "nothing has been measured in this run.")
+    summary = metrics[split]
+    num_members = _num_members(summary, manifest)
+    place = _place(split, summary)
+    if num_members < 2:
+        return _lone(summary, place)
+    return _compare(summary.get("gain", {}), f"{place} the ensemble of {num_members:,}", summary["ensemble"])
+
+
+def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float]) -> Verdict:
+    names = headline(ensemble)
+    mean, best = _gains(gain, "over_mean_member", names), _gains(gain, "over_best_member", names)
+    if not mean:
+        return Verdict("none", "No answer yet", f"{subject} was not compared with its members.")
+    over_mean, over_best = _direction(mean), _direction(best) if best else "up"
+    rest = f", and the best member chosen on validation by {_listed(best, short=True)}" if best else ""
+    doubt = f", but not clearly the best member chosen on validation ({_listed(best)})" if best else ""
+    match over_mean, over_best:
+        case "up", "up":
+            return Verdict("good", "Yes", f"{subject} beats its mean member by {_listed(mean)}{rest}.")
+        case "up", _:
+            return Verdict("fair", "In part", f"{subject} beats its mean member by {_listed(mean)}{doubt}.")
+        case "down", _:
+            behind = [(name, _negated(g)) for name, g in mean]
+            return Verdict("bad", "No", f"{subject} falls behind its mean member by {_listed(behind)}.")
+        case "mixed", _:
+            return Verdict("fair", "Mixed", f"{subject} changes on its mean member by {_listed(mean)}; below 0 is worse.")
+    return Verdict("fair", "Not clearly", f"{subject} differs from its mean member by {_listed(mean)}; 0 is inside.")
+
+
+def _gains(gain: Mapping[str, Any], over: str, names: Sequence[str]) -> list[tuple[str, Mapping[str, float]]]:
+    found = gain.get(over) or {}
+    return [(name, found[name]) for name in names if is_number(found.get(name, {}).get("estimate"))]
+
+
+def _direction(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    up = any(is_number(g.get("low")) and g["low"] > 0 for _, g in gains)
+    down = any(is_number(g.get("high")) and g["high"] < 0 for _, g in gains)
+    return "mixed" if up and down else "up" if up else "down" if down else "flat"
+
+
+def _negated(gain: Mapping[str, float]) -> Mapping[str, float]:
+    return {"estimate": -gain["estimate"], "low": -gain["high"], "high": -gain["low"]}
+
+
+def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
+    return joined(_phrase(name, gain, short) for name, gain in gains)
+
+
+def _phrase(name: str, gain: Mapping[str, float], short: bool) -> str:
+    unit = look(name).gain_unit
+    of = "" if short and unit else f" of {_inside(name)}" if unit else f" {_inside(name)}"
+    amount, bounds = gain_parts(name, gain)
+    return f"{amount}{f' {unit}' if unit else ''}{of}{f' {bounds}' if bounds else ''}"
+
+
+def _inside(name: str) -> str:
+    label = look(name).label
+    return label if label.isupper() else label.lower()
+
+
+def gain_parts(name: str, gain: Mapping[str, Any], *, signed: bool = False) -> tuple[str, str]:
+    """A gain and its interval with matching digits, ``("1.3", "[0.7, 2.0]")``; no unit."""
+    face = look(name)
+    low, high = gain.get("low"), gain.get("high")
+    if not (is_number(low) and is_number(high)):
+        return face.bare(gain.get("estimate"), signed=signed), ""
+    places = face.places((high - low) / 2)
+    bounds = (number(bound * face.factor, places) for bound in (low, high))
+    return face.bare(gain.get("estimate"), places, signed=signed), f"[{', '.join(bounds)}]"
+
+
+def _lone(summary: Mapping[str, Any], place: str) -> Verdict:
+    ensemble = summary["ensemble"]
+    reached = joined(f"{_inside(name)} {look(name).show(ensemble[name])}" for name in headline(ensemble))
+    detail = f"{place} its {reached}; averaging needs two members or more."
+    return Verdict("none", "One member is no ensemble", detail)
+
+
+def _num_members(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> int:
+    chosen = (manifest.get("ensemble") or {}).get("members")
+    return len(chosen if chosen is not None else summary.get("members", {}).get("each", ()))
+
+
+def _place(split: str, summary: Mapping[str, Any]) -> str:
+    rows = summary.get("rows")
+    where = f"{rows:,} {clean(split, limit=40)} rows" if is_number(rows) else f"the {clean(split, limit=40)} rows"
+    caveat = ", which also guided training," if split in _LAST else ""
+    return f"on {where}{caveat}"
+
+
+def unfinished(manifest: Mapping[str, Any]) -> str:
+    """``2 of 16 members did not finish …``, or nothing."""
+    members = manifest.get("members", ())
+    lost = sum(member.get("status") in {"failed", "diverged"} for member in members)
+    if not lost:
+        return ""
+    return f"{lost:,} of {count(len(members), 'member')} failed or diverged and are not in the ensemble."

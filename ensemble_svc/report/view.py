@@ -1,0 +1,129 @@
+"""What the report shows, as plain values: no file, no tensor, no job object.
+
+Shapes: K members of the ensemble, N rows, C classes, T targets.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ensemble_svc.report.looks import headline
+from ensemble_svc.report.text import is_number
+from ensemble_svc.report.verdict import report_split
+from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.run import Run
+
+Columns = Mapping[str, npt.NDArray[np.float64]]
+Predictions = Mapping[str, npt.NDArray[Any]]
+
+LOST = frozenset({"failed", "diverged"})
+"""States of a member that is in no ensemble."""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """Everything that one page needs of a run."""
+
+    job: Mapping[str, Any]
+    """The resolved job."""
+    job_text: str
+    """The same as the run folder keeps it, YAML."""
+    manifest: Mapping[str, Any]
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    """By split; empty when the run ended before it was measured."""
+    histories: Mapping[str, Columns] = field(default_factory=dict)
+    """Member id → its columns, one value per epoch."""
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    """Split → ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, T]; and ``target``.
+    Only the split that reports."""
+
+    @property
+    def split(self) -> str | None:
+        """The split that reports."""
+        return report_split(self.metrics)
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Metrics of that split."""
+        return self.metrics[self.split] if self.split else {}
+
+    @property
+    def headline(self) -> list[str]:
+        """The metrics to speak of first."""
+        return headline(self.summary.get("ensemble", ()))
+
+    @property
+    def members(self) -> Sequence[Mapping[str, Any]]:
+        """All members of the job, finished or not."""
+        return self.manifest.get("members", ())
+
+    @property
+    def chosen(self) -> Sequence[str]:
+        """Ids of the ensemble's members, in the order of the predictions' K axis."""
+        return (self.manifest.get("ensemble") or {}).get("members") or ()
+
+    @property
+    def best(self) -> int | None:
+        """Position among ``chosen`` of the member that validation would have picked, where it did."""
+        if not (self.summary.get("gain") or {}).get("over_best_member"):
+            return None
+        entries = {member["id"]: member for member in self.members}
+        scores = [((entries[m].get("metrics") or {}).get("validation") or {}).get("nll") for m in self.chosen]
+        return int(np.argmin(scores)) if scores and all(map(is_number, scores)) else None
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Wall time of each stage but the report's own, so that the same run gives the same page."""
+        stages: Mapping[str, Any] = self.manifest.get("seconds") or {}
+        return {name: spent for name, spent in stages.items() if is_number(spent) and name != "report"}
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names; empty for regression."""
+        return (self.manifest.get("input_schema") or {}).get("classes") or ()
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Target names."""
+        return (self.manifest.get("input_schema") or {}).get("targets") or ()
+
+    @property
+    def confidence(self) -> float:
+        """Share that the intervals are meant to cover."""
+        share = (self.job.get("evaluate") or {}).get("confidence")
+        return float(share) if is_number(share) else 0.95
+
+
+def view_of(run: Run) -> RunView:
+    """Read a run folder for its report; every file is verified on the way.
+
+    Raises:
+        CorruptArtifact: a file whose bytes are not those that were written.
+    """
+    job, manifest = run.job(), run.manifest()
+    metrics = run.metrics() if "metrics.json" in (manifest.get("files") or {}) else {}
+    split = report_split(metrics)
+    return RunView(
+        job=job.model_dump(mode="json"),
+        job_text=(run.path / "job.yaml").read_text("utf-8"),
+        manifest=manifest,
+        metrics=metrics,
+        histories={m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None},
+        predictions={split: {name: tensor.numpy() for name, tensor in run.predictions(split).items()}} if split else {},
+    )
+
+
+def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:
+    """Read with the hash at hand: ``run.history`` looks it up in the manifest anew for every member."""
+    for name, sha in (member.get("files") or {}).items():
+        if name.endswith("/history.parquet"):
+            frame = pd.read_parquet(io.BytesIO(read_verified(run.path / name, sha)))
+            return {str(column): frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in frame}
+    return None

@@ -1,0 +1,88 @@
+"""Every choice with its documentation, for people (``choices``) and for editors (``job_schema``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from inspect import cleandoc
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from ensemble_svc.registry import Choice, Registry
+from ensemble_svc.spec.anatomy import field_shape
+from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
+from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
+from ensemble_svc.spec.model import MODELS
+from ensemble_svc.spec.training import AVERAGES, LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES
+from ensemble_svc.spec.wording import allowed
+
+REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
+    SOURCES,
+    SPLITS,
+    PREPROCESS,
+    AUGMENT,
+    MODELS,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULES,
+    REGULARIZERS,
+    AVERAGES,
+    RESAMPLES,
+)
+"""All registries, in the order of the job file."""
+
+
+def choices() -> dict[str, list[dict[str, Any]]]:
+    """The choices of each kind: ``{kind: [{name, doc, options: [{name, type, required, default, doc}]}]}``.
+
+    Everything in it can be written as JSON.
+    """
+    return {registry.kind: [_described(choice) for choice in registry] for registry in REGISTRIES}
+
+
+def kind_of(by_name: Mapping[str, type[Choice]]) -> str:
+    """The kind whose choices these are."""
+    for registry in REGISTRIES:
+        if dict(registry.by_name) == dict(by_name):
+            return registry.kind
+    return "choice"
+
+
+def job_schema() -> dict[str, Any]:
+    """The JSON schema of a job file (draft 2020-12), as editors read it.
+
+    A choice may be its bare name where none of its options must be given. Rules between keys are
+    not in it: ``validate`` knows them.
+    """
+    schema = JobSpec.model_json_schema(mode="validation")
+    for registry in REGISTRIES:
+        for choice in registry:
+            _require_name(schema["$defs"].get(choice.__name__, {}))
+    schema["properties"]["schema_version"] = {
+        "const": SCHEMA_VERSION,
+        "description": "Version of the job file's format.",
+    }
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, **schema, "title": "ensemble_svc job"}
+
+
+def _require_name(definition: dict[str, Any]) -> None:
+    """In a mapping the name tells which choice it is, so it must be given although it is constant."""
+    definition["required"] = ["name", *(key for key in definition.get("required", ()) if key != "name")]
+
+
+def _described(choice: type[Choice]) -> dict[str, Any]:
+    options = [_option(choice, key) for key in choice.model_fields if key != "name"]
+    name = choice.model_fields["name"].default
+    return {"name": name, "doc": cleandoc(choice.__doc__ or ""), "options": options}
+
+
+def _option(choice: type[Choice], key: str) -> dict[str, Any]:
+    field, shape = choice.model_fields[key], field_shape(choice, key)
+    return {
+        "name": key,
+        "type": allowed(shape) if shape else "any value",
+        "required": field.is_required(),
+        "default": None if field.is_required() else TypeAdapter(Any).dump_python(field.default, mode="json"),
+        "doc": cleandoc(field.description or ""),
+    }

@@ -1,0 +1,145 @@
+"""Jobs whose every value is right and that still cannot be what was meant; and what members vary.
+
+``ensemble.vary`` deals the values of each of its keys to the members in turn, so a job stands for as
+many recipes as it has members, and each of them must keep the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from math import lcm
+from typing import Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from ensemble_svc.errors import Fault, SpecError, did_you_mean
+from ensemble_svc.spec.anatomy import JOB, field_shape, shape_at
+from ensemble_svc.spec.compose import KeyPath, dotted
+from ensemble_svc.spec.faults import explain, overlaps
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.model import Model
+from ensemble_svc.spec.override import put, split_path
+from ensemble_svc.spec.rules import Clash, clashes
+from ensemble_svc.spec.source import escaped
+from ensemble_svc.spec.training import TrainingSpec
+from ensemble_svc.spec.yaml import frozen
+
+MAX_RECIPES = 256
+"""Members whose recipes are checked for contradictions; further ones repeat or recombine values."""
+
+_MODEL: Final[TypeAdapter[Model]] = TypeAdapter(Model)
+_TRAINING: Final = TypeAdapter(TrainingSpec)
+
+
+def contradictions(job: JobSpec) -> list[Fault]:
+    """Every rule between keys that ``job`` breaks; empty for a job that makes sense."""
+    return [Fault(dotted(clash.paths[0]), clash.message) for clash in all_clashes(job)]
+
+
+def all_clashes(job: JobSpec) -> Iterator[Clash]:
+    """The rules that the job breaks as it stands, and those that what its members vary breaks."""
+    own = list(clashes(job))
+    yield from own
+    if faults := list(_vary_faults(job)):
+        told = {clash.paths[0] for clash in own}
+        yield from (fault for fault in faults if fault.paths[0] not in told)
+    elif job.ensemble.vary:
+        yield from _recipe_clashes(job, {clash.message for clash in own})
+
+
+def resolve_vary(job: JobSpec, index: int) -> tuple[Model, TrainingSpec, dict[str, Any]]:
+    """The model and the training of member ``index``, and in what they depart from the job.
+
+    Values are dealt in turn: member i has value ``i % len(values)`` of each key.
+
+    Raises:
+        SpecError: keys or values that ``contradictions`` would have refused.
+    """
+    varied = {key: frozen(values[index % len(values)]) for key, values in job.ensemble.vary.items()}
+    if not varied:
+        return job.model, job.training, varied
+    data = _sections(job)
+    for key, value in varied.items():
+        data = put(data, split_path(key, data), value)
+    try:
+        return _MODEL.validate_python(data["model"]), _TRAINING.validate_python(data["training"]), varied
+    except ValidationError as error:
+        raise SpecError(f"ensemble.vary gives member {index} values that are not allowed: {error}") from error
+
+
+def _sections(job: JobSpec) -> dict[str, Any]:
+    """The part of the job that may vary, as a job file would hold it."""
+    data: dict[str, Any] = frozen(job.model_dump(include={"model", "training"}))
+    return data
+
+
+def _vary_faults(job: JobSpec) -> Iterator[Clash]:
+    """Keys that do not exist, that lie within one another, or whose values are not allowed."""
+    data, seen = _sections(job), dict[KeyPath, str]()
+    for key, values in job.ensemble.vary.items():
+        where: KeyPath = ("ensemble", "vary", key)
+        path = _vary_path(key, data)
+        if path is None:
+            yield Clash((where,), f"no such key in model or training{_near_key(key, data)}")
+            continue
+        if within := [other for start, other in seen.items() if overlaps(start, [path])]:
+            yield Clash((where,), f"lies within '{escaped(within[0])}', which varies too; vary one of them")
+        seen[path] = key
+        if not values:
+            yield Clash((where,), "[] holds no value; give at least one, or drop the key")
+        for index, value in enumerate(values):
+            yield from _value_faults(frozen(value), path, data, where=(*where, index))
+
+
+def _vary_path(key: str, data: Mapping[str, Any]) -> KeyPath | None:
+    """The key path, a choice's name standing for the choice; None where the job has no such key."""
+    try:
+        path = split_path(key, data)
+        put(data, path, None)
+    except SpecError:
+        return None
+    if path[0] not in data or shape_at(data, path) is None:
+        return None
+    parent = shape_at(data, path[:-1])
+    return path[:-1] if path[-1] == "name" and parent and parent.choices else path
+
+
+def _value_faults(value: Any, path: KeyPath, data: Mapping[str, Any], *, where: KeyPath) -> Iterator[Clash]:
+    section = str(path[0])
+    changed = put(data, path, value)
+    adapter, shape = (_MODEL if section == "model" else _TRAINING), field_shape(JobSpec, section)
+    try:
+        adapter.validate_python(changed[section])
+    except ValidationError as error:
+        for finding in explain(error, changed[section], shape or JOB):
+            found = (section, *finding.path)
+            prefix = "" if found in (path, (*path, "name")) else f"{dotted(found)}: "
+            yield Clash((where,), f"{prefix}{finding.message}")
+
+
+def _near_key(key: str, data: Mapping[str, Any]) -> str:
+    known = list(_keys(data))
+    ends = [path for path in known if path.endswith(f".{key}")]
+    near = f" Did you mean '{ends[0]}'?" if ends else did_you_mean(key[:100], known)
+    return f".{near}" if near else ", and only those can vary"
+
+
+def _keys(data: Mapping[str, Any], start: str = "") -> Iterator[str]:
+    for key, value in data.items():
+        yield f"{start}{key}"
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{start}{key}.")
+
+
+def _recipe_clashes(job: JobSpec, known: set[str]) -> Iterator[Clash]:
+    """Rules that a member's recipe breaks though the job's own does not; each is told once."""
+    period = lcm(*(len(values) for values in job.ensemble.vary.values()))
+    for index in islice(range(job.ensemble.members), min(period, MAX_RECIPES)):
+        model, training, _ = resolve_vary(job, index)
+        recipe = job.model_copy(update={"model": model, "training": training})
+        for clash in clashes(recipe):
+            if clash.message not in known:
+                known.add(clash.message)
+                words = f"member {index} would have {dotted(clash.paths[0])}: {clash.message}"
+                yield Clash((("ensemble", "vary"), *clash.paths), words)

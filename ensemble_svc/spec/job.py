@@ -1,0 +1,135 @@
+"""The whole job: one YAML file as a frozen value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.spec.data import DataSpec
+from ensemble_svc.spec.fields import DataPath, RunName, Share
+from ensemble_svc.spec.model import Mlp, Model
+from ensemble_svc.spec.training import TrainingSpec
+
+SCHEMA_VERSION = 1
+"""Version of every file a run writes; part of each member's digest."""
+
+Task = Literal["classification", "regression"]
+Metric = Literal["accuracy", "nll", "brier", "ece", "rmse", "mae", "nll_gaussian"]
+
+
+class NoResample(Choice):
+    """Every member trains on all training rows."""
+
+    name: Literal["none"] = "none"
+
+
+class Bootstrap(Choice):
+    """As many rows as there are, drawn with replacement (Breiman 1996); about 63.2 % are distinct."""
+
+    name: Literal["bootstrap"] = "bootstrap"
+
+
+class Subsample(Choice):
+    """A share of the rows, drawn without replacement."""
+
+    name: Literal["subsample"] = "subsample"
+    fraction: Share = 0.8
+    """The share."""
+
+
+class KFold(Choice):
+    """Member i leaves out fold i mod ``folds``; folds are stratified for classification."""
+
+    name: Literal["kfold"] = "kfold"
+    folds: Annotated[int, Field(ge=2, le=1000)] = 5
+    """Parts the training rows are cut into."""
+
+
+Resample = Annotated[NoResample | Bootstrap | Subsample | KFold, Field(discriminator="name"), Shorthand()]
+RESAMPLES: Registry[Choice] = Registry("resample", Resample)
+
+
+class EnsembleSpec(Spec):
+    """How many members there are and in what they differ."""
+
+    members: Annotated[PositiveInt, Field(le=100_000)] = 8
+    """Number of members; each has its own initial weights and order of rows."""
+    resample: Resample = NoResample()
+    """Which training rows each member sees."""
+    vary: Mapping[str, tuple[Any, ...]] = {}
+    """Keys of ``model`` or ``training`` by dotted path, with values dealt to the members in turn."""
+    quorum: Share = 1.0
+    """Smallest share of the members that must finish for the run to count as a success."""
+
+
+class AggregateSpec(Spec):
+    """From the members' predictions to the ensemble's."""
+
+    combine: Literal["mean"] = "mean"
+    """mean: the mixture of the members' distributions."""
+    select: Literal["all"] = "all"
+    """Which members are in the ensemble."""
+    soup: Literal["none"] = "none"
+    """Averaging of weights across members."""
+    calibrate: Literal["none"] = "none"
+    """Recalibration of the ensemble's probabilities."""
+
+
+class EvaluateSpec(Spec):
+    """What is measured and reported."""
+
+    metrics: tuple[Metric, ...] | Literal["auto"] = "auto"
+    """``auto``: all that the task has."""
+    bins: Annotated[int, Field(ge=2, le=1000)] = 15
+    """Equal-width bins of the calibration error."""
+    resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Bootstrap resamples of the rows behind each interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Probability that an interval is meant to cover."""
+    ood: tuple[DataPath, ...] = ()
+    """Data sets from elsewhere."""
+
+
+class ComputeSpec(Spec):
+    """Where and how members are trained; changes no result beyond what the laws allow."""
+
+    pack: Literal["auto", "off"] | PositiveInt = "auto"
+    """Members that train at once on one device: chosen by the planner, one, or at most this many."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU where the slot has one."""
+    gpus_per_member: Literal["auto"] | NonNegativeFloat = "auto"
+    """GPUs a member needs when it trains alone; a share below 1 puts several on one GPU."""
+    cpus_per_slot: Literal["auto"] | PositiveInt = "auto"
+    """CPU cores of a slot."""
+    executor: Literal["ray", "local"] = "ray"
+    """``ray``: slots are Ray Tune trials; ``local``: one after another in this process."""
+    storage: DataPath = "runs"
+    """Folder under which runs are kept."""
+    commit_every_s: NonNegativeFloat = 5.0
+    """Seconds between commits of a pack's training state (at epoch ends); 0 commits every epoch."""
+    retries: Annotated[NonNegativeInt, Field(le=100)] = 2
+    """How often a slot that dies is started again."""
+
+
+class JobSpec(Spec):
+    """One job: data, a model, a training recipe and an ensemble of it."""
+
+    name: RunName
+    """Name of the run's folder."""
+    seed: NonNegativeInt = 0
+    """Every random draw of the job is made from it."""
+    task: Task = "classification"
+    """What is predicted: a class, or numbers."""
+    data: DataSpec
+    model: Model = Mlp()
+    """The network of one member."""
+    training: TrainingSpec = TrainingSpec()
+    ensemble: EnsembleSpec = EnsembleSpec()
+    search: None = None
+    """Hyper-parameter search; none."""
+    aggregate: AggregateSpec = AggregateSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    compute: ComputeSpec = ComputeSpec()

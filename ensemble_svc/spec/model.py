@@ -1,0 +1,108 @@
+"""The ``model`` section: the network of one member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, PositiveInt
+
+from ensemble_svc.registry import Choice, Registry, Shorthand
+from ensemble_svc.spec.fields import Factory, Fraction
+
+Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "elu", "gelu", "silu"]
+Norm = Literal["none", "batch", "layer", "group"]
+Init = Literal["he", "xavier", "torch"]
+
+
+class Architecture(Choice):
+    """What the planner must know of a network."""
+
+    all_dense: ClassVar[bool] = False
+    """Whether it is all matrix products, which gain from a shared pack on any device."""
+    why_alone: ClassVar[str] = "convolutions of a pack lose on a CPU, so one member to a slot"
+    """The plan's reason where its members do not share a pack."""
+
+    def packs(self, *, on_gpu: bool) -> bool:
+        """Whether members should train in one pack when nothing has been measured."""
+        return on_gpu or self.all_dense
+
+
+class Network(Architecture):
+    """Options that the networks of the zoo share."""
+
+    activation: Activation = "relu"
+    """The non-linearity after each hidden layer."""
+    norm: Norm = "none"
+    """Normalisation before the activation; a layer followed by one has no bias."""
+    init: Init = "he"
+    """Initial weights: he (arXiv:1502.01852), xavier (Glorot & Bengio 2010), or torch's own."""
+    dropout: Fraction = 0.0
+    """Probability of zeroing a hidden unit in training (Srivastava et al. 2014)."""
+
+
+class Mlp(Network):
+    """A multilayer perceptron; images are flattened."""
+
+    all_dense: ClassVar[bool] = True
+    name: Literal["mlp"] = "mlp"
+    hidden: Annotated[tuple[PositiveInt, ...], Field(max_length=1000)] = (128, 128)
+    """Units of each hidden layer; an empty list is a linear model."""
+
+
+class LeNet(Network):
+    """LeNet-5 with max pooling (LeCun et al. 1998): 5x5 convolutions, then dense layers."""
+
+    name: Literal["lenet"] = "lenet"
+    channels: tuple[PositiveInt, PositiveInt] = (6, 16)
+    """Channels of the two convolutions."""
+    dense: tuple[PositiveInt, ...] = (120, 84)
+    """Units of the dense layers before the output."""
+
+
+class ConvNet(Network):
+    """VGG-like (arXiv:1409.1556): stages of 3x3 convolutions, each stage halving the image."""
+
+    name: Literal["convnet"] = "convnet"
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (32, 64, 128)
+    """Channels of each stage."""
+    convs_per_stage: PositiveInt = 2
+    """3x3 convolutions before each pooling."""
+    dense: tuple[PositiveInt, ...] = (128,)
+    """Units of the dense layers before the output."""
+    norm: Norm = "batch"
+    """Normalisation before the activation; a layer followed by one has no bias."""
+
+
+class ResNet(Network):
+    """The CIFAR residual network (arXiv:1512.03385, section 4.2) with depth 6n+2."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: Literal[8, 14, 20, 26, 32, 44, 56, 110] = 20
+    """Layers with weights, 6n + 2."""
+    width: PositiveInt = 16
+    """Channels of the first of the three stages; each later one doubles them."""
+    norm: Norm = "batch"
+    """Normalisation before the activation; a layer followed by one has no bias."""
+
+
+class PythonModel(Architecture):
+    """Your own network: ``factory(input_shape, num_outputs, **options)`` returns an ``nn.Module``.
+
+    It maps [B, *input_shape] to [B, num_outputs]: logits, or what the loss says.
+    """
+
+    why_alone: ClassVar[str] = "a network of your own trains alone unless compute.pack says how many"
+    name: Literal["python"] = "python"
+    factory: Factory
+    """``module:function``, imported from the job's working directory."""
+    options: Mapping[str, Any] = {}
+    """Keyword arguments for the factory."""
+
+    def packs(self, *, on_gpu: bool) -> bool:
+        """Never unless the job says so: whether it runs under vmap is not known before it is tried."""
+        return False
+
+
+Model = Annotated[Mlp | LeNet | ConvNet | ResNet | PythonModel, Field(discriminator="name"), Shorthand()]
+MODELS: Registry[Choice] = Registry("model", Model)

@@ -1,0 +1,142 @@
+"""``--set training.epochs=5``: one key of the job, given on the command line.
+
+The value is YAML, and whatever comes out is validated like the file itself, so an unknown key or
+a wrong value is told in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from ensemble_svc.errors import Fault, SpecError
+from ensemble_svc.registry import Choice
+from ensemble_svc.spec.anatomy import JOB, Shape, shape_at
+from ensemble_svc.spec.compose import KeyPath, Lines, dotted
+from ensemble_svc.spec.source import escaped
+from ensemble_svc.spec.yaml import read
+
+
+def apply_overrides(data: Any, overrides: Sequence[str], lines: Lines | None = None) -> tuple[Any, Lines]:
+    """The job's data with every ``path=value`` set, in order; and where each value now stands.
+
+    A list's items are counted from 0 (``data.augment.0.padding=2``). A choice written as its bare
+    name becomes a mapping when one of its options is set; setting a choice by its name replaces it
+    with all its options.
+
+    Raises:
+        SpecError: with every override that cannot be read or put in place.
+    """
+    where: dict[KeyPath, int | str] = dict(lines or {})
+    faults: list[Fault] = []
+    given: dict[KeyPath, str] = {}
+    for override in overrides:
+        try:
+            path, value = _parsed(override, data)
+            _refuse_undoing(path, given)
+            data = put(data, path, value)
+        except SpecError as error:
+            origin = f"(given by {origin_of(override)})"
+            faults += [Fault(fault.path, f"{fault.message} {origin}") for fault in error.faults]
+            continue
+        given[path] = override
+        where = {known: line for known, line in where.items() if known[: len(path)] != path}
+        for depth in range(1, len(path) + 1):
+            where.setdefault(path[:depth], origin_of(override))
+    if faults:
+        raise SpecError(faults)
+    return data, where
+
+
+def origin_of(override: str) -> str:
+    """How messages name an override."""
+    return f"--set {escaped(override, limit=80)}"
+
+
+def put(data: Any, path: KeyPath, value: Any, shape: Shape | None = JOB) -> Any:
+    """``data`` with ``value`` at ``path``; what is missing on the way is made.
+
+    Raises:
+        SpecError: an index that the list at hand does not have.
+    """
+    return _put(data, path, value, shape, done=())
+
+
+def split_path(text: str, data: Any, start: Shape = JOB) -> KeyPath:
+    """The keys of a dotted path; what lies under ``ensemble.vary`` is one key with dots in it.
+
+    Raises:
+        SpecError: an empty key.
+    """
+    path: KeyPath = ()
+    parts = text.split(".")
+    if not all(parts):
+        raise SpecError([Fault("", f"'{escaped(text)}' is no key path; write keys with single dots between")])
+    for number, part in enumerate(parts):
+        shape = shape_at(data, path, start)
+        if shape and shape.is_mapping and get_args(shape.type)[1] is not Any:
+            return (*path, ".".join(parts[number:]))
+        is_index = part.isascii() and part.isdigit() and len(part) < 10
+        is_list = shape is not None and any(alternative.is_list for alternative in shape.alternatives)
+        path = (*path, int(part) if is_index and is_list else part)
+    return path
+
+
+def _parsed(override: str, data: Any) -> tuple[KeyPath, Any]:
+    text, equals, value = override.partition("=")
+    if not equals:
+        raise SpecError("write key=value, such as training.epochs=5")
+    path = split_path(text.strip(), data)
+    try:
+        return path, read(value)[0]
+    except SpecError as error:
+        raise SpecError([Fault(dotted(path), fault.message) for fault in error.faults]) from error
+
+
+def _refuse_undoing(path: KeyPath, given: Mapping[KeyPath, str]) -> None:
+    """A later override must not silently take an earlier one away with it."""
+    whole = path[:-1] if path[-1] == "name" else path
+    for earlier, override in given.items():
+        if len(earlier) > len(whole) and earlier[: len(whole)] == whole and earlier != path:
+            raise SpecError([Fault(dotted(path), f"undoes '{escaped(override)}'; give it before that one")])
+
+
+def _put(data: Any, path: KeyPath, value: Any, shape: Shape | None, *, done: KeyPath) -> Any:
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    child = shape.child(_opened(data, shape), key) if shape else None
+    if isinstance(data, tuple):
+        return _put_item(data, path, value, child, done=done)
+    if isinstance(key, int):
+        raise SpecError([Fault(dotted((*done, key)), f"there is no item {key}; set the whole list")])
+    mapping = _opened(data, shape)
+    if key == "name" and not rest and shape and shape.choices and mapping.get("name") != value:
+        return {"name": value}
+    return {**mapping, key: _put(mapping.get(key, _default(child)), rest, value, child, done=(*done, key))}
+
+
+def _put_item(
+    items: tuple[Any, ...], path: KeyPath, value: Any, child: Shape | None, *, done: KeyPath
+) -> tuple[Any, ...]:
+    key = path[0]
+    if not isinstance(key, int) or key >= len(items):
+        known = f"items 0 to {len(items) - 1}" if items else "no items; set the whole list"
+        raise SpecError(
+            [Fault(dotted((*done, key)), f"there is no item '{escaped(str(key))}'; the list has {known}")]
+        )
+    item = _put(items[key], path[1:], value, child, done=(*done, key))
+    return (*items[:key], item, *items[key + 1 :])
+
+
+def _opened(data: Any, shape: Shape | None) -> Mapping[str, Any]:
+    """The mapping to put a key into: a bare choice becomes one, anything else but a mapping gives way."""
+    if isinstance(data, Mapping):
+        return data
+    return {"name": data} if isinstance(data, str) and shape and shape.choices else {}
+
+
+def _default(shape: Shape | None) -> Any:
+    """What stands where the file is silent: the name of the choice that is the default."""
+    default = shape.field.default if shape and shape.field else None
+    return default.name if isinstance(default, Choice) else default if isinstance(default, tuple) else None

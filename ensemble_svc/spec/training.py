@@ -1,0 +1,171 @@
+"""The ``training`` section: budget and rule of one member's optimisation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand, Spec
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class AdamW(Choice):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101)."""
+
+    name: Literal["adamw"] = "adamw"
+    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1."""
+    betas: Annotated[tuple[Beta, Beta], Elementwise()] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
+    """Added to the denominator."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.01
+    """Share of each weight taken off per step, times the learning rate."""
+
+
+class Sgd(Choice):
+    """Stochastic gradient descent, with momentum when asked (Polyak 1964; Nesterov 1983)."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: Annotated[PositiveFloat, Elementwise()] = 0.1
+    """Learning rate at the schedule's factor 1."""
+    momentum: Annotated[Beta, Elementwise()] = 0.0
+    """Share of the last step that is kept."""
+    nesterov: bool = False
+    """Look ahead along the momentum; needs momentum above 0."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
+    """L2 penalty's gradient, added to the loss's."""
+
+
+Optimizer = Annotated[AdamW | Sgd, Field(discriminator="name"), Shorthand()]
+OPTIMIZERS: Registry[Choice] = Registry("optimizer", Optimizer)
+
+
+class Constant(Choice):
+    """The same learning rate at every step."""
+
+    name: Literal["constant"] = "constant"
+
+
+class Cosine(Choice):
+    """Half a cosine from 1 down to ``floor`` over all steps (arXiv:1608.03983)."""
+
+    name: Literal["cosine"] = "cosine"
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The last factor."""
+    warmup: NonNegativeInt = 0
+    """Steps of linear rise before it."""
+
+
+Schedule = Annotated[Constant | Cosine, Field(discriminator="name"), Shorthand()]
+SCHEDULES: Registry[Choice] = Registry("schedule", Schedule)
+
+
+class L1(Choice):
+    """``strength`` times the sum of the weights' magnitudes, added to the loss (no biases, no norms)."""
+
+    name: Literal["l1"] = "l1"
+    strength: Annotated[NonNegativeFloat, Elementwise()] = 1e-5
+    """The multiplier."""
+
+
+class L2(Choice):
+    """``strength`` times half the sum of the squared weights, added to the loss (no biases, no norms)."""
+
+    name: Literal["l2"] = "l2"
+    strength: Annotated[NonNegativeFloat, Elementwise()] = 1e-4
+    """The multiplier."""
+
+
+Regularizer = Annotated[L1 | L2, Field(discriminator="name"), Shorthand()]
+REGULARIZERS: Registry[Choice] = Registry("regularizer", Regularizer)
+
+
+class CrossEntropy(Choice):
+    """Classification: minus the log probability of the true class."""
+
+    name: Literal["cross_entropy"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target spread over all classes (arXiv:1512.00567)."""
+
+
+class GaussianNll(Choice):
+    """Regression: a mean and a variance per target (Nix & Weigend 1994; softplus + 1e-6)."""
+
+    name: Literal["gaussian_nll"] = "gaussian_nll"
+
+
+class Mse(Choice):
+    """Regression: a mean per target; its variance is that of the training residuals, one for all rows."""
+
+    name: Literal["mse"] = "mse"
+
+
+class AutoLoss(Choice):
+    """Cross-entropy for classification, the Gaussian's negative log likelihood for regression."""
+
+    name: Literal["auto"] = "auto"
+
+
+Loss = Annotated[AutoLoss | CrossEntropy | GaussianNll | Mse, Field(discriminator="name"), Shorthand()]
+LOSSES: Registry[Choice] = Registry("loss", Loss)
+
+
+class NoAverage(Choice):
+    """The last (or best) weights as they are."""
+
+    name: Literal["none"] = "none"
+
+
+class Ema(Choice):
+    """Exponential moving average of the weights, one update per step, debiased.
+
+    The averaged weights are those that validate, stop early and predict; their batch-norm
+    statistics are re-estimated on the member's training rows.
+    """
+
+    name: Literal["ema"] = "ema"
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Share of the average kept per step."""
+
+
+Average = Annotated[NoAverage | Ema, Field(discriminator="name"), Shorthand()]
+AVERAGES: Registry[Choice] = Registry("average", Average)
+
+
+class EarlyStopping(Spec):
+    """Stop a member whose validation metric no longer improves; keep its best epoch."""
+
+    metric: Literal["nll", "accuracy", "rmse"] = "nll"
+    """What is watched, on the validation rows."""
+    patience: PositiveInt = 5
+    """Epochs without improvement before the member stops."""
+    min_delta: NonNegativeFloat = 0.0
+    """Smallest change that counts as one."""
+
+
+class TrainingSpec(Spec):
+    """Budget and rule of one member's optimisation."""
+
+    epochs: Annotated[PositiveInt, Field(le=1_000_000)] = 30
+    """Passes over the member's own bag, not over the whole data set."""
+    batch_size: PositiveInt = 64
+    """Rows per step. The last batch of an epoch is smaller; a last batch of one row is dropped."""
+    loss: Loss = AutoLoss()
+    """What is minimised, and with it what the network's outputs mean."""
+    optimizer: Optimizer = AdamW()
+    """The update rule."""
+    schedule: Schedule = Cosine()
+    """The learning rate's factor over the steps."""
+    regularizers: tuple[Regularizer, ...] = ()
+    """Penalties added to the loss."""
+    early_stopping: EarlyStopping | None = None
+    """When to stop before the last epoch; null trains all epochs."""
+    average: Average = NoAverage()
+    """Average of the weights along the way (Polyak & Juditsky 1992)."""
+    clip_norm: PositiveFloat | None = None
+    """Largest gradient norm of a member; longer gradients are scaled down to it."""
+    precision: Literal["32-true"] = "32-true"
+    """Number format of the arithmetic."""

@@ -1,0 +1,77 @@
+"""Commits of a pack's whole training state: what a resumed pack starts from.
+
+Each commit is a new file beside the old one; the journal records its SHA-256 before any older
+file is pruned. A commit whose bytes are damaged is passed over for the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ensemble_svc.errors import CorruptArtifact
+from ensemble_svc.store.atomic import TEMPORARY, read_verified, write_atomic
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.tensors import Tensors, decode, encode
+
+KEPT = 2
+"""Newest commits that stay on the disk."""
+
+
+class Commits:
+    """The commits of one pack in one run.
+
+    Args:
+        attempt: number of this start of the pack; it stands in the file names, so that a process
+            that was given up for dead cannot overwrite its successor's commits.
+    """
+
+    def __init__(self, run: Path, pack: str, digests: tuple[str, ...], attempt: str) -> None:
+        self.folder = run / "packs" / pack
+        self.run, self.pack, self.digests, self.attempt = run, pack, digests, attempt
+        self.journal = Journal(run / "journal.jsonl")
+
+    def write(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+        """Commit the state at the end of ``epoch``; returns when nothing can undo it.
+
+        Raises:
+            StoreError: the disk is full; earlier commits are unharmed.
+        """
+        path = self.folder / f"state-{epoch:06d}-{self.attempt}.safetensors"
+        sha = write_atomic(path, encode(tensors, {**meta, "epoch": epoch, "members": self.digests}))
+        name = path.relative_to(self.run).as_posix()
+        self.journal.append("commit", pack=self.pack, epoch=epoch, file=name, sha256=sha, members=self.digests)
+        self.prune()
+
+    def newest(self) -> tuple[Tensors, dict[str, Any]] | None:
+        """The last commit that is whole and of these members, or None."""
+        for event in sorted(self._events(), key=lambda e: e["epoch"], reverse=True):
+            path = self.run / event["file"]
+            try:
+                return decode(read_verified(path, event["sha256"]), path)
+            except CorruptArtifact as fault:
+                if path.exists():
+                    self.journal.append("damaged", pack=self.pack, file=event["file"], reason=str(fault))
+        return None
+
+    def prune(self) -> None:
+        """Remove recorded commits older than the newest ones, and files that were never finished."""
+        recorded = sorted(((e["epoch"], Path(e["file"]).name) for e in self._events()), reverse=True)
+        old = {name for _, name in recorded[KEPT:]} - {name for _, name in recorded[:KEPT]}
+        for path in self.folder.iterdir():
+            if path.name in old or path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all commits of a pack whose members are sealed."""
+        if self.folder.is_dir():
+            for path in self.folder.iterdir():
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
+
+    def _events(self) -> list[dict[str, Any]]:
+        commits = self.journal.of_kind("commit")
+        return [e for e in commits if e["pack"] == self.pack and tuple(e["members"]) == self.digests]

@@ -1,0 +1,104 @@
+"""The append-only record of a run: one JSON object a line, each with its own checksum.
+
+Every process of a run may append (an exclusive lock and one write per line). A last line that a
+crash tore is ignored by readers and cut off by the next writer; damage anywhere else is named.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ensemble_svc.errors import CorruptArtifact
+from ensemble_svc.store.atomic import refuse, sync_folder
+
+Event = dict[str, Any]
+
+
+class Journal:
+    """The journal at ``path``; the file appears with the first event."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, kind: str, **facts: Any) -> Event:
+        """Add one event and return it once it is on the disk.
+
+        Raises:
+            StoreError: the disk is full or the folder is not writable.
+        """
+        event = {"event": kind, "time": time.time(), **facts}
+        try:
+            new = not self.path.exists()
+            with open(self.path, "a+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _cut_torn_line(file.fileno())
+                file.write(_line(event))
+                file.flush()
+                os.fsync(file.fileno())
+            if new:
+                sync_folder(self.path.parent)
+        except OSError as fault:
+            refuse(fault, self.path)
+        return event
+
+    def events(self) -> Iterator[Event]:
+        """All events in order.
+
+        Raises:
+            CorruptArtifact: a line other than the last is not what was written.
+        """
+        if not self.path.exists():
+            return
+        lines = self.path.read_bytes().split(b"\n")
+        for number, line in enumerate(lines[:-1], 1):
+            yield _parse(line, number, self.path)
+
+    def of_kind(self, *kinds: str) -> list[Event]:
+        """The events of some kinds, in order."""
+        return [event for event in self.events() if event["event"] in kinds]
+
+
+def _line(event: Event) -> bytes:
+    body = json.dumps(event, sort_keys=True, allow_nan=True)
+    return f"{_checksum(body)} {body}\n".encode()
+
+
+def _checksum(body: str) -> str:
+    return sha256(body.encode()).hexdigest()[:16]
+
+
+def _parse(line: bytes, number: int, path: Path) -> Event:
+    try:
+        checksum, body = line.decode().split(" ", 1)
+        if checksum == _checksum(body):
+            event: Event = json.loads(body)
+            return event
+    except ValueError:
+        pass
+    raise CorruptArtifact(
+        f"{path}, line {number}: damaged. Remove that line to go on without what it recorded; "
+        "the members it spoke of are trained again."
+    )
+
+
+def _cut_torn_line(handle: int) -> None:
+    """Drop the bytes after the last newline, which a crash left behind."""
+    size = os.fstat(handle).st_size
+    step, keep = 65536, size
+    while keep:
+        start = max(0, keep - step)
+        block = os.pread(handle, keep - start, start)
+        newline = block.rfind(b"\n")
+        if newline >= 0:
+            keep = start + newline + 1
+            break
+        keep = start
+    if keep != size:
+        os.ftruncate(handle, keep)

@@ -1,0 +1,92 @@
+"""The manifest: the run's state in one document, made from the plan and the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ensemble_svc.data.dataset import InputSchema
+from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.document import write_document
+from ensemble_svc.store.journal import Event, Journal
+from ensemble_svc.store.members import sealed
+
+
+def write_manifest(
+    run: Path,
+    job: JobSpec,
+    members: Sequence[MemberSpec],
+    plan: Plan,
+    schema: InputSchema,
+    *,
+    rows: Mapping[str, int],
+    files: Mapping[str, str],
+    warnings: Sequence[str],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Write ``manifest.json`` as of now and return it.
+
+    Args:
+        files: the run's own files (predictions, metrics, report) and their SHA-256.
+        seconds: wall time of each stage of the pipeline.
+    """
+    journal = Journal(run / "journal.jsonl")
+    begun = journal.of_kind("begin")[-1]
+    seals, failures = sealed(run), {m: e for e in journal.of_kind("failed") for m in e["members"]}
+    entries = [_entry(member, seals.get(member.digest), failures.get(member.id)) for member in members]
+    chosen = [entry["id"] for entry in entries if entry["status"] == "done"]
+    body = {
+        "name": job.name,
+        "task": job.task,
+        "data_hash": begun["data_hash"],
+        "split_hash": begun["split_hash"],
+        "versions": begun["versions"],
+        "rows": dict(rows),
+        "input_schema": schema.model_dump(mode="json"),
+        "members": entries,
+        "packs": [_pack(slot, seals) for slot in plan.slots],
+        "ensemble": {
+            "version": 1,
+            "members": chosen,
+            "weights": [1 / len(chosen)] * len(chosen),
+            "combine": job.aggregate.combine,
+            "calibration": None,
+        },
+        "files": {"job.yaml": begun["job_sha256"], **files},
+        "warnings": list(warnings),
+        "seconds": dict(seconds),
+    }
+    write_document(run / "manifest.json", body)
+    return body
+
+
+def _entry(member: MemberSpec, seal: Event | None, failure: Event | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"status": "pending", "reason": "", "metrics": {}, "files": {}}
+    if seal is not None:
+        dropped = {"event", "time", "member", "digest", "index", "spec"}
+        facts = {key: value for key, value in seal.items() if key not in dropped}
+    elif failure is not None:
+        facts |= {"status": "failed", "reason": failure["reason"]}
+    return {
+        "id": member.id,
+        "digest": member.digest,
+        "index": member.index,
+        "seed": member.job_seed,
+        "hyperparameters": dict(member.varied),
+        "spec": member.model_dump(mode="json"),
+        **facts,
+    }
+
+
+def _pack(slot: Any, seals: Mapping[str, Event]) -> dict[str, Any]:
+    times = [seals[m.digest]["seconds"] for m in slot.pack.members if m.digest in seals]
+    return {
+        "id": slot.pack.id,
+        "members": [member.id for member in slot.pack.members],
+        "cpus": slot.cpus,
+        "gpus": slot.gpus,
+        "reason": slot.reason,
+        "seconds": max(times, default=0.0),
+    }

@@ -1,0 +1,96 @@
+"""A run folder to read: everything comes back verified, or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ensemble_svc.errors import StoreError
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.document import Document, read_document
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.members import read_tensors
+from ensemble_svc.store.tensors import Tensors, decode
+
+
+class Run:
+    """The run at ``path``; only relative names are stored in it, so it may be moved or copied."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Run:
+        """A run that exists.
+
+        Raises:
+            StoreError: the folder holds no run.
+        """
+        run = cls(path)
+        if not run.exists():
+            raise StoreError(f"{path} holds no run (no job.yaml and journal.jsonl in it)")
+        return run
+
+    def exists(self) -> bool:
+        """Whether a run was ever begun here."""
+        return (self.path / "job.yaml").is_file() and self.journal.path.is_file()
+
+    @property
+    def journal(self) -> Journal:
+        """The record of everything that happened to the run."""
+        return Journal(self.path / "journal.jsonl")
+
+    def job(self) -> JobSpec:
+        """The resolved job, checked against the hash in the journal."""
+        begun = self.journal.of_kind("begin")
+        if not begun:
+            raise StoreError(f"{self.path} holds no run that was begun")
+        read_verified(self.path / "job.yaml", begun[-1]["job_sha256"])
+        return JobSpec.model_validate_json(begun[-1]["job"], strict=False)
+
+    def manifest(self) -> Document:
+        """The run's state as of its last step."""
+        return read_document(self.path / "manifest.json")
+
+    def metrics(self) -> Document:
+        """Every number of the evaluation, by split."""
+        self.verified("metrics.json")
+        body = read_document(self.path / "metrics.json")
+        return {name: value for name, value in body.items() if name != "schema_version"}
+
+    def predictions(self, split: str) -> Tensors:
+        """The members' outputs on a split, [K, N, …], with ``target`` and ``row``."""
+        name = f"predictions/{split}.safetensors"
+        return decode(self.verified(name), self.path / name)[0]
+
+    def history(self, member: str) -> pd.DataFrame:
+        """One row per epoch of a sealed member."""
+        name = f"members/{member}/history.parquet"
+        return pd.read_parquet(io.BytesIO(read_verified(self.path / name, self._files(member)[name])))
+
+    def tensors(self, member: str, name: str) -> Tensors:
+        """One of a sealed member's tensor files."""
+        return read_tensors(self.path, self._files(member), member, name)
+
+    def verified(self, name: str) -> bytes:
+        """Bytes of a file that the manifest lists.
+
+        Raises:
+            StoreError: the run has no such file yet.
+            CorruptArtifact: its bytes are not those recorded.
+        """
+        files: dict[str, str] = self.manifest().get("files", {})
+        if name not in files:
+            raise StoreError(f"{self.path} has no {name} yet; finish the training command first")
+        return read_verified(self.path / name, files[name])
+
+    def _files(self, member: str) -> dict[str, Any]:
+        for entry in self.manifest()["members"]:
+            if entry["id"] == member:
+                files: dict[str, Any] = entry["files"]
+                return files
+        raise StoreError(f"{self.path} has no member {member}")

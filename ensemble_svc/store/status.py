@@ -1,0 +1,63 @@
+"""What a run has reached, read from its journal alone; safe while the run goes on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ensemble_svc.errors import CorruptArtifact
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.atomic import hash_file
+from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.run import Run
+
+
+def status_of(run: Run) -> dict[str, Any]:
+    """Name, state and members of a run; each member with its status, epochs and metrics so far."""
+    events = list(run.journal.events())
+    begun = [e for e in events if e["event"] == "begin"][-1]
+    slots = [Slot.model_validate_json(text) for e in events if e["event"] == "plan" for text in e["slots"]]
+    seals = sealed(run.path)
+    epochs = {e["pack"]: e["epoch"] for e in events if e["event"] == "commit"}
+    started = {e["pack"]: e["time"] for e in events if e["event"] == "start"}
+    failed = {m: e["reason"] for e in events if e["event"] == "failed" for m in e["members"]}
+    members: dict[str, dict[str, Any]] = {}
+    for slot in slots:
+        for member in slot.pack.members:
+            entry = {"id": member.id, "index": member.index, "pack": slot.pack.id}
+            members[member.id] = entry | _member(
+                seals.get(member.digest), started.get(slot.pack.id), epochs.get(slot.pack.id, 0), failed.get(member.id)
+            )
+    finished = [e for e in events if e["event"] == "finished" and e["time"] >= begun["time"]]
+    return {
+        "name": json.loads(begun["job"])["name"],
+        "path": str(run.path),
+        "state": "finished" if finished else "unfinished",
+        "starts": sum(e["event"] == "begin" for e in events),
+        "epochs": JobSpec.model_validate_json(begun["job"]).training.epochs,
+        "members": sorted(members.values(), key=lambda entry: entry["index"]),
+        "retries": [e for e in events if e["event"] == "retry"],
+    }
+
+
+def damage(run: Run) -> list[str]:
+    """Every file of the run that is missing or is not what was written."""
+    broken = [name for event in sealed(run.path).values() if (name := intact(run.path, event))]
+    try:
+        files = run.manifest()["files"]
+    except CorruptArtifact:
+        finished = run.journal.of_kind("finished")
+        return [*broken, "manifest.json"] if finished else broken
+    return broken + [name for name, sha in files.items() if hash_file(run.path / name) != sha]
+
+
+def _member(
+    seal: dict[str, Any] | None, started: float | None, committed: int, failure: str | None
+) -> dict[str, Any]:
+    if seal is not None:
+        kept = ("status", "reason", "epochs", "best_epoch", "metrics", "seconds", "where")
+        return {key: seal[key] for key in kept}
+    if failure is not None:
+        return {"status": "failed", "reason": failure, "epochs": committed, "metrics": {}}
+    return {"status": "training" if started else "pending", "reason": "", "epochs": committed, "metrics": {}}

@@ -1,0 +1,62 @@
+"""From a member's specification to its network; shared by training and prediction (no Lightning here)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.data.dataset import Array, Dataset, InputSchema
+from ensemble_svc.data.transform import Transform
+from ensemble_svc.nn.build import build
+from ensemble_svc.nn.heads import num_outputs, resolve_loss
+from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.randomness import derive_seed
+
+Stack = dict[str, Tensor]
+"""Tensors by name, stacked over K members: each is [K, …]."""
+
+
+def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
+    """The member's network with the initial weights of its seed and an unfitted transform."""
+    torch.manual_seed(derive_seed(member.job_seed, member.index, "init"))
+    transform = Transform(schema, member.preprocess)
+    loss = resolve_loss(member.task, member.training.loss)
+    outputs = num_outputs(member.task, loss, len(schema.classes) or len(schema.targets))
+    body = build(member.model, transform.out_shape, outputs)
+    return MemberNet(transform, body, 0 if schema.classes else len(schema.targets))
+
+
+def assemble_fitted(
+    members: Sequence[MemberSpec], dataset: Dataset, schema: InputSchema, rows: Sequence[Array]
+) -> list[MemberNet]:
+    """Networks of several members, each transform fitted on that member's own training rows."""
+    fitted: dict[bytes, dict[str, Tensor]] = {}
+    nets = []
+    for member, rows_n in zip(members, rows, strict=True):
+        net = assemble(member, schema)
+        key = rows_n.tobytes()
+        if key not in fitted:
+            fitted[key] = _fit(net, member, dataset, rows_n)
+        net.load_state_dict(fitted[key], strict=False)
+        nets.append(net)
+    return nets
+
+
+def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:
+    """K members' tensors by name, stacked in order."""
+    return {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
+
+
+def _fit(net: MemberNet, member: MemberSpec, dataset: Dataset, rows: Array) -> dict[str, Tensor]:
+    """Fit the transform and the target's scale; returns the buffers that hold them."""
+    net.transform.fit(dataset.x[rows])
+    if member.task == "regression" and member.standardize_target:
+        target = dataset.y[rows].astype(np.float64)
+        net.target_mean.copy_(torch.from_numpy(target.mean(axis=0)))
+        net.target_scale.copy_(torch.from_numpy(target.std(axis=0)))
+    kept = {name: value for name, value in net.state_dict().items() if not name.startswith("body.")}
+    return {name: value.clone() for name, value in kept.items()}

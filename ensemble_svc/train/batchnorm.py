@@ -1,0 +1,48 @@
+"""Batch-norm statistics of averaged weights, estimated anew (Izmailov et al. 2018, section 3.2).
+
+An average of weights is a network that never saw a batch: the running statistics it inherits are
+those of other weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ensemble_svc.train.assemble import Stack
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> None:
+    """Re-estimate, in place, the running statistics in ``weights_K`` of K stacked networks.
+
+    Each statistic becomes the mean over the batches, every batch counting alike; all other layers
+    are in evaluation mode. Networks without batch norm are left alone.
+
+    Args:
+        batches_KB: inputs [K, B, …] that cover each member's own training rows.
+    """
+    norms = [m for m in net.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    net.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+
+    def call(weights: Stack, x_B: Tensor) -> Tensor:
+        return functional_call(net, weights, (x_B,))  # type: ignore[no-any-return]
+
+    packed = vmap(call, randomness="error")
+    for number, x_KB in enumerate(batches_KB, 1):
+        for norm in norms:
+            norm.momentum = 1.0 / number
+        with torch.no_grad():
+            packed(weights_K, x_KB)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    net.eval()

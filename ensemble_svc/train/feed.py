@@ -1,0 +1,115 @@
+"""Data once on the device, and batches as gathers from it.
+
+Shapes: N rows of the data set, K members, S steps of a block, B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ensemble_svc.data.dataset import Array, Dataset
+from ensemble_svc.data.indices import epoch_order
+from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.train.forward import chunks
+
+BLOCK_STEPS = 64
+"""Steps handed to the training loop at once; spreads the loop's own cost over them."""
+
+
+class DeviceData:
+    """All rows on the device, once for all members and epochs.
+
+    ``transformed`` tells that ``x_N`` has been through the members' (common) transform already;
+    then batches go straight to the network's body.
+    """
+
+    def __init__(self, dataset: Dataset, nets: Sequence[MemberNet], device: torch.device) -> None:
+        self.raw_N = torch.from_numpy(np.ascontiguousarray(dataset.x)).to(device)
+        self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
+        self.transformed = self.raw_N.is_floating_point() and _same_transform(nets)
+        self.x_N = self.raw_N
+        if self.transformed:
+            transform = nets[0].transform.to(device)
+            with torch.no_grad():
+                self.x_N = torch.cat([transform(x) for x in chunks(self.raw_N, 1)])
+
+
+class EpochFeed:
+    """Blocks of row numbers [S, K, B] of one epoch after another; a pure function of the epoch.
+
+    Each member's bag is in its own order, new for every epoch. The epoch's last batch may be
+    smaller; a last batch of one row is dropped, since no batch statistics come from one row.
+
+    Args:
+        rows: each member's training rows, K arrays of one length.
+        single_steps: give each step apart, [K, B], for a loop that counts them.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[MemberSpec],
+        rows: Sequence[Array],
+        device: torch.device,
+        *,
+        first_epoch: int = 0,
+        single_steps: bool = False,
+    ) -> None:
+        self.members, self.rows, self.device = members, rows, device
+        self.single_steps = single_steps
+        self.batch_size = members[0].training.batch_size
+        self.first_epoch = first_epoch
+        self.epoch = first_epoch
+        self.sampler = self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch, counting from where this attempt began."""
+        self.epoch = self.first_epoch + epoch
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if not self.single_steps:
+            return self._blocks()
+        return (rows_KB for block_SKB in self._blocks() for rows_KB in block_SKB.unbind(0))
+
+    def __len__(self) -> int:
+        num_rows = len(self.rows[0])
+        if self.single_steps:
+            return steps_per_epoch(num_rows, self.batch_size)
+        num_full, rest = divmod(num_rows, self.batch_size)
+        return -(-num_full // BLOCK_STEPS) + (rest > 1 or not num_full)
+
+    def _blocks(self) -> Iterator[Tensor]:
+        rows_KN = torch.from_numpy(np.stack([self._ordered(k) for k in range(len(self.members))]))
+        num_full = rows_KN.shape[1] // self.batch_size
+        full_KN, rest_KB = rows_KN.tensor_split([num_full * self.batch_size], dim=1)
+        steps_SKB = full_KN.reshape(len(self.members), num_full, -1).transpose(0, 1)
+        for block in steps_SKB.split(BLOCK_STEPS) if num_full else ():
+            yield block.to(self.device)
+        if rest_KB.shape[1] > 1 or not num_full:
+            yield rest_KB.unsqueeze(0).to(self.device)
+
+    def _ordered(self, k: int) -> Array:
+        member, rows = self.members[k], self.rows[k]
+        order = epoch_order(len(rows), job_seed=member.job_seed, member=member.index, epoch=self.epoch)
+        ordered: Array = rows[order]
+        return ordered
+
+
+def steps_per_epoch(num_rows: int, batch_size: int) -> int:
+    """Steps of one epoch over ``num_rows`` rows, as ``EpochFeed`` cuts them."""
+    num_full, rest = divmod(num_rows, batch_size)
+    return num_full + (rest > 1 or not num_full)
+
+
+def _same_transform(nets: Sequence[MemberNet]) -> bool:
+    first = nets[0].transform.state_dict()
+    return all(_equal(first, net.transform) for net in nets[1:])
+
+
+def _equal(first: dict[str, Tensor], transform: nn.Module) -> bool:
+    other = transform.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in first.items())

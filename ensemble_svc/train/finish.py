@@ -1,0 +1,118 @@
+"""The end of a slot: final weights, predictions on every split, seals.
+
+Shapes: K members, N rows.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.data.dataset import Array
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.spec.training import Mse
+from ensemble_svc.store.members import seal, sealed
+from ensemble_svc.store.tensors import unstack
+from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.batchnorm import refresh
+from ensemble_svc.train.events import write_events
+from ensemble_svc.train.ledger import Entry, Ledger
+from ensemble_svc.train.module import SlotModule, gather
+from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.watch import scores
+
+
+def seal_slot(
+    slot: Slot, module: SlotModule, ledger: Ledger, payload: Payload, rows: Sequence[Array], *, seconds: float
+) -> None:
+    """Seal every member of the slot that is not sealed yet."""
+    rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
+    served = ledger.kept
+    if ledger.kept_average is not None:
+        served = ledger.kept_average
+        net, own = module.reader(served)
+        refresh(net, own, _batches(module, rows_KN))
+    if isinstance(module.recipe.loss, Mse):
+        _set_noise(module, ledger, served, rows_KN)
+    predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
+    already = sealed(Path(payload.run))
+    for k, (member, entry) in enumerate(zip(slot.pack.members, ledger.entries, strict=True)):
+        if member.digest in already:
+            continue
+        seal(
+            Path(payload.run),
+            member,
+            weights=unstack(ledger.kept, k),
+            averaged=None if ledger.kept_average is None else unstack(ledger.kept_average, k),
+            predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
+            history=entry.history,
+            rows=rows[k],
+            health={"status": entry.status, "reason": entry.reason, "findings": []},
+            facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
+        )
+        write_events(Path(payload.run) / "tune" / "tensorboard" / member.id, member, entry)
+
+
+def _splits(payload: Payload) -> dict[str, Array]:
+    named = {"validation": payload.split.validation, "test": payload.split.test}
+    return {name: positions for name, positions in named.items() if len(positions)}
+
+
+def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str, Tensor]:
+    rows_N = torch.from_numpy(positions).to(module.recipe.device)
+    return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
+
+
+def _batches(module: SlotModule, rows_KN: Tensor) -> list[Tensor]:
+    """The members' training inputs in batches; a last batch of one row is dropped, as in training."""
+    size = module.recipe.shared.batch_size
+    pieces = [piece for piece in rows_KN.split(size, dim=1) if piece.shape[1] > 1 or rows_KN.shape[1] == 1]
+    return [gather(module.data.x_N, piece) for piece in pieces]
+
+
+def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows_KN: Tensor) -> None:
+    """Variance of a network that gives means alone: its mean squared training residual, on its scale."""
+    scale_K1T = module.scale_K["target_scale"].unsqueeze(1)
+    for k, rows_N in enumerate(rows_KN.unbind(0)):
+        mean_NT = module.predict_rows(served, rows_N)["mean"][k]
+        residual_NT = (mean_NT - module.data.y_N.index_select(0, rows_N)) / scale_K1T[k]
+        log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
+        module.scale_K["noise_log_variance"][k] = log_variance_T
+        for weights in (ledger.kept, ledger.kept_average or {}):
+            if weights:
+                weights["noise_log_variance"][k] = log_variance_T
+
+
+def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> dict[str, Any]:
+    device = module.recipe.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {
+        "status": "diverged" if entry.status == "diverged" else "done",
+        "reason": entry.reason,
+        "pack": slot.pack.id,
+        "epochs": entry.epochs,
+        "best_epoch": entry.best_epoch,
+        "stopped": entry.status == "stopped",
+        "seconds": seconds,
+        "where": {"node": socket.gethostname(), "device": name, "pid": os.getpid(), "cpus": slot.cpus},
+    }
+
+
+def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int) -> dict[str, Any]:
+    measured = {}
+    for name, positions in _splits(payload).items():
+        target = module.data.y_N.index_select(0, torch.from_numpy(positions).to(module.recipe.device))
+        one = {key: value[k : k + 1] for key, value in predictions[name].items()}
+        measured[name] = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+    return {"metrics": measured}
+
+
+
+

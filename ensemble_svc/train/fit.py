@@ -1,0 +1,106 @@
+"""Train one slot from wherever it was left, and seal its members."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+import warnings
+from pathlib import Path
+
+import lightning as L
+import torch
+
+from ensemble_svc.data.indices import member_rows
+from ensemble_svc.plan.executor import Report
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.store.commits import Commits
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.members import sealed
+from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.feed import DeviceData, EpochFeed, steps_per_epoch
+from ensemble_svc.train.finish import seal_slot
+from ensemble_svc.train.ledger import Ledger
+from ensemble_svc.train.member import MemberModule
+from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.pack import PackModule
+from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.watch import Watch, resume
+
+
+def fit(payload: Payload, slot: Slot, report: Report) -> None:
+    """Train the slot's members and seal them; does nothing for a slot that is sealed already.
+
+    Started again after a death at any moment, it goes on from the last commit and ends with the
+    same bits (on one kind of CPU, with the slot's number of threads).
+
+    Raises:
+        TrainError: training that another attempt may save.
+        EnsembleSvcError: a model or data that no attempt will save.
+    """
+    run, members = Path(payload.run), slot.pack.members
+    attempt = uuid.uuid4().hex[:8]
+    commits = Commits(run, slot.pack.id, tuple(m.digest for m in members), attempt)
+    if all(member.digest in sealed(run) for member in members):
+        commits.clear()
+        return
+    began = time.monotonic()
+    Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=[m.id for m in members])
+    _prepare_process(slot)
+    rows = [
+        member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index)
+        for m in members
+    ]
+    device = torch.device("cuda" if slot.gpus else "cpu")
+    nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
+    training = members[0].training
+    recipe = Recipe(members, steps_per_epoch(len(rows[0]), training.batch_size), device)
+    module = _module(recipe, nets, DeviceData(payload.dataset, nets, device))
+    ledger = Ledger(recipe, module.weights)
+    module.keep_books(ledger)
+    module.first_epoch = resume(commits, module, ledger)
+    watch = Watch(
+        slot.pack,
+        ledger,
+        commits,
+        report,
+        validation_N=torch.from_numpy(payload.split.validation).to(device),
+        commit_every_s=payload.commit_every_s,
+        first_epoch=module.first_epoch,
+    )
+    if ledger.any_active and module.first_epoch < training.epochs:
+        alone = isinstance(module, MemberModule)
+        feed = EpochFeed(members, rows, device, first_epoch=module.first_epoch, single_steps=alone)
+        _trainer(slot, training.epochs - module.first_epoch, training.clip_norm if alone else None, watch).fit(
+            module, train_dataloaders=feed
+        )
+    seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
+    commits.clear()
+
+
+def _module(recipe: Recipe, nets: list, data: DeviceData) -> SlotModule:  # type: ignore[type-arg]
+    return MemberModule(recipe, nets, data) if len(nets) == 1 else PackModule(recipe, nets, data)
+
+
+def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> L.Trainer:
+    """Lightning with everything off that this project does itself (checkpoints, logs, bars)."""
+    return L.Trainer(
+        accelerator="gpu" if slot.gpus else "cpu",
+        devices=1,
+        max_epochs=epochs,
+        callbacks=[watch],
+        gradient_clip_val=clip_norm,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+def _prepare_process(slot: Slot) -> None:
+    torch.set_num_threads(slot.cpus)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")

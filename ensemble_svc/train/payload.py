@@ -1,0 +1,21 @@
+"""What every slot of a run gets besides its members: the same for all, handed over once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ensemble_svc.data.dataset import Dataset, InputSchema
+from ensemble_svc.data.split import Split
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Data, split and the place where results go."""
+
+    dataset: Dataset
+    split: Split
+    schema: InputSchema
+    run: str
+    """The run folder, reachable from every node under this name."""
+    commit_every_s: float
+    """Seconds between commits of the training state; 0 commits every epoch."""

@@ -1,0 +1,127 @@
+"""The callback that closes each epoch: validate, keep the books, tell, commit.
+
+Shapes: K members.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ensemble_svc.plan.plan import Pack
+from ensemble_svc.plan.progress import MemberProgress, Progress
+from ensemble_svc.store.commits import Commits
+from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.ledger import Entry, Ledger
+from ensemble_svc.train.module import SlotModule
+
+
+class Watch(L.Callback):
+    """Runs after every epoch of a slot.
+
+    Args:
+        validation_N: row numbers of the validation split; empty where there is none.
+        commit_every_s: shortest time between two commits; the last epoch is not committed, since
+            sealing follows it.
+    """
+
+    def __init__(
+        self,
+        pack: Pack,
+        ledger: Ledger,
+        commits: Commits,
+        report: Callable[[Progress], None],
+        *,
+        validation_N: Tensor,
+        commit_every_s: float,
+        first_epoch: int,
+    ) -> None:
+        self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
+        self.validation_N, self.commit_every_s = validation_N, commit_every_s
+        self.epoch = first_epoch
+        self.began = self.epoch_began = self.committed = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, SlotModule)
+        self.epoch += 1
+        now = time.monotonic()
+        rate = pl_module.recipe.rules[0].lr * pl_module.last_factor
+        self.ledger.close_epoch(
+            self.epoch,
+            pl_module.weights,
+            losses_SK=pl_module.take_losses(),
+            row={"learning_rate": rate, "seconds": now - self.epoch_began},
+            validation=measure(pl_module, self.ledger, self.validation_N),
+        )
+        self.epoch_began = now
+        trainer.should_stop = not self.ledger.any_active
+        self.report(self._progress())
+        last = trainer.should_stop or self.epoch == self.pack.members[0].training.epochs
+        if not last and time.monotonic() - self.committed >= self.commit_every_s:
+            self._commit(pl_module)
+
+    def _commit(self, module: SlotModule) -> None:
+        tensors, facts = self.ledger.state()
+        tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
+        self.commits.write(self.epoch, tensors, facts)
+        self.committed = time.monotonic()
+
+    def _progress(self) -> Progress:
+        members = zip(self.pack.members, self.ledger.entries, strict=True)
+        watched = self.pack.members[0].training.early_stopping
+        metric = watched.metric if watched else "nll"
+        return Progress(
+            pack=self.pack.id,
+            epoch=self.epoch,
+            epochs=self.pack.members[0].training.epochs,
+            members=tuple(_member_progress(member.id, entry, metric) for member, entry in members),
+            seconds=time.monotonic() - self.began,
+        )
+
+
+def resume(commits: Commits, module: SlotModule, ledger: Ledger) -> int:
+    """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0."""
+    found = commits.newest()
+    if found is None:
+        return 0
+    tensors, facts = found
+    ledger.load(tensors, facts)
+    module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
+    return int(facts["epoch"])
+
+
+def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Tensor]:
+    """Each member's validation metrics [K] with the weights it would serve."""
+    if not len(rows_N):
+        return {}
+    prediction = module.predict_rows(ledger.served(module.weights), rows_N)
+    return scores(prediction, module.data.y_N.index_select(0, rows_N))
+
+
+def scores(prediction: Mapping[str, Tensor], target_N: Tensor) -> dict[str, Tensor]:
+    """nll and accuracy, or nll and rmse, of each member [K]."""
+    if "log_probs" in prediction:
+        log_probs_KNC = prediction["log_probs"]
+        true = target_N.view(1, -1, 1).expand(len(log_probs_KNC), -1, 1)
+        nll_K = -log_probs_KNC.gather(2, true).double().mean((1, 2))
+        return {"nll": nll_K, "accuracy": (log_probs_KNC.argmax(2) == target_N).double().mean(1)}
+    error = (prediction["mean"] - target_N).double()
+    log_variance = prediction["log_variance"].double()
+    rows = 0.5 * (error.square() / log_variance.exp() + log_variance + torch.log(torch.tensor(2 * torch.pi)))
+    return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
+
+
+def _member_progress(member: str, entry: Entry, metric: str) -> MemberProgress:
+    last = entry.history[-1] if entry.history else {}
+    return MemberProgress(
+        id=member,
+        status=entry.status,
+        epoch=entry.epochs,
+        train_loss=last.get("train_loss"),
+        metric_name=metric if f"val_{metric}" in last else "",
+        metric=last.get(f"val_{metric}"),
+    )

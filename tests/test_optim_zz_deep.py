@@ -1,0 +1,250 @@
+"""Laws of the optimisers: a slice of the stack is that member alone, interrupted or not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ensemble_svc.errors import SpecError, TrainError
+from ensemble_svc.optim.single import build, load_state, state_of
+from ensemble_svc.optim.stacked import StackedOptimizer
+from ensemble_svc.spec.training import OPTIMIZERS, AdamW, Optimizer, Sgd
+
+NUM_STEPS = 5
+
+rates = st.sampled_from([1e-4, 3e-3, 0.05])
+shares = st.sampled_from([0.0, 0.3, 0.9, 0.999])
+decays = st.sampled_from([0.0, 0.01, 0.2])
+RULES = {
+    AdamW: st.builds(
+        AdamW, lr=rates, betas=st.tuples(shares, shares), eps=st.sampled_from([1e-8, 1e-3]), weight_decay=decays
+    ),
+    Sgd: st.one_of(
+        st.builds(Sgd, lr=rates, momentum=shares, weight_decay=decays),
+        st.builds(Sgd, lr=rates, momentum=st.just(0.7), nesterov=st.just(True), weight_decay=decays),
+    ),
+}
+over_rules = pytest.mark.parametrize("rule", list(OPTIMIZERS), ids=lambda c: c.model_fields["name"].default)
+
+
+@dataclass(frozen=True)
+class Case:
+    """K members: their rules, the shapes of their parameters, the seed of weights and gradients."""
+
+    rules: list[Optimizer]
+    shapes: list[tuple[int, ...]]
+    seed: int
+    factors: list[float]
+
+    @property
+    def names(self) -> list[str]:
+        return [f"layer{i}.weight" for i in range(len(self.shapes))]
+
+    def draw(self, dtype: torch.dtype, purpose: int) -> dict[str, Tensor]:
+        """Weights (purpose 0) or the gradients of step ``purpose``, [K, …] by name."""
+        generator = torch.Generator().manual_seed(self.seed + purpose)
+        num_members = len(self.rules)
+        return {
+            name: torch.randn(num_members, *shape, generator=generator, dtype=torch.float64).to(dtype)
+            for name, shape in zip(self.names, self.shapes, strict=True)
+        }
+
+
+@st.composite
+def cases(draw: st.DrawFn, rule: type) -> Case:
+    num_members = draw(st.integers(1, 5))
+    one = RULES[rule]
+    rules = draw(
+        st.one_of(st.lists(one, min_size=num_members, max_size=num_members), one.map(lambda r: [r] * num_members))
+    )
+    sides = st.one_of(st.integers(1, 20), st.just(16))
+    shapes = draw(st.lists(st.lists(sides, max_size=3).map(tuple), min_size=1, max_size=3))
+    factors = draw(st.lists(st.floats(0.0, 1.0), min_size=NUM_STEPS, max_size=NUM_STEPS))
+    return Case(rules, shapes, draw(st.integers(0, 10**6)), factors)
+
+
+def leaves(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: w.clone().requires_grad_() for name, w in weights.items()}
+
+
+def run_stack(stack: StackedOptimizer, case: Case, steps: range, members: list[int] | None = None) -> None:
+    """Take the case's steps; ``members`` says whose gradients a smaller stack gets."""
+    dtype = next(iter(stack.params.values())).dtype
+    for t in steps:
+        stack.zero_grad()
+        for name, grad in case.draw(dtype, 1 + t).items():
+            stack.params[name].grad = grad if members is None else grad[members]
+        stack.step(case.factors[t])
+
+
+def run_alone(
+    optimizer: torch.optim.Optimizer, params: list[Tensor], case: Case, member: int, steps: range
+) -> None:
+    for t in steps:
+        for param, grad in zip(params, case.draw(params[0].dtype, 1 + t).values(), strict=True):
+            param.grad = grad[member].clone()
+        for group in optimizer.param_groups:
+            group["lr"] = case.rules[member].lr * case.factors[t]
+        optimizer.step()
+
+
+def plain_torch(rule: Optimizer, params: list[Tensor]) -> torch.optim.Optimizer:
+    """The textbook loop of torch.optim, no fused kernel."""
+    options = rule.model_dump(exclude={"name"})
+    kind = {AdamW: torch.optim.AdamW, Sgd: torch.optim.SGD}[type(rule)]
+    return kind(params, foreach=False, fused=False, **options)
+
+
+def started(case: Case, dtype: torch.dtype = torch.float32) -> StackedOptimizer:
+    return StackedOptimizer(leaves(case.draw(dtype, 0)), case.rules)
+
+
+def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert list(one) == list(other)
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+@over_rules
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "atol"), [(torch.float64, 1e-12, 1e-14), (torch.float32, 1e-4, 1e-6)], ids=["64", "32"]
+)
+@settings(max_examples=600)
+@given(data=st.data())
+def test_a_slice_equals_torch_on_that_member_alone(rule, dtype, rtol, atol, data) -> None:
+    case = data.draw(cases(rule))
+    stack = started(case, dtype)
+    run_stack(stack, case, range(NUM_STEPS))
+    for k, own in enumerate(case.rules):
+        params = list(leaves({name: w[k] for name, w in case.draw(dtype, 0).items()}).values())
+        optimizer = plain_torch(own, params)
+        run_alone(optimizer, params, case, k, range(NUM_STEPS))
+        for name, param in zip(case.names, params, strict=True):
+            torch.testing.assert_close(stack.params[name][k], param, rtol=rtol, atol=atol)
+
+
+@over_rules
+@settings(max_examples=600)
+@given(data=st.data())
+def test_a_slice_has_the_bits_and_the_state_of_the_member_alone(rule, data) -> None:
+    case = data.draw(cases(rule))
+    stack = started(case)
+    run_stack(stack, case, range(NUM_STEPS))
+    for k, own in enumerate(case.rules):
+        alone = leaves({name: w[k] for name, w in case.draw(torch.float32, 0).items()})
+        optimizer = build(own, alone.values())
+        assert all(not value.any() for value in state_of(optimizer, case.names).values())
+        run_alone(optimizer, list(alone.values()), case, k, range(NUM_STEPS))
+        assert_same_bits({name: p[k] for name, p in stack.params.items()}, alone)
+        state = {n: s[k] for n, s in stack.state().items() if own.name != "sgd" or own.momentum}
+        assert_same_bits(state, state_of(optimizer, case.names))
+
+
+@over_rules
+@settings(max_examples=600)
+@given(data=st.data(), stop=st.integers(0, NUM_STEPS))
+def test_loaded_goes_on_as_if_never_stopped(rule, data, stop) -> None:
+    case = data.draw(cases(rule))
+    whole, first = started(case), started(case)
+    run_stack(whole, case, range(NUM_STEPS))
+    run_stack(first, case, range(stop))
+    second = StackedOptimizer(leaves({n: p.detach() for n, p in first.params.items()}), case.rules)
+    second.load({name: value.clone() for name, value in first.state().items()}, first.num_steps)
+    run_stack(second, case, range(stop, NUM_STEPS))
+    assert second.num_steps == NUM_STEPS
+    assert_same_bits(whole.params, second.params)
+    assert_same_bits(whole.state(), second.state())
+
+
+@over_rules
+@settings(max_examples=600)
+@given(data=st.data(), stop=st.integers(0, NUM_STEPS))
+def test_a_member_alone_loaded_goes_on_as_if_never_stopped(rule, data, stop) -> None:
+    case = data.draw(cases(rule))
+    weights = {name: w[0] for name, w in case.draw(torch.float32, 0).items()}
+    whole, first = leaves(weights), leaves(weights)
+    run_alone(build(case.rules[0], whole.values()), list(whole.values()), case, 0, range(NUM_STEPS))
+    before = build(case.rules[0], first.values())
+    run_alone(before, list(first.values()), case, 0, range(stop))
+    second = leaves({n: p.detach() for n, p in first.items()})
+    after = build(case.rules[0], second.values())
+    load_state(after, case.names, {n: s.clone() for n, s in state_of(before, case.names).items()}, stop)
+    run_alone(after, list(second.values()), case, 0, range(stop, NUM_STEPS))
+    assert_same_bits(whole, second)
+
+
+@over_rules
+@settings(max_examples=600)
+@given(data=st.data(), stop=st.integers(0, NUM_STEPS))
+def test_survivors_go_on_as_if_the_dropped_were_there(rule, data, stop) -> None:
+    case = data.draw(cases(rule))
+    positions = st.integers(0, len(case.rules) - 1)
+    keep = sorted(data.draw(st.sets(positions, min_size=1)))
+    whole, first = started(case), started(case)
+    run_stack(whole, case, range(NUM_STEPS))
+    run_stack(first, case, range(stop))
+    rest = first.compact(torch.tensor(keep))
+    assert all(p.is_leaf and p.requires_grad for p in rest.params.values())
+    run_stack(rest, case, range(stop, NUM_STEPS), keep)
+    assert rest.num_steps == NUM_STEPS
+    assert_same_bits({name: p[keep] for name, p in whole.params.items()}, rest.params)
+    assert_same_bits({name: whole.state()[name][keep] for name in rest.state()}, rest.state())
+
+
+@over_rules
+def test_any_layout_of_the_gradient_is_read_right(rule) -> None:
+    optimizers = [StackedOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)]
+    grad = torch.randn(3, 16, 2).permute(2, 1, 0)
+    for optimizer, value in zip(optimizers, (grad, grad.contiguous()), strict=True):
+        optimizer.params["w"].grad = value
+        optimizer.step(1.0)
+    assert_same_bits(optimizers[0].params, optimizers[1].params)
+
+
+@over_rules
+def test_a_parameter_without_gradient_is_left_alone(rule) -> None:
+    params = {"used": torch.ones(2, 3).requires_grad_(), "idle": torch.ones(2, 16).requires_grad_()}
+    for rules in ([rule(weight_decay=0.1)] * 2, [rule(weight_decay=0.1), rule(weight_decay=0.2)]):
+        optimizer = StackedOptimizer(params, rules)
+        params["used"].grad = torch.ones(2, 3)
+        optimizer.step(1.0)
+        assert torch.equal(params["idle"], torch.ones(2, 16))
+    assert not torch.isclose(params["used"], torch.ones(2, 3)).any()
+
+
+def test_state_is_live_and_zero_grad_forgets() -> None:
+    optimizer = StackedOptimizer({"w": torch.ones(2, 3).requires_grad_()}, [AdamW()] * 2)
+    state = optimizer.state()
+    optimizer.params["w"].grad = torch.ones(2, 3)
+    optimizer.step(1.0)
+    assert state["exp_avg/w"].all()
+    optimizer.zero_grad()
+    assert optimizer.params["w"].grad is None
+
+
+@pytest.mark.parametrize("make", [lambda r: build(r, [torch.ones(1)]), lambda r: StackedOptimizer({"w": torch.ones(1)}, [r])])
+def test_nesterov_without_momentum_is_refused(make) -> None:
+    with pytest.raises(SpecError, match=r"training\.optimizer\.nesterov: .*momentum is 0"):
+        make(Sgd(nesterov=True))
+
+
+def test_what_is_no_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match="one class"):
+        StackedOptimizer({"w": torch.ones(2, 1)}, [AdamW(), Sgd()])
+    with pytest.raises(ValueError, match="'w' is no contiguous stack of 2"):
+        StackedOptimizer({"w": torch.ones(3, 1)}, [Sgd()] * 2)
+
+
+def test_a_state_of_something_else_is_refused() -> None:
+    optimizer = StackedOptimizer({"w": torch.ones(2, 3)}, [AdamW()] * 2)
+    with pytest.raises(TrainError, match="lacks 'exp_avg/w'"):
+        optimizer.load({}, 1)
+    with pytest.raises(TrainError, match="'momentum_buffer/w'"):
+        optimizer.load({**optimizer.state(), "momentum_buffer/w": torch.ones(2, 3)}, 1)
+    with pytest.raises(TrainError, match=r"'exp_avg/w' has the shape \(2, 1\)"):
+        optimizer.load({name: torch.ones(2, 1) for name in optimizer.state()}, 1)

@@ -1,0 +1,291 @@
+"""The laws of training: packed = alone, resumed = uninterrupted, no harm to neighbours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_svc.data.indices import member_rows
+from ensemble_svc.errors import TrainError
+from ensemble_svc.plan.executor import Resources
+from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.plan.progress import Progress
+from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.spec.job import RESAMPLES, JobSpec
+from ensemble_svc.spec.training import AVERAGES, OPTIMIZERS, REGULARIZERS, SCHEDULES
+from ensemble_svc.store.members import read_tensors, sealed
+from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.fit import fit
+from ensemble_svc.train.payload import Payload
+
+ONE_CORE = Resources(cpus=1)
+BASE: dict[str, Any] = {
+    "name": "law",
+    "data": {"source": "digits", "preprocess": ("standardize",), "validation": 0.2, "test": 0.4},
+    "model": {"name": "mlp", "hidden": (16,)},
+    "training": {"epochs": 3, "batch_size": 64},
+    "ensemble": {"members": 3},
+}
+
+
+def job_of(**changes: Any) -> JobSpec:
+    """The base job with dotted keys replaced; ``__`` stands for the dot."""
+    data = {key: dict(value) if isinstance(value, dict) else value for key, value in BASE.items()}
+    for path, value in changes.items():
+        section, _, key = path.partition("__")
+        if key:
+            data.setdefault(section, {})[key] = value
+        else:
+            data[section] = value
+    return JobSpec.model_validate(data)
+
+
+def payload_of(job: JobSpec, run: Path, commit_every_s: float = 1e9) -> tuple[Payload, Plan]:
+    run.mkdir(parents=True, exist_ok=True)
+    prepared = prepare(job, Path.cwd())
+    plan = make_plan(job, prepared, ONE_CORE)
+    return Payload(prepared.dataset, prepared.split, prepared.schema, str(run), commit_every_s), plan
+
+
+def train(job: JobSpec, run: Path, report: Any = lambda progress: None, **settings: Any) -> dict[int, Stack]:
+    """Train a job's slots in this process; the members' sealed tensors by index."""
+    payload, plan = payload_of(job, run, **settings)
+    for slot in plan.slots:
+        fit(payload, slot, report)
+    return results(run)
+
+
+def results(run: Path) -> dict[int, Stack]:
+    found = {}
+    for event in sealed(run).values():
+        names = [Path(name).name for name in event["files"] if name.endswith(".safetensors")]
+        parts = {n: read_tensors(run, event["files"], event["member"], n) for n in names}
+        found[event["index"]] = {f"{n}/{k}": t for n, tensors in parts.items() for k, t in tensors.items()}
+    return found
+
+
+def assert_close(packed: dict[int, Stack], alone: dict[int, Stack]) -> None:
+    assert packed.keys() == alone.keys()
+    for index, tensors in alone.items():
+        for name, value in tensors.items():
+            torch.testing.assert_close(packed[index][name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def assert_same_bits(one: dict[int, Stack], other: dict[int, Stack]) -> None:
+    assert one.keys() == other.keys()
+    for index, tensors in one.items():
+        for name, value in tensors.items():
+            assert torch.equal(value, other[index][name]), f"member {index}, {name}"
+
+
+def both(job: JobSpec, tmp_path: Path) -> tuple[dict[int, Stack], dict[int, Stack]]:
+    together = train(job, tmp_path / "packed")
+    apart = train(job.model_copy(update={"compute": job.compute.model_copy(update={"pack": "off"})}), tmp_path / "alone")
+    return together, apart
+
+
+class TestPackedIsAlone:
+    """Law 1, for every choice that draws nothing inside a step."""
+
+    @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda c: c.model_fields["name"].default)
+    def test_every_optimizer_with_its_own_rates(self, optimizer, tmp_path):
+        job = job_of(
+            training__optimizer={"name": optimizer.model_fields["name"].default, "lr": 0.01},
+            ensemble__vary={"training.optimizer.lr": (0.01, 0.003, 0.03)},
+        )
+        together, apart = both(job, tmp_path)
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(together, apart)
+
+    @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda c: c.model_fields["name"].default)
+    def test_every_schedule(self, schedule, tmp_path):
+        assert_close(*both(job_of(training__schedule=schedule.model_fields["name"].default), tmp_path))
+
+    @pytest.mark.parametrize("average", AVERAGES, ids=lambda c: c.model_fields["name"].default)
+    @pytest.mark.parametrize("norm", ["none", "batch"])
+    def test_every_average_with_and_without_batch_norm(self, average, norm, tmp_path):
+        job = job_of(
+            training__average=average.model_fields["name"].default,
+            model={"name": "mlp", "hidden": (16,), "norm": norm},
+        )
+        assert_close(*both(job, tmp_path))
+
+    @pytest.mark.parametrize("resample", RESAMPLES, ids=lambda c: c.model_fields["name"].default)
+    def test_every_resampling(self, resample, tmp_path):
+        assert_close(*both(job_of(ensemble__resample=resample.model_fields["name"].default), tmp_path))
+
+    @pytest.mark.parametrize("regularizer", REGULARIZERS, ids=lambda c: c.model_fields["name"].default)
+    def test_every_regularizer_with_its_own_strength(self, regularizer, tmp_path):
+        name = regularizer.model_fields["name"].default
+        job = job_of(training__regularizers=({"name": name, "strength": 1e-3},), training__clip_norm=0.5)
+        assert_close(*both(job, tmp_path))
+
+    def test_early_stopping(self, tmp_path):
+        job = job_of(
+            training__epochs=12,
+            training__optimizer={"name": "sgd", "lr": 0.3},
+            training__schedule="constant",
+            training__early_stopping={"metric": "nll", "patience": 1},
+        )
+        together, apart = both(job, tmp_path)
+        stops = {e["index"]: e["best_epoch"] for e in sealed(tmp_path / "packed").values()}
+        assert stops == {e["index"]: e["best_epoch"] for e in sealed(tmp_path / "alone").values()}
+        assert_close(together, apart)
+
+    @pytest.mark.parametrize("loss", ["mse", "gaussian_nll"])
+    def test_regression(self, loss, tmp_path):
+        job = job_of(
+            task="regression",
+            data={"source": "diabetes", "preprocess": ("standardize",)},
+            training__loss=loss,
+            ensemble__resample="bootstrap",
+        )
+        assert_close(*both(job, tmp_path))
+
+    @pytest.mark.parametrize("model", ["lenet", "convnet", "resnet"])
+    def test_networks_of_convolutions(self, model, tmp_path):
+        small = {"lenet": {}, "convnet": {"channels": (4,), "dense": (8,)}, "resnet": {"depth": 8, "width": 4}}
+        job = job_of(
+            model={"name": model, **small[model]},
+            training={"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.05}},
+            compute__pack=3,
+        )
+        assert_close(*both(job, tmp_path))
+
+    def test_dropout_and_augmentation_replay_to_the_bit(self, tmp_path):
+        """Draws inside a step may depend on the pack; the same pack draws the same again."""
+        job = job_of(
+            model={"name": "mlp", "hidden": (16,), "dropout": 0.3}, data__augment=({"name": "crop", "padding": 1}, "flip")
+        )
+        assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
+
+
+class TestGrowing:
+    """Law 9: more members change no earlier one."""
+
+    def test_earlier_members_keep_digest_and_weights(self, tmp_path):
+        few = train(job_of(ensemble__members=2), tmp_path / "few")
+        many = train(job_of(ensemble__members=4), tmp_path / "many")
+        ids = [{e["index"]: e["digest"] for e in sealed(tmp_path / n).values()} for n in ("few", "many")]
+        assert all(ids[1][index] == digest for index, digest in ids[0].items())
+        assert_close({k: many[k] for k in few}, few)
+
+    def test_members_differ_from_one_another(self, tmp_path):
+        found = train(job_of(), tmp_path)
+        weights = [found[k]["weights.safetensors/body.0.0.weight"] for k in found] if False else [
+            next(t for n, t in found[k].items() if n.endswith("weight")) for k in found
+        ]
+        assert not torch.equal(weights[0], weights[1])
+        assert not torch.equal(weights[1], weights[2])
+
+
+class TestResume:
+    """Law 3: whatever epoch a slot dies in, it ends with the bits of the undisturbed one."""
+
+    class Killed(Exception):
+        """Stands for a death in the middle of a slot."""
+
+    def dying(self, epoch: int) -> Any:
+        def report(progress: Progress) -> None:
+            if progress.epoch == epoch:
+                raise self.Killed
+
+        return report
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    @pytest.mark.parametrize("epoch", [1, 2, 4])
+    def test_killed_at_an_epochs_end(self, pack, epoch, tmp_path):
+        job = job_of(
+            training__epochs=5,
+            training__average={"name": "ema", "decay": 0.9},
+            training__early_stopping={"metric": "nll", "patience": 3},
+            model={"name": "mlp", "hidden": (16,), "norm": "batch", "dropout": 0.2},
+            compute__pack=pack,
+        )
+        undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+        with pytest.raises(self.Killed):
+            train(job, tmp_path / "b", report=self.dying(epoch), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
+
+    def test_a_damaged_commit_costs_an_epoch_and_no_bit(self, tmp_path):
+        job = job_of(training__epochs=5)
+        undisturbed = train(job, tmp_path / "a")
+        with pytest.raises(self.Killed):
+            train(job, tmp_path / "b", report=self.dying(4), commit_every_s=0)
+        newest = max((tmp_path / "b" / "packs").rglob("*.safetensors"))
+        newest.write_bytes(newest.read_bytes()[:-1])
+        assert_same_bits(undisturbed, train(job, tmp_path / "b"))
+
+    def test_a_sealed_slot_is_left_alone(self, tmp_path):
+        train(job_of(), tmp_path)
+        before = (tmp_path / "journal.jsonl").read_bytes()
+        train(job_of(), tmp_path)
+        assert (tmp_path / "journal.jsonl").read_bytes() == before
+
+
+class TestDivergence:
+    def test_a_diverged_member_is_named_and_harms_nobody(self, tmp_path):
+        rates = {"training.optimizer.lr": (0.05, 1e30, 0.05)}
+        healthy = {"training.optimizer.lr": (0.05, 0.05, 0.05)}
+        changes = {"training__optimizer": {"name": "sgd", "lr": 0.05, "momentum": 0.9}}
+        sick = train(job_of(**changes, ensemble__vary=rates), tmp_path / "sick")
+        well = train(job_of(**changes, ensemble__vary=healthy), tmp_path / "well")
+        events = {e["index"]: e for e in sealed(tmp_path / "sick").values()}
+        assert [events[k]["status"] for k in range(3)] == ["done", "diverged", "done"]
+        assert "epoch 1" in events[1]["reason"]
+        assert all(t.isfinite().all() for t in sick[1].values() if t.is_floating_point())
+        assert_close({k: sick[k] for k in (0, 2)}, {k: well[k] for k in (0, 2)})
+
+
+class TestHonesty:
+    """Law 5: no row that scores or reports has trained."""
+
+    @pytest.mark.parametrize("resample", RESAMPLES, ids=lambda c: c.model_fields["name"].default)
+    def test_training_rows_are_apart_from_the_others(self, resample, tmp_path):
+        job = job_of(ensemble__resample=resample.model_fields["name"].default)
+        payload, plan = payload_of(job, tmp_path)
+        scored = set(payload.split.validation) | set(payload.split.test)
+        for m in plan.members:
+            rows = member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index)
+            assert not scored & set(rows.tolist())
+
+    def test_the_stored_rows_are_those_that_trained(self, tmp_path):
+        job = job_of(ensemble__resample="bootstrap")
+        train(job, tmp_path)
+        payload, plan = payload_of(job, tmp_path)
+        for m in plan.members:
+            rows = member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index)
+            np.testing.assert_array_equal(np.load(tmp_path / "members" / m.id / "resample.npy"), rows)
+
+    def test_changing_test_rows_changes_no_member(self, tmp_path):
+        job = job_of()
+        payload, plan = payload_of(job, tmp_path / "a")
+        poisoned = payload.dataset.x.copy()
+        poisoned[payload.split.test] = 1e6
+        other = Payload(
+            type(payload.dataset)(**{**payload.dataset.__dict__, "x": poisoned}),
+            payload.split,
+            payload.schema,
+            str(tmp_path / "b"),
+            1e9,
+        )
+        (tmp_path / "b").mkdir()
+        for run in (payload, other):
+            fit(run, plan.slots[0], lambda progress: None)
+        one, two = results(tmp_path / "a"), results(tmp_path / "b")
+        for index, tensors in one.items():
+            trained = {n: t for n, t in tensors.items() if n.startswith("weights")}
+            assert all(torch.equal(t, two[index][n]) for n, t in trained.items())
+
+
+def test_a_slot_of_other_structure_is_refused(tmp_path):
+    """Two structures in one pack are a planner's bug, told as such."""
+    payload, plan = payload_of(job_of(), tmp_path)
+    wide = payload_of(job_of(model={"name": "mlp", "hidden": (8,)}), tmp_path)[1]
+    mixed = Pack(members=(plan.slots[0].pack.members[0], wide.slots[0].pack.members[1]))
+    with pytest.raises((RuntimeError, TrainError)):
+        fit(payload, Slot(pack=mixed, cpus=1, gpus=0, reason=""), lambda progress: None)
