@@ -31,7 +31,7 @@ P = TypeVar("P")
 
 def this_machine() -> Resources:
     """The cores this process may use and the GPUs it can see; loads no torch, starts nothing."""
-    cpus, gpus = len(os.sched_getaffinity(0)), float(_num_gpus())
+    cpus, gpus = _num_cpus(), float(_num_gpus())
     return Resources(cpus, gpus, (Node(platform.node(), cpus, gpus),))
 
 
@@ -63,9 +63,11 @@ class LocalExecutor:
     def _try(self, slot: Slot, fit: Fit[P], payload: P, report: Report, on_failure: OnFailure) -> None:
         for attempt in range(self.retries + 1):
             try:
-                return fit(payload, slot, report)
+                fit(payload, slot, report)
             except (TrainError, OSError) as fault:
                 on_failure(slot, reason(fault), attempt < self.retries)
+            else:
+                return
 
 
 def reason(fault: BaseException) -> str:
@@ -76,8 +78,18 @@ def reason(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {first}" if first else type(fault).__name__
 
 
+def _num_cpus() -> int:
+    """Cores of the process's affinity, or the whole cores of its container's quota if that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    limit, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
+    return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
+
+
 def _num_gpus() -> int:
-    devices = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name)]
+    """Devices of this machine that CUDA_VISIBLE_DEVICES does not hide."""
+    devices = sum(re.fullmatch(r"nvidia\d+", path.name) is not None for path in Path("/dev").glob("nvidia*"))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    named = len(devices) if visible is None else len([d for d in visible.split(",") if d.strip() not in ("", "-1")])
-    return min(len(devices), named)
+    if visible is None:
+        return devices
+    return min(devices, sum(name.strip() not in ("", "-1") for name in visible.split(",")))

@@ -22,7 +22,7 @@ from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
-from ensemble_svc.train.fit import fit
+from ensemble_svc.train.start import fit
 from ensemble_svc.train.payload import Payload
 
 

@@ -40,19 +40,34 @@ def make_view(
     """
     rng = np.random.default_rng(seed)
     done = members - lost
-    stacks = {split: _predictions(task, rng, done, rows if split == "test" else rows // 2, len(names)) for split in splits}
-    metrics = {split: measure(task, each, target, best="validation" in splits) for split, (each, target) in stacks.items()}
+    stacks = {
+        split: _predictions(task, rng, done, rows if split == "test" else rows // 2, len(names))
+        for split in splits
+    }
+    metrics = {
+        split: measure(task, each, target, best="validation" in splits)
+        for split, (each, target) in stacks.items()
+    }
     entries = [_entry(k, metrics, k >= done, epochs, word, rng) for k in range(members)]
     split = "test" if "test" in splits else next(iter(splits), None)
     held = {split: {**stacks[split][0], "target": stacks[split][1]}} if split else {}
     return RunView(
-        job={"name": "synthetic", "task": task, "data": {"source": {"name": "digits"}}, "model": {"name": "mlp"},
-             "evaluate": {"confidence": 0.95}},  # fmt: skip
+        job={
+            "name": "synthetic",
+            "task": task,
+            "data": {"source": {"name": "digits"}},
+            "model": {"name": "mlp"},
+            "evaluate": {"confidence": 0.95},
+        },
         job_text=f"name: synthetic\ntask: {task}\ndata:\n  source: {{name: digits}}\n# {word}\n",
         manifest=_manifest(task, entries, stacks, names, word, metrics),
         metrics=metrics,
-        histories={e["id"]: _history(task, k, e, rng) for k, e in enumerate(entries) if e["status"] != "failed"},
-        predictions={name: {key: tensor.numpy() for key, tensor in part.items()} for name, part in held.items()},
+        histories={
+            e["id"]: _history(task, k, e, rng) for k, e in enumerate(entries) if e["status"] != "failed"
+        },
+        predictions={
+            name: {key: tensor.numpy() for key, tensor in part.items()} for name, part in held.items()
+        },
     )
 
 
@@ -67,11 +82,15 @@ def measure(task: Task, each: dict[str, Tensor], target: Tensor, *, best: bool) 
 
     summary = summarize(task, each, together(each), target, spec=SPEC, best=0 if best else None, seed=1)
     curve = size_curve(task, each, target, together, seed=1, draws=6)
-    extra = {"reliability": reliability(combine(each)["log_probs"], target)} if task == "classification" else {}
+    extra = (
+        {"reliability": reliability(combine(each)["log_probs"], target)} if task == "classification" else {}
+    )
     return {**summary, "size_curve": curve, **extra}
 
 
-def _predictions(task: Task, rng: Any, members: int, rows: int, outputs: int) -> tuple[dict[str, Tensor], Tensor]:
+def _predictions(
+    task: Task, rng: Any, members: int, rows: int, outputs: int
+) -> tuple[dict[str, Tensor], Tensor]:
     if task == "classification":
         target = rng.integers(outputs, size=rows)
         signal = 3.4 * np.eye(outputs)[target] + rng.normal(0, 0.9, (rows, outputs))
@@ -93,7 +112,10 @@ def _entry(k: int, metrics: dict[str, Any], lost: bool, epochs: int, word: str, 
         "id": f"{k:04d}-{k * 7919 + 4096:012x}",
         "index": k,
         "seed": 0,
-        "hyperparameters": {"training.optimizer.lr": [0.001, 0.003][k % 2], f"model.{word}": word * (1 + k % 2)},
+        "hyperparameters": {
+            "training.optimizer.lr": [0.001, 0.003][k % 2],
+            f"model.{word}": word * (1 + k % 2),
+        },
         "status": status,
         "reason": f"the loss of step 12 is not finite ({word})" if lost else "",
         "pack": f"pack-{k // 8}",
@@ -114,13 +136,29 @@ def _history(task: Task, k: int, entry: dict[str, Any], rng: Any) -> dict[str, A
     train = 0.05 + 2.2 * fall + np.abs(noise[0])
     if entry["status"] == "diverged":
         train = np.where(epoch > 3, np.nan, train * 10 ** (epoch - 1))
-    second = {"val_accuracy": 0.95 - 0.7 * fall + noise[2]} if task == "classification" else {"val_rmse": 25 + 60 * fall}
-    return {"epoch": epoch, "train_loss": train, "learning_rate": 0.001 * fall, "seconds": np.full_like(epoch, 0.1),
-            "val_nll": 0.12 + 1.9 * fall + 0.004 * epoch + noise[1], **second}  # fmt: skip
+    second = (
+        {"val_accuracy": 0.95 - 0.7 * fall + noise[2]}
+        if task == "classification"
+        else {"val_rmse": 25 + 60 * fall}
+    )
+    return {
+        "epoch": epoch,
+        "train_loss": train,
+        "learning_rate": 0.001 * fall,
+        "seconds": np.full_like(epoch, 0.1),
+        "val_nll": 0.12 + 1.9 * fall + 0.004 * epoch + noise[1],
+        **second,
+    }
 
 
-def _manifest(task: Task, entries: list[dict[str, Any]], stacks: dict[str, Any], names: Sequence[str], word: str,
-              metrics: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+def _manifest(
+    task: Task,
+    entries: list[dict[str, Any]],
+    stacks: dict[str, Any],
+    names: Sequence[str],
+    word: str,
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
     packs: dict[str, list[dict[str, Any]]] = {}
     for entry in entries:
         packs.setdefault(entry["pack"], []).append(entry)
@@ -134,11 +172,20 @@ def _manifest(task: Task, entries: list[dict[str, Any]], stacks: dict[str, Any],
         "input_schema": {"classes": list(names) if task == "classification" else [], "targets": list(names)},
         "members": entries,
         "packs": [
-            {"id": name, "members": [m["id"] for m in group], "cpus": 2, "gpus": 0.0, "reason": f"one structure ({word})",
-             "seconds": max(m["seconds"] for m in group)}
+            {
+                "id": name,
+                "members": [m["id"] for m in group],
+                "cpus": 2,
+                "gpus": 0.0,
+                "reason": f"one structure ({word})",
+                "seconds": max(m["seconds"] for m in group),
+            }
             for name, group in packs.items()
-        ],  # fmt: skip
-        "ensemble": {"members": [e["id"] for e in entries if e["status"] == "done"] if metrics else [], "combine": "mean"},
+        ],
+        "ensemble": {
+            "members": [e["id"] for e in entries if e["status"] == "done"] if metrics else [],
+            "combine": "mean",
+        },
         "files": {},
         "warnings": [f"feature {word} is constant"],
         "seconds": {"data": 0.4, "plan": 0.1, "train": 3.0, "evaluate": 0.6},

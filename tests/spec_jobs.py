@@ -13,9 +13,14 @@ from ensemble_svc.registry import Spec
 from ensemble_svc.spec.anatomy import JOB, Shape, field_shape, shape_of
 from ensemble_svc.spec.fields import Says
 
-TRICKY = ("no", "1e-3", "~", "null", "010", "0x1F", "1:30", "2001-01-01", "- a", "a: b", "#", "é\n\t\x07", "=", ".inf", "", " a ")
-texts = st.one_of(st.sampled_from(TRICKY), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
-plain = st.one_of(st.none(), st.booleans(), st.integers(-(10**12), 10**12), st.floats(allow_nan=False, allow_infinity=False), texts)
+TRICKY = (
+    *("no", "1e-3", "~", "null", "010", "0x1F", "1:30", "2001-01-01", "- a", "a: b", "#"),
+    *("é\n\t\x07", "=", "<<", ".inf", "", " a ", "?>", "\x85", "\u2028"),
+)
+letters = st.characters(exclude_categories=["Cs"])
+texts = st.one_of(st.sampled_from(TRICKY), st.text(letters, max_size=20))
+numbers = st.one_of(st.integers(-(10**12), 10**12), st.floats(allow_nan=False, allow_infinity=False))
+plain = st.one_of(st.none(), st.booleans(), numbers, texts)
 trees = st.recursive(
     plain,
     lambda t: st.one_of(st.lists(t, max_size=3).map(tuple), st.dictionaries(texts, t, max_size=3)),
@@ -45,7 +50,8 @@ def section(spec: type[Spec], *, only_given: bool = False) -> st.SearchStrategy[
     found = {key: values(shape) for key, shape in shapes.items() if shape is not None}
     if "vary" in found:
         found["vary"] = st.sampled_from(ALLOWED_VARY)
-    needed = {key for key, field in spec.model_fields.items() if field.is_required() or (only_given and key == "name")}
+    needed = {key for key, field in spec.model_fields.items() if field.is_required()}
+    needed |= {"name"} if only_given else set()
     optional = {key: value for key, value in found.items() if key not in needed}
     return st.fixed_dictionaries({key: found[key] for key in sorted(needed)}, optional=optional)
 
@@ -105,7 +111,7 @@ def _texts(shape: Shape) -> st.SearchStrategy[str]:
     says = [mark.words for mark in shape.marks if isinstance(mark, Says)]
     if not says:
         most = min((mark.max_length for mark in shape.marks if isinstance(mark, MaxLen)), default=None)
-        return texts if most is None else st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=most)
+        return texts if most is None else st.text(letters, min_size=1, max_size=most)
     if says[0].startswith("'module:function'"):
         return st.sampled_from(("a:b", "my_pkg.nets:build"))
     return ALLOWED_TEXT.get(says[0], st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True))

@@ -172,6 +172,15 @@ def test_calibration_error_of_a_case_done_by_hand() -> None:
     assert found["ece"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_wrong_with_certainty_stands_alone_as_in_torchmetrics() -> None:
+    """A confidence that float32 cannot tell from 1 shares no bin with .95, so their gaps do not cancel."""
+    log_probs = torch.tensor([[1 - 1e-9, 1e-9], [0.95, 0.05]], dtype=torch.float64).log()
+    target = torch.tensor([1, 0])
+    found = measure("classification", {"log_probs": log_probs}, target)["ece"]
+    assert found == pytest.approx((1 + 0.05) / 2, abs=1e-8)
+    assert found == pytest.approx(multiclass_calibration_error(log_probs.exp(), target, 2).item(), abs=1e-6)
+
+
 def test_brier_sums_over_the_classes() -> None:
     log_probs = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64).log()
     found = measure("classification", {"log_probs": log_probs}, torch.tensor([0]))

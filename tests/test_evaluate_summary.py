@@ -257,11 +257,17 @@ def test_many_members_make_a_curve_of_few_points() -> None:
 
 @pytest.mark.slow
 def test_a_thousand_resamples_of_50_000_rows_and_10_members_take_seconds() -> None:
+    """In CPU seconds of one thread, so that a busy machine does not fail it."""
     generator = torch.Generator().manual_seed(0)
     log_probs = torch.randn(10, 50_000, 10, generator=generator).log_softmax(-1)
     target = torch.randint(10, (50_000,), generator=generator)
-    members = {"log_probs": log_probs}
-    ensemble = combine(members)
-    start = time.perf_counter()
-    summarize("classification", members, ensemble, target, spec=EvaluateSpec(), best=0, seed=0)
-    assert time.perf_counter() - start < 15
+    ensemble = combine({"log_probs": log_probs})
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    start = time.process_time()
+    summarize(
+        "classification", {"log_probs": log_probs}, ensemble, target, spec=EvaluateSpec(), best=0, seed=0
+    )
+    spent = time.process_time() - start
+    torch.set_num_threads(threads)
+    assert spent < 10

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -24,8 +26,8 @@ def test_factors_rise_in_the_warm_up_and_never_after(choice, data, total) -> Non
     factors = [factor(schedule, step, total) for step in range(total)]
     top = min(getattr(schedule, "warmup", 0), total - 1)
     assert all(0 < f <= 1 for f in factors)
-    assert all(a < b for a, b in zip(factors[:top], factors[1 : top + 1], strict=True))
-    assert all(a >= b for a, b in zip(factors[top:], factors[top + 1 :], strict=False))
+    assert all(a < b for a, b in pairwise(factors[: top + 1]))
+    assert all(a >= b for a, b in pairwise(factors[top:]))
     assert factor(schedule, total, total) == factor(schedule, total + 7, total) == factors[-1]
 
 

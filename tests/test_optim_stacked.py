@@ -22,7 +22,11 @@ shares = st.sampled_from([0.0, 0.3, 0.9, 0.999])
 decays = st.sampled_from([0.0, 0.01, 0.2])
 RULES = {
     AdamW: st.builds(
-        AdamW, lr=rates, betas=st.tuples(shares, shares), eps=st.sampled_from([1e-8, 1e-3]), weight_decay=decays
+        AdamW,
+        lr=rates,
+        betas=st.tuples(shares, shares),
+        eps=st.sampled_from([1e-8, 1e-3]),
+        weight_decay=decays,
     ),
     Sgd: st.one_of(
         st.builds(Sgd, lr=rates, momentum=shares, weight_decay=decays),
@@ -60,7 +64,9 @@ def cases(draw: st.DrawFn, rule: type) -> Case:
     num_members = draw(st.integers(1, 5))
     one = RULES[rule]
     rules = draw(
-        st.one_of(st.lists(one, min_size=num_members, max_size=num_members), one.map(lambda r: [r] * num_members))
+        st.one_of(
+            st.lists(one, min_size=num_members, max_size=num_members), one.map(lambda r: [r] * num_members)
+        )
     )
     sides = st.one_of(st.integers(1, 20), st.just(16))
     shapes = draw(st.lists(st.lists(sides, max_size=3).map(tuple), min_size=1, max_size=3))
@@ -131,18 +137,34 @@ def test_a_slice_equals_torch_on_that_member_alone(rule, dtype, rtol, atol, data
 @over_rules
 @settings(max_examples=30)
 @given(data=st.data())
-def test_a_slice_has_the_bits_and_the_state_of_the_member_alone(rule, data) -> None:
+def test_a_slice_has_the_bits_of_a_stack_of_one(rule, data) -> None:
     case = data.draw(cases(rule))
     stack = started(case)
     run_stack(stack, case, range(NUM_STEPS))
     for k, own in enumerate(case.rules):
-        alone = leaves({name: w[k] for name, w in case.draw(torch.float32, 0).items()})
-        optimizer = build(own, alone.values())
-        assert all(not value.any() for value in state_of(optimizer, case.names).values())
-        run_alone(optimizer, list(alone.values()), case, k, range(NUM_STEPS))
-        assert_same_bits({name: p[k] for name, p in stack.params.items()}, alone)
-        state = {n: s[k] for n, s in stack.state().items() if own.name != "sgd" or own.momentum}
-        assert_same_bits(state, state_of(optimizer, case.names))
+        weights = {name: w[k : k + 1] for name, w in case.draw(torch.float32, 0).items()}
+        alone = StackedOptimizer(leaves(weights), [own])
+        run_stack(alone, case, range(NUM_STEPS), [k])
+        assert_same_bits({name: p[k : k + 1] for name, p in stack.params.items()}, alone.params)
+        assert_same_bits({name: stack.state()[name][k : k + 1] for name in alone.state()}, alone.state())
+
+
+@over_rules
+@settings(max_examples=20)
+@given(data=st.data())
+def test_a_slice_of_the_state_is_that_of_torch_alone(rule, data) -> None:
+    case = data.draw(cases(rule))
+    stack = started(case, torch.float64)
+    run_stack(stack, case, range(NUM_STEPS))
+    for k, own in enumerate(case.rules):
+        params = [w[k].clone().requires_grad_() for w in case.draw(torch.float64, 0).values()]
+        optimizer = build(own, params)
+        assert not any(value.any() for value in state_of(optimizer, case.names).values())
+        run_alone(optimizer, params, case, k, range(NUM_STEPS))
+        for name, value in state_of(optimizer, case.names).items():
+            torch.testing.assert_close(stack.state()[name][k], value, rtol=1e-12, atol=1e-14)
+        if own.name != "sgd" or own.momentum:
+            assert list(state_of(optimizer, case.names)) == list(stack.state())
 
 
 @over_rules
@@ -198,7 +220,9 @@ def test_survivors_go_on_as_if_the_dropped_were_there(rule, data, stop) -> None:
 
 @over_rules
 def test_any_layout_of_the_gradient_is_read_right(rule) -> None:
-    optimizers = [StackedOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)]
+    optimizers = [
+        StackedOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)
+    ]
     grad = torch.randn(3, 16, 2).permute(2, 1, 0)
     for optimizer, value in zip(optimizers, (grad, grad.contiguous()), strict=True):
         optimizer.params["w"].grad = value
@@ -217,23 +241,33 @@ def test_a_parameter_without_gradient_is_left_alone(rule) -> None:
     assert not torch.isclose(params["used"], torch.ones(2, 3)).any()
 
 
-def test_state_is_live_and_zero_grad_forgets() -> None:
+def test_a_state_can_be_stored_and_is_not_part_of_a_larger_tensor() -> None:
+    optimizer = StackedOptimizer(
+        {"a": torch.ones(1, 3), "b": torch.ones(1, 2), "c": torch.ones(1, 16)}, [AdamW()]
+    )
+    for value in optimizer.state().values():
+        assert value.is_contiguous()
+        assert value.untyped_storage().nbytes() == value.nbytes
+
+
+def test_zero_grad_forgets() -> None:
     optimizer = StackedOptimizer({"w": torch.ones(2, 3).requires_grad_()}, [AdamW()] * 2)
-    state = optimizer.state()
     optimizer.params["w"].grad = torch.ones(2, 3)
-    optimizer.step(1.0)
-    assert state["exp_avg/w"].all()
     optimizer.zero_grad()
     assert optimizer.params["w"].grad is None
 
 
-@pytest.mark.parametrize("make", [lambda r: build(r, [torch.ones(1)]), lambda r: StackedOptimizer({"w": torch.ones(1)}, [r])])
+@pytest.mark.parametrize(
+    "make", [lambda r: build(r, [torch.ones(1)]), lambda r: StackedOptimizer({"w": torch.ones(1)}, [r])]
+)
 def test_nesterov_without_momentum_is_refused(make) -> None:
     with pytest.raises(SpecError, match=r"training\.optimizer\.nesterov: .*momentum is 0"):
         make(Sgd(nesterov=True))
 
 
 def test_what_is_no_stack_is_refused() -> None:
+    with pytest.raises(ValueError, match="one type and one device"):
+        StackedOptimizer({"w": torch.ones(1, 1), "v": torch.ones(1, 1).double()}, [Sgd()])
     with pytest.raises(ValueError, match="one class"):
         StackedOptimizer({"w": torch.ones(2, 1)}, [AdamW(), Sgd()])
     with pytest.raises(ValueError, match="'w' is no contiguous stack of 2"):

@@ -16,15 +16,23 @@ from typing import Any, TypeVar
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
+from ensemble_svc.cluster.session import connect
 from ensemble_svc.cluster.worker import NamedByPack, train_slot
 from ensemble_svc.errors import ClusterError
 from ensemble_svc.plan.executor import Fit, Node, OnFailure, OnProgress, Resources, refuse_oversized
 from ensemble_svc.plan.plan import Slot
+from ensemble_svc.spec.job import JobSpec
 
 P = TypeVar("P")
+
+# Tune would copy these from our environment, AWS secrets among them, into each actor's runtime environment:
+# Ray writes that into a log, shows it to whoever lists actors, and passes over the workers that wait already.
+class_cache.ENV_VARS_TO_PROPAGATE.clear()
+class_cache.DEFAULT_ENV_VARS.clear()
 
 
 @dataclass(frozen=True)
@@ -126,3 +134,18 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
+
+
+@contextmanager
+def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[RayExecutor]:
+    """A connection to Ray for one job, and the executor on it.
+
+    Args:
+        address: of a cluster that runs; None embeds one for as long as the block lasts.
+        run: the run folder; Tune keeps its state in it.
+
+    Raises:
+        ClusterError: as :func:`ensemble_svc.cluster.session.connect` says.
+    """
+    with connect(address, directory=Path.cwd()):
+        yield RayExecutor(run / "tune", job.compute.retries)

@@ -32,7 +32,7 @@ class Halted(Exception):
     """A signal asked for the end."""
 
 
-class Listener(tune.Callback):  # type: ignore[misc]
+class Listener(tune.Callback):
     """Collects Tune's events and hands them on between two steps of its loop.
 
     Handing them on there, and not where Tune raises them, lets a fault in the caller's own functions
@@ -52,7 +52,13 @@ class Listener(tune.Callback):  # type: ignore[misc]
         self._waiting: deque[Callable[[], None]] = deque()
         self._reasons: dict[str, str] = {}
 
-    def on_trial_result(self, iteration: int, trials: Sequence[Any], trial: Any, result: Any, **_: Any) -> None:
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks into a state that is never read, and terminals do not pickle."""
+        return {}
+
+    def on_trial_result(
+        self, iteration: int, trials: Sequence[Any], trial: Any, result: Mapping[str, Any], **_: Any
+    ) -> None:
         """A row that the worker reported."""
         slot = self._by_pack[trial.config["pack"]]
         match result.get("event"):
@@ -63,6 +69,8 @@ class Listener(tune.Callback):  # type: ignore[misc]
             case "refusal":
                 kind = getattr(errors, result["kind"], errors.TrainError)
                 self._waiting.append(partial(_throw, kind(result["reason"])))
+            case _:
+                pass
 
     def on_trial_recover(self, iteration: int, trials: Sequence[Any], trial: Any, **_: Any) -> None:
         """An attempt failed and Tune will start another."""
@@ -101,8 +109,10 @@ def _throw(fault: Exception) -> None:
 
 def _why_died(trial: Any) -> str:
     """The reason of a death that the worker could not report itself, from Ray's last words on it."""
-    words = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2] if trial.error_file else ""
-    return next((meaning for sign, meaning in DEATHS if sign in words.lower()), KILLED)
+    if not trial.error_file:
+        return KILLED
+    words = Path(trial.error_file).read_text(errors="replace").rpartition("Failure # ")[2].lower()
+    return next((meaning for sign, meaning in DEATHS if sign in words), KILLED)
 
 
 def _kill(trials: Sequence[Any]) -> None:

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import ray
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
 
@@ -31,8 +31,8 @@ def check_port(host: str, port: int, *, address: str) -> None:
     except OSError as fault:
         why = fault.strerror or str(fault) or type(fault).__name__
         raise ClusterError(
-            f"no cluster answers at {address}: {why.lower()}. Is it running, is the port right (6379 for train, "
-            "8265 for submit, unless set otherwise), and does a firewall or a missing tunnel stand between?"
+            f"no cluster answers at {address}: {why.lower()}. Is it running, is the port right (by "
+            "default 6379 for train, 8265 for submit), does a firewall or a missing tunnel stand between?"
         ) from fault
 
 
@@ -68,8 +68,9 @@ def check_jobs(address: str, token: Token | None, *, insecure: bool = False) -> 
     match _get(f"{address.rstrip('/')}/api/jobs/", {}):
         case 200 if not insecure:
             raise ClusterError(
-                f"the cluster at {address} runs what anybody sends it: it was started without authentication. "
-                "Start it with RAY_AUTH_MODE=token (see cluster.yaml), or allow it with --insecure."
+                f"the cluster at {address} runs what anybody sends it: it was started without "
+                "authentication. Start it with RAY_AUTH_MODE=token (see cluster.yaml), or accept it with "
+                "--insecure."
             )
         case 200:
             return None
@@ -85,7 +86,7 @@ def token_fault(address: str, token: Token | None) -> str:
     """The sentence for a missing or wrong token."""
     if token is None:
         return f"the cluster at {address} asks for a token and none was found. {REMEDY}"
-    return f"the cluster at {address} refused the token from {token.source}: it is not this cluster's. {REMEDY}"
+    return f"the cluster at {address} refused the token from {token.source}, it is another's. {REMEDY}"
 
 
 def _ask(address: str, token: Token | None) -> bool:
@@ -94,16 +95,18 @@ def _ask(address: str, token: Token | None) -> bool:
     with grpc.insecure_channel(address) as channel:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
         try:
-            reply = stub.CheckAlive(gcs_service_pb2.CheckAliveRequest(), timeout=TIMEOUT_S, metadata=metadata)
+            request = gcs_service_pb2.CheckAliveRequest()  # type: ignore[attr-defined]
+            reply = stub.CheckAlive(request, timeout=TIMEOUT_S, metadata=metadata)
         except grpc.RpcError as fault:
             if fault.code() == grpc.StatusCode.UNAUTHENTICATED:
                 return True
             raise ClusterError(
-                f"{address} answers, but not as the head of a Ray cluster; its port is 6379 unless set otherwise."
+                f"{address} answers, but not as the head of a Ray cluster; its port is 6379 by default."
             ) from fault
     if reply.ray_version and reply.ray_version != ray.__version__:
         raise ClusterError(
-            f"the cluster at {address} runs Ray {reply.ray_version}, here it is {ray.__version__}; they must be equal."
+            f"the cluster at {address} runs Ray {reply.ray_version}, here it is {ray.__version__}; "
+            "they must be equal."
         )
     return False
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +17,7 @@ from typing import Any
 import ray
 from ray._private.services import canonicalize_bootstrap_address
 
+from ensemble_svc.cluster import sweeper
 from ensemble_svc.cluster.auth import authenticated, find_token, make_token_file
 from ensemble_svc.cluster.reach import check_head
 from ensemble_svc.errors import ClusterError
@@ -54,8 +58,8 @@ def connect(
     Inside a process that is connected already this is that connection.
 
     Args:
-        address: None starts an embedded Ray; ``host:port`` or ``auto`` is a cluster that runs. This machine must
-            be one of its nodes.
+        address: None starts an embedded Ray; ``host:port`` or ``auto`` is a cluster that runs, of which
+            this machine must be a node.
         directory: the job's folder; the user's modules are imported from it in the workers.
         token_file: the token of a cluster that runs; found as ``auth.find_token`` says when absent.
         num_cpus: of an embedded Ray; this machine's when absent.
@@ -82,27 +86,26 @@ def connect(
             settings = _existing(stack, address, directory, token_file)
         stack.callback(ray.shutdown)
         context = _start(settings, address)
-        yield Session(
-            context.address_info["gcs_address"], address is None, context.dashboard_url or None if dashboard else None
-        )
+        url = context.dashboard_url if dashboard or address is not None else None
+        yield Session(context.address_info["gcs_address"], address is None, url or None)
 
 
 def _start(settings: dict[str, Any], address: str | None) -> Any:
     try:
-        return ray.init(logging_level="ERROR", log_to_driver=False, configure_logging=True, **settings)
-    except (RuntimeError, ConnectionError, TimeoutError, OSError, ValueError, ray.exceptions.RayError) as fault:
-        what = "an embedded Ray did not start" if address is None else f"the cluster at {address} cannot be joined"
+        return ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+    except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as fault:
         why = " ".join(str(fault).split())[:400]
+        if address is None:
+            raise ClusterError(f"an embedded Ray did not start: {why}") from fault
         raise ClusterError(
-            f"{what}: {why}"
-            + (". train runs on a node of the cluster; from elsewhere use submit." if address else "")
+            f"the cluster at {address} cannot be joined: {why}. train runs on a node of the cluster; from "
+            "elsewhere use submit."
         ) from fault
 
 
 def _embedded(stack: ExitStack, directory: Path | None) -> dict[str, Any]:
     """A private folder with a token of its own; the workers inherit this process's environment."""
-    folder = _make_folder()
-    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    folder = stack.enter_context(_private_folder())
     stack.enter_context(authenticated(make_token_file(folder / "token")))
     if directory is not None:
         stack.enter_context(_python_path(directory))
@@ -123,27 +126,29 @@ def _existing(
 def _resolve(address: str) -> str:
     if "://" in address:
         raise ClusterError(
-            f"'{address}' is not where train connects: it is written host:port (the head's port, 6379 unless set "
-            "otherwise) or auto. From outside the cluster use submit with http://host:8265."
+            f"'{address}' is not where train connects: it is written host:port (the head's port, 6379 "
+            "by default) or auto. From outside the cluster use submit with http://host:8265."
         )
     try:
         head = canonicalize_bootstrap_address(address)
     except (ConnectionError, ValueError, OSError) as fault:
-        raise ClusterError(f"no cluster at '{address}': {' '.join(str(fault).split())}") from fault
+        raise ClusterError(
+            f"no cluster at '{address}' (written host:port, or auto on a node): {fault}"
+        ) from fault
     if head is None or not head.rpartition(":")[2].isdigit():
-        raise ClusterError(f"'{address}' is not an address; it is written host:port, or auto on a node of the cluster.")
+        raise ClusterError(f"'{address}' is not an address; it is written host:port, or auto on a node.")
     return head
 
 
-def _make_folder() -> Path:
-    """A folder that only this user can enter, with a short path; those of dead processes are removed."""
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that only this user can enter, with a short path; gone afterwards even if we are killed."""
     base = Path(tempfile.gettempdir())
     base = base if len(str(base)) <= LONGEST_TEMP else Path("/tmp")
-    for old in base.glob(f"{PREFIX}*-*"):
-        owner = old.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and old.stat().st_uid == os.getuid():
-            shutil.rmtree(old, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=base)).resolve()
+    command = [sys.executable, "-I", sweeper.__file__, str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):
+        yield folder
 
 
 def _store_bytes() -> int:

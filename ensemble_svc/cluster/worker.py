@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from ray import tune
-from ray._raylet import setproctitle
+from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
 from ensemble_svc.errors import EnsembleSvcError, TrainError
 from ensemble_svc.local import reason
@@ -70,15 +70,21 @@ def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit
             return
         tune.report({"event": "failure", "reason": reason(fault)})
         raise SlotFailed(reason(fault)) from fault
-    except Exception as fault:  # the border to users' code: whatever it raises is this slot's failure
+    except Exception as fault:  # users' code may raise anything; it is this slot's failure
         tune.report({"event": "failure", "reason": reason(fault)})
         raise SlotFailed(reason(fault)) from fault
 
 
 def _claim(slot: Slot) -> None:
-    """A slot without GPUs must not see those of the machine: Ray leaves them visible."""
+    """Make the process the slot's own.
+
+    A slot without GPUs must not see those of the machine, which Ray leaves visible; Lightning must not
+    fork to look for them; relative paths mean what they mean in the job, not in Tune's folder of the trial.
+    """
     if not slot.gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("PL_DISABLE_FORK", "1")
+    os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))
     _set_title(slot)
 
 

@@ -57,11 +57,12 @@ def read_parquet(path: Path) -> pa.Table:
     Raises:
         DataError: damaged, unpacking to more than it may, or without rows.
     """
-    with reading(path, pa.ArrowException), pyarrow.parquet.ParquetFile(path) as file:
+    with reading(path, pa.ArrowException, UnicodeDecodeError), pyarrow.parquet.ParquetFile(path) as file:
         metadata = file.metadata
         check_unpacked(path, max(metadata.num_rows * metadata.num_columns * 8, _unpacked(metadata)))
         table = file.read()
-    return _named(table.drop([n for n in table.column_names if n.startswith("__index_level_")]), path)
+        table = table.drop([n for n in table.column_names if n.startswith("__index_level_")])
+    return _named(table, path)
 
 
 def _unpacked(metadata: pyarrow.parquet.FileMetaData) -> int:
@@ -69,7 +70,8 @@ def _unpacked(metadata: pyarrow.parquet.FileMetaData) -> int:
 
 
 def _named(table: pa.Table, path: Path) -> pa.Table:
-    names = table.column_names
+    with reading(path, UnicodeDecodeError):
+        names = table.column_names
     if table.num_rows == 0:
         raise DataError(f"{path}: there are no rows; its columns are {', '.join(names) or 'none'}.")
     for i, name in enumerate(names):

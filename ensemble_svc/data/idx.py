@@ -64,12 +64,15 @@ def read_idx(path: Path) -> Array:
             raise DataError(
                 f"{path}: is not an IDX file; its first bytes are {head!r}, not 0, 0, type, axes."
             )
-        shape = np.frombuffer(stream.read(4 * head[3]), dtype=">u4").tolist()
+        sizes = stream.read(4 * head[3])
+        if len(sizes) < 4 * head[3]:
+            raise DataError(f"{path}: ends within its header; the file is damaged.")
+        shape = np.frombuffer(sizes, dtype=">u4").tolist()
         dtype = np.dtype(_TYPES[head[2]])
         declared = math.prod(shape) * dtype.itemsize
         check_unpacked(path, declared)
         body = stream.read(declared + 1)
-    if len(shape) != head[3] or len(body) != declared:
+    if len(body) != declared:
         raise DataError(
             f"{path}: declares shape {tuple(shape)}, {declared:,} bytes, but holds "
             f"{'more' if len(body) > declared else f'{len(body):,}'}; the file is damaged."

@@ -103,6 +103,8 @@ def _read_image(file: Path, mode: Mode, size: tuple[int, int] | None) -> npt.NDA
     faults = (SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
     with reading(file, *faults), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, lower limit on pixels; ours is below
+        with file.open("rb") as stream:
+            Image.open(stream, formats=FORMATS).verify()  # a cut PNG may still decode; its checksums tell
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise DataError(
@@ -130,7 +132,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
             f"{folder}: has 'train', so its folders are splits, but also '{strange[0]}'. "
             "Allowed beside it: test and validation (or val)."
         )
-    return named
+    return {name: named[name] for name in ("train", "validation", "test") if name in named}
 
 
 def _folders(folder: Path) -> list[Path]:

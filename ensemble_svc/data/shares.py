@@ -28,7 +28,8 @@ def draw_shares(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Positions of the test and of the validation rows; they do not overlap.
 
-    The test rows do not depend on the validation share.
+    The test rows do not depend on the validation share, unless a class is so small that both must
+    shrink for one row to be left to train on.
 
     Args:
         shares: of test and validation; 0 draws none.
@@ -61,7 +62,7 @@ def allocate(counts_C: Counts, test: float, validation: float) -> tuple[Counts, 
     most_C = np.maximum(counts_C - 1, 0)
     quota_C, both_C = counts_C * test, counts_C * (test + validation)
     extra_C = counts_C * validation
-    low_C, high_C = _floor(quota_C), np.minimum(_ceil(quota_C), most_C)
+    low_C, high_C = _floor(quota_C), np.minimum(_ceil(quota_C), np.subtract(most_C, _floor(extra_C)))
     test_C = _round_to(quota_C, low_C, high_C, round(counts_C.sum() * test))
     low_C = np.maximum(_floor(both_C), np.add(test_C, _floor(extra_C)))
     high_C = np.minimum(np.minimum(_ceil(both_C), np.add(test_C, _ceil(extra_C))), most_C)

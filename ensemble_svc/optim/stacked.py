@@ -1,31 +1,27 @@
 """One optimiser for K stacked members, each with its own options.
 
-Members with equal rules share one fused kernel call; the kernel takes plain numbers, so there is
-one call per *distinct* rule, on the slices of the members that have it. Broadcasting vectors of
-options instead need nine passes over memory where the kernel needs one: 16 members 64-128-128-10
-with 16 learning rates took 0.97 ms against 0.42 ms (one core), 64 LeNet-5 9.8 ms against 4.2 ms.
+Members with equal rules share one call of the fused kernel. It takes plain numbers, so there is
+one call per *distinct* rule, on the slices of the members that have it. Vectors of options that
+broadcast need nine passes over memory where the kernel needs one: 16 members 64-128-128-10 with 16
+learning rates took 0.97 ms against 0.42 ms, 64 LeNet-5 9.8 ms against 4.2 ms (one core).
 
-Law: each slice gets the bits of ``torch.optim`` (``fused=True``) on that member alone, whatever
-the other members are, and so does every member that stays when others are dropped.
+Laws: each slice equals ``torch.optim`` on that member alone; its bits depend neither on the other
+members nor on their rules, so a member goes on unchanged when others are dropped.
 
 Shapes: K members.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ensemble_svc.optim.blocks import SideBySide, fills_vectors
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
 from ensemble_svc.spec.training import Optimizer
-
-LANES = 16
-"""Numbers in the widest CPU vector (float32, 512 bits). The kernel rounds the numbers left over at
-a tensor's end otherwise than those in full vectors, so a stack goes in whole only where no slice
-has a rest; else each slice goes in by itself."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,8 @@ class _Share:
     """The pieces of the stack that one rule updates."""
 
     rule: Optimizer
-    pieces: list[int]
+    members: tuple[int, ...] | None
+    """None: all of them, in whole stacks."""
     params: list[Tensor]
     buffers: dict[str, list[Tensor]]
 
@@ -41,16 +38,16 @@ class _Share:
 class StackedOptimizer:
     """Updates a stack of K members in place.
 
-    A parameter without a gradient is left as it is; it should have one at every step or at none,
-    for steps are counted for all parameters together.
+    A parameter without a gradient is left as it is, as torch does; it should have one at every
+    step or at none, for steps are counted for all parameters together.
 
     Args:
-        params: contiguous leaves [K, …] by name, on one device.
+        params: contiguous leaves [K, …] by name, of one type and on one device.
         rules: one per member, all of one class; every option may differ.
 
     Raises:
         SpecError: a rule whose options contradict each other.
-        ValueError: rules of several classes, or a parameter that is no stack of K.
+        ValueError: rules of several classes, or parameters that are no stack of K.
     """
 
     def __init__(self, params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
@@ -58,26 +55,30 @@ class StackedOptimizer:
         self.rules = tuple(rules)
         self.num_steps = 0
         _check_stack(self.params, self.rules)
-        buffers = dict.fromkeys(name for rule in self.rules for name in buffer_names(rule))
+        self._buffers = tuple(dict.fromkeys(name for rule in self.rules for name in buffer_names(rule)))
         self._state = {
             f"{buffer}/{name}": torch.zeros_like(param, requires_grad=False)
-            for buffer in buffers
+            for buffer in self._buffers
             for name, param in self.params.items()
         }
+        self._in_block: set[str] = set()
         self._step = torch.zeros((), device=next(iter(self.params.values())).device)
-        self._arrange([])
+        self._arrange(list(self.params))
 
     def step(self, factor: float) -> None:
         """Take one step along ``.grad``, at ``factor`` times each member's learning rate."""
-        grads = {name: p.grad.contiguous() for name, p in self.params.items() if p.grad is not None}
-        if list(grads) != self._names:
-            self._arrange(list(grads))
+        names = [name for name, param in self.params.items() if param.grad is not None]
+        if names != self._names:
+            self._arrange(names)
         self.num_steps += 1
         self._step.fill_(self.num_steps)
-        pieces = self._cut(grads.values())
+        grads = self._grads()
+        rows = [grad.unbind(0) for grad in grads] if len(self._shares) > 1 else []
         for share in self._shares:
-            mine = [pieces[i] for i in share.pieces]
+            mine = grads if share.members is None else [row[k] for row in rows for k in share.members]
             update(share.rule, share.params, mine, share.buffers, factor=factor, step=self._step)
+        if self._side:
+            self._side.push()
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -85,11 +86,11 @@ class StackedOptimizer:
             param.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """The live running values [K, …] by ``buffer/parameter``; the next step changes them.
+        """The running values [K, …] by ``buffer/parameter``, as they stand until the next step.
 
         Where only some members have a momentum, the others' slices stay 0.
         """
-        return dict(self._state)
+        return {key: value.clone() if key in self._in_block else value for key, value in self._state.items()}
 
     def load(self, state: Mapping[str, Tensor], num_steps: int) -> None:
         """Go on from a saved state as if never interrupted.
@@ -108,40 +109,55 @@ class StackedOptimizer:
         index = keep.to(self._step.device)
         params = {n: p.detach().index_select(0, index).requires_grad_() for n, p in self.params.items()}
         smaller = StackedOptimizer(params, [self.rules[k] for k in keep.tolist()])
-        state = {name: self._state[name].index_select(0, index) for name in smaller.state()}
-        smaller.load(state, self.num_steps)
+        kept = {name: self._state[name].index_select(0, index) for name in smaller._state}
+        smaller.load(kept, self.num_steps)
         return smaller
 
     def _arrange(self, names: list[str]) -> None:
-        """Lay out the pieces of the named parameters, once per set of parameters with a gradient."""
+        """Lay out weights and running values of the named parameters for the kernel."""
         self._names = names
-        members: dict[Optimizer, set[int]] = {}
-        for k, rule in enumerate(self.rules):
-            members.setdefault(rule, set()).add(k)
-        self._uniform = len(members) == 1
-        self._shares = [self._share(rule, of_rule) for rule, of_rule in members.items()]
+        self._even = [name for name in names if fills_vectors(self.params[name])]
+        odd = [name for name in names if name not in self._even]
+        self._side = SideBySide([self.params[name].detach() for name in odd]) if odd else None
+        params = [self.params[name].detach() for name in self._even]
+        buffers = {b: [self._state[f"{b}/{name}"] for name in self._even] for b in self._buffers}
+        if self._side:
+            params.append(self._side.block)
+            self._side_grads = torch.zeros_like(self._side.block)
+            self._in_block |= {f"{buffer}/{name}" for buffer in self._buffers for name in odd}
+            for buffer, blocks in buffers.items():
+                keys = [f"{buffer}/{name}" for name in odd]
+                blocks.append(self._side.gathered([self._state[key] for key in keys]))
+                self._state.update(zip(keys, self._side.views(blocks[-1]), strict=True))
+        self._shares = _shares(self.rules, params, buffers) if names else []
 
-    def _share(self, rule: Optimizer, members: set[int]) -> _Share:
-        params = self._cut([self.params[name].detach() for name in self._names])
-        num_members = len(self.rules)
-        mine = [i for i in range(len(params)) if self._uniform or i % num_members in members]
-        buffers = {b: self._cut([self._state[f"{b}/{n}"] for n in self._names]) for b in buffer_names(rule)}
-        own = {name: [pieces[i] for i in mine] for name, pieces in buffers.items()}
-        return _Share(rule, mine, [params[i] for i in mine], own)
-
-    def _cut(self, stacks: Iterable[Tensor]) -> list[Tensor]:
-        """Each stack as K slices, or whole where all members may go in together."""
-        pieces: list[Tensor] = []
-        for stack in stacks:
-            if self._uniform and _fills_lanes(stack):
-                pieces.append(stack)
-            else:
-                pieces.extend(stack.unbind(0))
-        return pieces
+    def _grads(self) -> list[Tensor]:
+        """The gradients in the layout of the weights, whose block is brought up to date too."""
+        grads = {name: grad for name, p in self.params.items() if (grad := p.grad) is not None}
+        even = [grads.pop(name).contiguous() for name in self._even]
+        if self._side:
+            self._side.pull()
+            self._side.gather(list(grads.values()), self._side_grads)
+            even.append(self._side_grads)
+        return even
 
 
-def _fills_lanes(stack: Tensor) -> bool:
-    return True
+def _shares(
+    rules: Sequence[Optimizer], params: list[Tensor], buffers: Mapping[str, list[Tensor]]
+) -> list[_Share]:
+    members: dict[Optimizer, list[int]] = {}
+    for k, rule in enumerate(rules):
+        members.setdefault(rule, []).append(k)
+    if len(members) == 1:
+        return [_Share(rules[0], None, params, dict(buffers))]
+    return [
+        _Share(rule, tuple(own), _rows(params, own), {b: _rows(buffers[b], own) for b in buffer_names(rule)})
+        for rule, own in members.items()
+    ]
+
+
+def _rows(stacks: Sequence[Tensor], members: Sequence[int]) -> list[Tensor]:
+    return [stack[k] for stack in stacks for k in members]
 
 
 def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
@@ -149,6 +165,8 @@ def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> No
         check(rule)
     if len({type(rule) for rule in rules}) != 1:
         raise ValueError("the members of a stack need rules of one class")
+    if len({(param.dtype, param.device) for param in params.values()}) != 1:
+        raise ValueError("the parameters of a stack need one type and one device")
     for name, param in params.items():
         if param.shape[:1] != (len(rules),) or not param.is_contiguous():
             raise ValueError(f"parameter '{name}' is no contiguous stack of {len(rules)} members")

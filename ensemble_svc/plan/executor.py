@@ -33,7 +33,8 @@ class Fit(Protocol[P_contra]):
     raised to the caller of the executor.
     """
 
-    def __call__(self, payload: P_contra, slot: Slot, report: Report, /) -> None: ...
+    def __call__(self, payload: P_contra, slot: Slot, report: Report, /) -> None:
+        """Train and seal the slot's members, reporting each epoch."""
 
 
 class Executor(Protocol):
@@ -106,12 +107,13 @@ def refuse_oversized(slots: Sequence[Slot], resources: Resources) -> None:
     for slot in slots:
         if slot.gpus > 1 and slot.gpus != int(slot.gpus):
             raise PlanError(
-                f"slot {slot.pack.id} asks for {slot.gpus:g} GPUs; a share is below 1, more than one GPU is a "
-                f"whole number. Set compute.gpus_per_member to {int(slot.gpus)} or {int(slot.gpus) + 1}."
+                f"slot {slot.pack.id} asks for {slot.gpus:g} GPUs; a share is below 1, more than one GPU is "
+                f"a whole number. Set compute.gpus_per_member to {int(slot.gpus)} or {int(slot.gpus) + 1}."
             )
         if not resources.holds(slot):
             offers = ", ".join(f"{n.name}: {n.cpus} CPUs, {n.gpus:g} GPUs" for n in resources.machines[:8])
             raise PlanError(
-                f"slot {slot.pack.id} asks for {slot.cpus} CPUs and {slot.gpus:g} GPUs on one machine; the most there "
-                f"is: {offers}. Lower compute.cpus_per_slot or compute.gpus_per_member, or use a larger cluster."
+                f"slot {slot.pack.id} asks for {slot.cpus} CPUs and {slot.gpus:g} GPUs on one machine, and "
+                f"none has them ({offers}). Lower compute.cpus_per_slot or compute.gpus_per_member, or use a "
+                "larger cluster."
             )

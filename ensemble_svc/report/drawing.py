@@ -21,8 +21,9 @@ class Drawing:
 
     def __init__(self, width: float, height: float, label: str) -> None:
         self.width, self.height = width, height
+        view = f"0 0 {width:g} {height:g}"
         self._root = ET.Element(
-            "svg", viewBox=f"0 0 {width:g} {height:g}", role="img", **{"class": "plot", "aria-label": clean(label)}
+            "svg", {"viewBox": view, "role": "img", "class": "plot", "aria-label": clean(label)}
         )
         self._pen = self._root
 
@@ -64,18 +65,23 @@ class Drawing:
         strokes = _path([(x - r, y - r), (x + r, y + r)]) + _path([(x - r, y + r), (x + r, y - r)])
         self._add("path", kind, tip, d=strokes)
 
-    def box(self, corner: Point, width: float, height: float, kind: str, tip: str = "", *, round_: float = 0) -> None:
+    def box(
+        self, corner: Point, width: float, height: float, kind: str, tip: str = "", *, round_: float = 0
+    ) -> None:
         """A rectangle from its upper left corner."""
         shape = {"x": corner[0], "y": corner[1], "width": max(0.0, width), "height": max(0.0, height)}
         self._add("rect", kind, tip, **shape, rx=round_)
 
-    def text(self, at: Point, words: object, kind: str = "", anchor: str = "start") -> None:
-        """Words on one line; ``anchor`` is start, middle or end."""
-        self._add("text", kind, x=at[0], y=at[1], **{"text-anchor": anchor}).text = clean(words)
+    def text(
+        self, at: Point, words: object, kind: str = "", anchor: str = "start", *, turn: float = 0
+    ) -> None:
+        """Words on one line; ``anchor`` is start, middle or end; ``turn`` is in degrees, clockwise."""
+        turned = {"transform": f"rotate({turn:g} {at[0]:g} {at[1]:g})"} if turn else {}
+        self._add("text", kind, x=at[0], y=at[1], **{"text-anchor": anchor}, **turned).text = clean(words)
 
     def markup(self) -> Markup:
         """The drawing, ready to stand in a page."""
-        return Markup(ET.tostring(self._root, encoding="unicode"))  # noqa: S704 - written by ElementTree
+        return Markup(ET.tostring(self._root, encoding="unicode"))
 
     def _add(self, tag: str, kind: str, tip: str = "", **attributes: float | str) -> ET.Element:
         written = {name: a if isinstance(a, str) else _short(a) for name, a in attributes.items()}

@@ -19,7 +19,6 @@ from markupsafe import Markup
 
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
-from ensemble_svc.report.looks import look
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
@@ -54,7 +53,7 @@ def render(view: RunView) -> str:
     style = pages.get_template("report.css").render()
     policy = b64encode(sha256(style.encode()).digest()).decode()
     return pages.get_template("report.html.j2").render(
-        style=Markup(style),  # noqa: S704 - our own file
+        style=Markup(style),
         policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
         **_content(view),
     )
@@ -87,6 +86,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "sections": [section for section in _sections(view) if section.figures],
         "splits": [(split, summary.get("rows"), metric_rows(summary)) for split, summary in _by_report(view)],
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
+        "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
         "members": members,
         "members_open": len(members.rows) <= OPEN_UP_TO,
         "lost": [row for row in members.rows if row.state == "lost" and row.reason],
@@ -120,7 +120,9 @@ def _by_report(view: RunView) -> list[tuple[str, Mapping[str, Any]]]:
 def _member_metrics(view: RunView) -> list[tuple[str, str]]:
     splits = [split for split in (view.split, "validation") if split]
     wanted = [(split, name) for split in dict.fromkeys(splits) for name in view.headline]
-    present = {(s, n) for m in view.members for s, values in (m.get("metrics") or {}).items() for n in values or ()}
+    present = {
+        (s, n) for m in view.members for s, values in (m.get("metrics") or {}).items() for n in values or ()
+    }
     return [pair for pair in wanted if pair in present]
 
 
@@ -137,13 +139,11 @@ def _sections(view: RunView) -> list[Section]:
 def _honesty(view: RunView) -> list[Figure]:
     held = view.predictions.get(view.split or "", {})
     if "log_probs" in held and "target" in held:
-        probs, target = classes.mixture(held["log_probs"]), held["target"].astype(np.int64)
-        drawn = [classes.reliability(view), classes.trust(probs, target), classes.confusion(probs, target, view.classes)]
-        return [figure for figure in drawn if figure]
+        return classes.draw(view, held["log_probs"], held["target"].astype(np.int64))
     if "mean" in held and "target" in held:
         target = held["target"].reshape(held["mean"].shape[1:])
         return numbers.draw(held["mean"], held.get("log_variance"), target, view.targets)
-    return [figure for figure in [classes.reliability(view)] if figure]
+    return []
 
 
 def _packs(view: RunView) -> list[dict[str, str]]:

@@ -6,6 +6,7 @@ terminal uses it too, so nothing here loads torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,8 @@ class Look:
     unit: str = ""
     gain_unit: str = ""
     doc: str = ""
+    span: tuple[float, float] = (-math.inf, math.inf)
+    """Smallest and largest value there can be."""
 
     def show(self, stored: Any, places: int | None = None) -> str:
         """The value with its unit."""
@@ -43,7 +46,7 @@ class Look:
 
 
 def _percent(name: str, label: str, doc: str, *, higher: bool) -> Look:
-    return Look(name, label, higher, 100.0, "%", "points", doc)
+    return Look(name, label, higher, 100.0, "%", "points", doc, (0.0, 1.0))
 
 
 LOOKS: Mapping[str, Look] = {

@@ -29,12 +29,20 @@ class Range:
     """Only whole numbers can be ticks."""
 
     @classmethod
-    def over(cls, values: Iterable[float], *, margin: float = 0.05, factor: float = 1.0, flipped: bool = False) -> Range:
-        """The finite values with a margin on both sides; never empty."""
+    def over(
+        cls,
+        values: Iterable[float],
+        *,
+        margin: float = 0.05,
+        factor: float = 1.0,
+        flipped: bool = False,
+        within: tuple[float, float] = (-math.inf, math.inf),
+    ) -> Range:
+        """The finite values with a margin on both sides, cut to ``within``; never empty."""
         finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
         low, high = min(finite), max(finite)
         pad = (high - low) * margin or abs(high) * 0.05 or 0.5
-        return cls(low - pad, high + pad, factor=factor, flipped=flipped)
+        return cls(max(within[0], low - pad), min(within[1], high + pad), factor=factor, flipped=flipped)
 
     def place(self, value: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Position of values along the axis: 0 at its start, 1 at its end."""
@@ -95,14 +103,25 @@ class Panel:
 
     left, right, top, bottom = 46.0, 14.0, 22.0, 38.0
 
-    def __init__(self, x: Range, y: Range, *, label: str, x_label: str, y_label: str,
-                 width: float = HALF, tall: bool = False) -> None:  # fmt: skip
+    def __init__(
+        self,
+        x: Range,
+        y: Range,
+        *,
+        label: str,
+        x_label: str,
+        y_label: str,
+        width: float = HALF,
+        tall: bool = False,
+    ) -> None:
         self.x, self.y = x, y
         height = round(150 + (0.43 if tall else 0.29) * width)
         self.drawing = Drawing(width, height, label)
         self.inner_width, self.inner_height = width - self.left - self.right, height - self.top - self.bottom
         self._frame(x_label, y_label)
-        self.pen = self.drawing.window(self.left, self.top, self.inner_width, self.inner_height)
+        self.pen = self.drawing.window(
+            self.left - 6, self.top - 6, self.inner_width + 12, self.inner_height + 12
+        )
 
     def _frame(self, x_label: str, y_label: str) -> None:
         d, base, end = self.drawing, self.top + self.inner_height, self.left + self.inner_width

@@ -54,9 +54,13 @@ def metric_rows(summary: Mapping[str, Any]) -> list[MetricRow]:
 def _metric_row(name: str, summary: Mapping[str, Any]) -> MetricRow:
     face, members, gain = look(name), summary.get("members", {}), summary.get("gain", {})
     std = members.get("std", {}).get(name)
-    over_mean, over_best = ((gain.get(over) or {}).get(name) for over in ("over_mean_member", "over_best_member"))
+    over_mean, over_best = (
+        (gain.get(over) or {}).get(name) for over in ("over_mean_member", "over_best_member")
+    )
     places = face.places(std, _half_width(over_mean))
-    mean, best, worst = (face.bare(members.get(part, {}).get(name), places) for part in ("mean", "best", "worst"))
+    mean, best, worst = (
+        face.bare(members.get(part, {}).get(name), places) for part in ("mean", "best", "worst")
+    )
     return MetricRow(
         label=face.label,
         unit=face.unit,
@@ -108,7 +112,8 @@ class MemberRow:
 class MemberTable:
     """The members with the columns that this run needs."""
 
-    varied: tuple[str, ...]
+    varied: tuple[tuple[str, str], ...]
+    """(head, dotted path) of each column of differing hyper-parameters."""
     metrics: tuple[str, ...]
     rows: tuple[MemberRow, ...]
 
@@ -123,14 +128,26 @@ def member_table(members: Sequence[Mapping[str, Any]], metrics: Sequence[tuple[s
     places = [_places(members, split, name) for split, name in metrics]
     heads = tuple(f"{clean(split, limit=20)} {look(name).label}" for split, name in metrics)
     rows = tuple(_member_row(member, varied, metrics, places) for member in members)
-    return MemberTable(tuple(clean(key, limit=60) for key in varied), heads, rows)
+    return MemberTable(tuple(zip(_short(varied), map(clean, varied), strict=True)), heads, rows)
 
 
 def differing(members: Sequence[Mapping[str, Any]]) -> list[str]:
     """Hyper-parameters in which at least two members differ, by dotted path."""
     every = [member.get("hyperparameters") or {} for member in members]
     keys = dict.fromkeys(key for one in every for key in one)
-    return [key for key in keys if len({json.dumps(one.get(key), sort_keys=True, default=str) for one in every}) > 1]
+    return [
+        key
+        for key in keys
+        if len({json.dumps(one.get(key), sort_keys=True, default=str) for one in every}) > 1
+    ]
+
+
+def _short(paths: Sequence[str]) -> list[str]:
+    """The last word of each dotted path, or the whole path where two would look the same."""
+    ends = [path.rpartition(".")[2] for path in paths]
+    return [
+        clean(end if ends.count(end) == 1 else path, limit=40) for path, end in zip(paths, ends, strict=True)
+    ]
 
 
 def _metric(member: Mapping[str, Any], split: str, name: str) -> Any:
@@ -145,11 +162,18 @@ def _places(members: Sequence[Mapping[str, Any]], split: str, name: str) -> int:
     return look(name).places((sum((v - mean) ** 2 for v in known) / len(known)) ** 0.5)
 
 
-def _member_row(member: Mapping[str, Any], varied: Sequence[str], metrics: Sequence[tuple[str, str]],
-                places: Sequence[int]) -> MemberRow:  # fmt: skip
+def _member_row(
+    member: Mapping[str, Any],
+    varied: Sequence[str],
+    metrics: Sequence[tuple[str, str]],
+    places: Sequence[int],
+) -> MemberRow:
     own = member.get("hyperparameters") or {}
     where = member.get("where") or {}
-    shown = (look(name).bare(_metric(member, split, name), p) for (split, name), p in zip(metrics, places, strict=True))
+    shown = (
+        look(name).bare(_metric(member, split, name), p)
+        for (split, name), p in zip(metrics, places, strict=True)
+    )
     return MemberRow(
         id=clean(member.get("id", "")),
         index=value(member.get("index")),

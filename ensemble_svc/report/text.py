@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 DASH = "—"
 """Stands where there is no number."""
@@ -29,10 +29,20 @@ def clean(text: object, *, limit: int = 2000) -> str:
 def _shown(character: str) -> bool:
     if unicodedata.category(character) in {"Cc", "Cs", "Cn"}:
         return False
-    return unicodedata.bidirectional(character) not in {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return unicodedata.bidirectional(character) not in {
+        "LRE",
+        "RLE",
+        "LRO",
+        "RLO",
+        "PDF",
+        "LRI",
+        "RLI",
+        "FSI",
+        "PDI",
+    }
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether there is a finite number to show."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -37,7 +37,9 @@ def _quality(view: RunView) -> list[Tile]:
             label=label,
             number=rows[label].ensemble,
             unit=face.unit,
-            below="" if lone else f"mean member {rows[label].mean}" + (f" ± {rows[label].std}" if rows[label].std else ""),
+            below=""
+            if lone
+            else f"members {rows[label].mean}" + (f" ± {rows[label].std}" if rows[label].std else ""),
             gain=None if lone else rows[label].over_mean,
             gain_unit=face.gain_unit,
         )

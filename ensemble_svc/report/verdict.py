@@ -74,17 +74,20 @@ def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float
     over_mean, over_best = _direction(mean), _direction(best) if best else "up"
     rest = f", and the best member chosen on validation by {_listed(best, short=True)}" if best else ""
     doubt = f", but not clearly the best member chosen on validation ({_listed(best)})" if best else ""
+    behind = [(name, _negated(gain)) for name, gain in mean]
     match over_mean, over_best:
         case "up", "up":
             return Verdict("good", "Yes", f"{subject} beats its mean member by {_listed(mean)}{rest}.")
         case "up", _:
             return Verdict("fair", "In part", f"{subject} beats its mean member by {_listed(mean)}{doubt}.")
         case "down", _:
-            behind = [(name, _negated(g)) for name, g in mean]
             return Verdict("bad", "No", f"{subject} falls behind its mean member by {_listed(behind)}.")
         case "mixed", _:
-            return Verdict("fair", "Mixed", f"{subject} changes on its mean member by {_listed(mean)}; below 0 is worse.")
-    return Verdict("fair", "Not clearly", f"{subject} differs from its mean member by {_listed(mean)}; 0 is inside.")
+            changes = f"{subject} gains on its mean member {_listed(mean)}; below 0 is worse."
+            return Verdict("fair", "Mixed", changes)
+        case _:
+            unsure = f"{subject} gains on its mean member {_listed(mean)}, and 0 lies inside."
+            return Verdict("fair", "Not clearly", unsure)
 
 
 def _gains(gain: Mapping[str, Any], over: str, names: Sequence[str]) -> list[tuple[str, Mapping[str, float]]]:
@@ -131,8 +134,11 @@ def gain_parts(name: str, gain: Mapping[str, Any], *, signed: bool = False) -> t
 
 def _lone(summary: Mapping[str, Any], place: str) -> Verdict:
     ensemble = summary["ensemble"]
-    reached = joined(f"{_inside(name)} {look(name).show(ensemble[name])}" for name in headline(ensemble))
-    detail = f"{place} its {reached}; averaging needs two members or more."
+    reached = joined(
+        f"{_inside(name)} {look(name).show(ensemble[name], look(name).places())}"
+        for name in headline(ensemble)
+    )
+    detail = f"{place} it has {reached}; averaging needs two members or more."
     return Verdict("none", "One member is no ensemble", detail)
 
 
@@ -143,7 +149,9 @@ def _num_members(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> int
 
 def _place(split: str, summary: Mapping[str, Any]) -> str:
     rows = summary.get("rows")
-    where = f"{rows:,} {clean(split, limit=40)} rows" if is_number(rows) else f"the {clean(split, limit=40)} rows"
+    where = (
+        f"{rows:,} {clean(split, limit=40)} rows" if is_number(rows) else f"the {clean(split, limit=40)} rows"
+    )
     caveat = ", which also guided training," if split in _LAST else ""
     return f"on {where}{caveat}"
 

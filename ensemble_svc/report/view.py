@@ -76,7 +76,8 @@ class RunView:
             return None
         entries = {member["id"]: member for member in self.members}
         scores = [((entries[m].get("metrics") or {}).get("validation") or {}).get("nll") for m in self.chosen]
-        return int(np.argmin(scores)) if scores and all(map(is_number, scores)) else None
+        known = [float(score) for score in scores if is_number(score)]
+        return known.index(min(known)) if known and len(known) == len(scores) else None
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -115,8 +116,12 @@ def view_of(run: Run) -> RunView:
         job_text=(run.path / "job.yaml").read_text("utf-8"),
         manifest=manifest,
         metrics=metrics,
-        histories={m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None},
-        predictions={split: {name: tensor.numpy() for name, tensor in run.predictions(split).items()}} if split else {},
+        histories={
+            m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None
+        },
+        predictions={split: {name: tensor.numpy() for name, tensor in run.predictions(split).items()}}
+        if split
+        else {},
     )
 
 
@@ -125,5 +130,7 @@ def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:
     for name, sha in (member.get("files") or {}).items():
         if name.endswith("/history.parquet"):
             frame = pd.read_parquet(io.BytesIO(read_verified(run.path / name, sha)))
-            return {str(column): frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in frame}
+            return {
+                str(column): frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in frame
+            }
     return None

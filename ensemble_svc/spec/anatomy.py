@@ -50,6 +50,12 @@ class Shape:
         return {choice.model_fields["name"].default: choice for choice in found}
 
     @property
+    def default_name(self) -> str | None:
+        """The name of the choice that stands here where the file is silent."""
+        default = self.field.default if self.field else None
+        return default.name if isinstance(default, Choice) else None
+
+    @property
     def is_list(self) -> bool:
         return get_origin(self.type) is tuple
 
@@ -64,9 +70,9 @@ class Shape:
         return shape_of(items[min(index, len(items) - 1)] if items[-1] is not Ellipsis else items[0])
 
     def section(self, value: Any) -> type[Spec] | None:
-        """The spec whose keys ``value`` holds; a choice is known by its name."""
+        """The spec whose keys ``value`` holds; a choice is known by its name, or is the default one."""
         if choices := self.choices:
-            name = value.get("name") if isinstance(value, Mapping) else value
+            name = value.get("name") if isinstance(value, Mapping) else value or self.default_name
             return choices.get(name) if isinstance(name, str) else None
         found = [a.type for a in self.alternatives if isinstance(a.type, type) and issubclass(a.type, Spec)]
         return found[0] if found else None

@@ -37,7 +37,7 @@ Lines = Mapping[KeyPath, int | str]
 """Where each value was given: its 1-based line, or the ``--set`` that gave it."""
 
 MAX_DEPTH = 50
-MAX_VALUES = 20_000
+MAX_VALUES = 10_000
 MAX_KEY_LENGTH = 200
 MAX_TEXT_LENGTH = 5_000
 

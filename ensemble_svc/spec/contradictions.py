@@ -142,4 +142,13 @@ def _recipe_clashes(job: JobSpec, known: set[str]) -> Iterator[Clash]:
             if clash.message not in known:
                 known.add(clash.message)
                 words = f"member {index} would have {dotted(clash.paths[0])}: {clash.message}"
-                yield Clash((("ensemble", "vary"), *clash.paths), words)
+                yield Clash((_cause(clash, job), *clash.paths), words)
+
+
+def _cause(clash: Clash, job: JobSpec) -> KeyPath:
+    """The varied key that a recipe's contradiction comes from."""
+    data = _sections(job)
+    for key in job.ensemble.vary:
+        if overlaps(split_path(key, data), clash.paths):
+            return ("ensemble", "vary", key)
+    return ("ensemble", "vary")

@@ -39,7 +39,7 @@ def explain(error: ValidationError, data: Any, start: Shape = JOB) -> list[Findi
     findings: dict[KeyPath, Finding] = {}
     missing: set[KeyPath] = set()
     meant: set[KeyPath] = set()
-    for details in error.errors(include_url=False, include_input=False)[: 10 * MAX_FAULTS]:
+    for details in error.errors(include_url=False, include_input=False)[: 2 * MAX_FAULTS]:
         path = _key_path(details["loc"], data, start)
         if path is None:
             continue
@@ -53,12 +53,16 @@ def explain(error: ValidationError, data: Any, start: Shape = JOB) -> list[Findi
 
 
 def located(findings: Iterable[Finding], lines: Lines) -> list[Fault]:
-    """Faults in the order of their lines, each with the line (or the ``--set``) that caused it."""
-    faults = [_located(finding, lines) for finding in findings]
-    faults.sort(key=lambda fault: fault.line or 0)
-    if len(faults) > MAX_FAULTS:
-        faults[MAX_FAULTS:] = [Fault("", f"and {len(faults) - MAX_FAULTS:,} or more faults after these")]
-    return faults
+    """Faults, each with the line (or the ``--set``) that caused it."""
+    return [_located(finding, lines) for finding in findings]
+
+
+def in_order(faults: Iterable[Fault]) -> list[Fault]:
+    """Faults by line, those without one first, and not more than a person will read."""
+    ordered = sorted(faults, key=lambda fault: fault.line or 0)
+    if len(ordered) > MAX_FAULTS:
+        ordered[MAX_FAULTS:] = [Fault("", f"and {len(ordered) - MAX_FAULTS:,} or more faults after these")]
+    return ordered
 
 
 def overlaps(path: KeyPath, others: Iterable[KeyPath]) -> bool:
@@ -141,10 +145,9 @@ def _wrong_choice(path: KeyPath, value: Any, choices: Mapping[str, type[Choice]]
     if "name" in value:
         return Finding((*path, "name"), f"{shown(name)} is not allowed; must be one of {known}.")
     keys = [key for key in value if isinstance(key, str)]
-    if near := get_close_matches("name", [key[:20] for key in keys], n=1):
-        return Finding(
-            (*path, near[0]), f"unknown key. Did you mean 'name', which tells the {kind_of(choices)}?"
-        )
+    if near := [key for key in keys if get_close_matches("name", [key.lower()], n=1)]:
+        words = f"unknown key. Did you mean 'name', which tells the {kind_of(choices)}?"
+        return Finding((*path, near[0]), words)
     meant = next((key for key in keys if key in choices), None)
     example = f" Write {{name: {meant}, …}}." if meant else f" Known: {known}."
     return Finding(path, f"the name is missing, which tells which {kind_of(choices)} it is.{example}")

@@ -12,14 +12,14 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from ensemble_svc.errors import Fault, SpecError
+from ensemble_svc.errors import SpecError
 from ensemble_svc.spec.anatomy import JOB, field_shape
 from ensemble_svc.spec.compose import Document, KeyPath, Lines, compose
 from ensemble_svc.spec.contradictions import all_clashes
 from ensemble_svc.spec.data import DataSpec, Source
-from ensemble_svc.spec.faults import Finding, explain, located, overlaps
+from ensemble_svc.spec.faults import Finding, explain, in_order, located, overlaps
 from ensemble_svc.spec.job import SCHEMA_VERSION, JobSpec
-from ensemble_svc.spec.override import apply_overrides
+from ensemble_svc.spec.override import overridden
 from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.wording import shown
 from ensemble_svc.spec.yaml import frozen, read, write
@@ -40,15 +40,10 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
         document = compose(path)
     except SpecError as error:
         raise SpecError(error.faults, source) from error
-    faults: tuple[Fault, ...] = document.faults
     if not document.complete:
-        raise SpecError(faults, source)
-    data, lines = document.data, document.lines
-    try:
-        data, lines = apply_overrides(data, overrides, lines)
-    except SpecError as error:
-        faults += error.faults
-    return _job(Document(data, lines, faults, document.refused), source)
+        raise SpecError(in_order(document.faults), source)
+    data, lines, faults = overridden(document.data, overrides, document.lines)
+    return _job(Document(data, lines, (*document.faults, *faults), document.refused), source)
 
 
 def parse_job(data: Any, lines: Lines | None = None, source: str | None = None) -> JobSpec:
@@ -75,7 +70,7 @@ def parse_source(text: str) -> Source:
         return _SOURCE.validate_python(data)
     except ValidationError as error:
         findings = explain(error, data, field_shape(DataSpec, "source") or JOB)
-        raise SpecError(located(findings, {}), "data source") from error
+        raise SpecError(in_order(located(findings, {})), "data source") from error
 
 
 def dump_job(job: JobSpec) -> str:
@@ -85,25 +80,30 @@ def dump_job(job: JobSpec) -> str:
 
 def _job(document: Document, source: str | None) -> JobSpec:
     data, findings = _without_version(document.data)
-    job: JobSpec | None = None
     try:
-        job = JobSpec.model_validate(data)
+        job: JobSpec | None = JobSpec.model_validate(data)
     except ValidationError as error:
-        findings += [f for f in explain(error, data) if not overlaps(f.path, document.refused)]
-    findings += _contradictions(job, data, [*document.refused, *(f.path for f in findings)])
-    faults = sorted([*document.faults, *located(findings, document.lines)], key=lambda fault: fault.line or 0)
+        findings += explain(error, data)
+        job = _job_without(data, [finding.path for finding in findings])
+    faulty = [*document.refused, *(finding.path for finding in findings)]
+    findings = [finding for finding in findings if not overlaps(finding.path, document.refused)]
+    findings += _contradictions(job, faulty) if job else []
+    faults = in_order([*document.faults, *located(findings, document.lines)])
     if faults or job is None:
-        raise SpecError(faults or "the job cannot be read", source)
+        raise SpecError(faults, source)
     return job
 
 
-def _contradictions(job: JobSpec | None, data: Any, faulty: Sequence[KeyPath]) -> list[Finding]:
-    """Contradictions among the keys that are right, those that are wrong taking their defaults."""
-    if job is None:
-        try:
-            job = JobSpec.model_validate(_without(data, faulty))
-        except ValidationError:
-            return []
+def _job_without(data: Any, faulty: Sequence[KeyPath]) -> JobSpec | None:
+    """The job that the right keys make, the wrong ones taking their defaults; None if they have none."""
+    try:
+        return JobSpec.model_validate(_without(data, faulty))
+    except ValidationError:
+        return None
+
+
+def _contradictions(job: JobSpec, faulty: Sequence[KeyPath]) -> list[Finding]:
+    """Contradictions between keys of which none is at fault otherwise."""
     return [
         Finding(clash.paths[0], clash.message)
         for clash in all_clashes(job)

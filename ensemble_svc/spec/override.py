@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from ensemble_svc.errors import Fault, SpecError
-from ensemble_svc.registry import Choice
-from ensemble_svc.spec.anatomy import JOB, Shape, shape_at
+from ensemble_svc.spec.anatomy import JOB, Shape, shape_at, value_at
 from ensemble_svc.spec.compose import KeyPath, Lines, dotted
 from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.yaml import read
@@ -27,25 +26,38 @@ def apply_overrides(data: Any, overrides: Sequence[str], lines: Lines | None = N
     Raises:
         SpecError: with every override that cannot be read or put in place.
     """
-    where: dict[KeyPath, int | str] = dict(lines or {})
+    data, lines, faults = overridden(data, overrides, lines or {})
+    if faults:
+        raise SpecError(faults)
+    return data, lines
+
+
+def overridden(data: Any, overrides: Sequence[str], lines: Lines) -> tuple[Any, Lines, tuple[Fault, ...]]:
+    """Like ``apply_overrides``, but what cannot be set is left out and its faults are handed back."""
     faults: list[Fault] = []
     given: dict[KeyPath, str] = {}
     for override in overrides:
+        origin = origin_of(override)
         try:
             path, value = _parsed(override, data)
-            _refuse_undoing(path, given)
-            data = put(data, path, value)
+            _refuse_undoing(path, given, data)
+            new = put(data, path, value)
         except SpecError as error:
-            origin = f"(given by {origin_of(override)})"
-            faults += [Fault(fault.path, f"{fault.message} {origin}") for fault in error.faults]
+            faults += [Fault(fault.path, f"{fault.message} (given by {origin})") for fault in error.faults]
             continue
+        data, lines = new, _lines_after(path, origin, data, lines)
         given[path] = override
-        where = {known: line for known, line in where.items() if known[: len(path)] != path}
-        for depth in range(1, len(path) + 1):
-            where.setdefault(path[:depth], origin_of(override))
-    if faults:
-        raise SpecError(faults)
-    return data, where
+    return data, lines, tuple(faults)
+
+
+def _lines_after(path: KeyPath, origin: str, before: Any, lines: Lines) -> Lines:
+    """Where values stand once ``path`` is set: what it made or replaced came from the override."""
+    known = {other: line for other, line in lines.items() if other[: len(path)] != path}
+    for depth in range(1, len(path)):
+        shape = shape_at(before, path[:depth])
+        if not (isinstance(value_at(before, path[:depth]), Mapping | tuple) or (shape and shape.choices)):
+            known[path[:depth]] = origin
+    return {path[:depth]: origin for depth in range(1, len(path) + 1)} | known
 
 
 def origin_of(override: str) -> str:
@@ -93,9 +105,10 @@ def _parsed(override: str, data: Any) -> tuple[KeyPath, Any]:
         raise SpecError([Fault(dotted(path), fault.message) for fault in error.faults]) from error
 
 
-def _refuse_undoing(path: KeyPath, given: Mapping[KeyPath, str]) -> None:
+def _refuse_undoing(path: KeyPath, given: Mapping[KeyPath, str], data: Any) -> None:
     """A later override must not silently take an earlier one away with it."""
-    whole = path[:-1] if path[-1] == "name" else path
+    parent = shape_at(data, path[:-1])
+    whole = path[:-1] if path[-1] == "name" and parent and parent.choices else path
     for earlier, override in given.items():
         if len(earlier) > len(whole) and earlier[: len(whole)] == whole and earlier != path:
             raise SpecError([Fault(dotted(path), f"undoes '{escaped(override)}'; give it before that one")])
@@ -137,6 +150,6 @@ def _opened(data: Any, shape: Shape | None) -> Mapping[str, Any]:
 
 
 def _default(shape: Shape | None) -> Any:
-    """What stands where the file is silent: the name of the choice that is the default."""
+    """What stands where the file is silent: a list, or the name of a choice."""
     default = shape.field.default if shape and shape.field else None
-    return default.name if isinstance(default, Choice) else default if isinstance(default, tuple) else None
+    return default if isinstance(default, tuple) else shape.default_name if shape else None

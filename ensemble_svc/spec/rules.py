@@ -58,12 +58,11 @@ def _fractions(job: JobSpec) -> Iterator[Clash]:
     has_shares = isinstance(job.data.split, Fractions)
     if has_shares and isinstance(validation, float) and isinstance(test, float) and validation + test >= 1:
         yield Clash(paths, f"{validation} and data.test {test} leave no rows to train on; give less")
-    if isinstance(validation, str):
-        for path, split in zip(paths, (validation, test), strict=True):
-            if split == "train":
-                yield Clash((path,), "'train' is what members are trained on; name another split or a share")
-        if validation == test:
-            yield Clash(paths, f"'{validation}' is data.test as well; no row may both select and report")
+    for path, split in zip(paths, (validation, test), strict=True):
+        if split == "train":
+            yield Clash((path,), "'train' is what members are trained on; name another split or a share")
+    if isinstance(validation, str) and validation == test:
+        yield Clash(paths, f"{shown(validation)} is data.test as well; no row may both select and report")
 
 
 def _source(job: JobSpec) -> Iterator[Clash]:

@@ -11,6 +11,7 @@ from ensemble_svc.errors import Fault, SpecError, did_you_mean
 
 MAX_BYTES = 1 << 20
 MAX_LINE_LENGTH = 10_000
+MAX_LINES = 20_000
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -34,7 +35,10 @@ def read_text(text: str | bytes | Path) -> str:
     if found := _UNPRINTABLE.search(text):
         what = f"the character U+{ord(found[0]):04X} cannot stand in a text file; remove it"
         raise SpecError([Fault("", what, line_of(text, found.start()))])
-    for number, line in enumerate(text.split("\n"), start=1):
+    lines = text.split("\n")
+    if len(lines) > MAX_LINES:
+        raise SpecError(f"more than {MAX_LINES:,} lines; a job file has far fewer")
+    for number, line in enumerate(lines, start=1):
         if len(line) > MAX_LINE_LENGTH:
             raise SpecError([Fault("", f"a line of more than {MAX_LINE_LENGTH:,} characters", number)])
     return text

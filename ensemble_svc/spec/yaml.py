@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
@@ -13,6 +14,8 @@ from ruamel.yaml.representer import SafeRepresenter
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.spec.compose import Lines, compose
+
+_WORD = re.compile(r"[A-Za-z_/$][A-Za-z0-9_./$+-]*(:[A-Za-z0-9_]+)?")
 
 
 def read(text: str | bytes | Path) -> tuple[Any, Lines]:
@@ -39,6 +42,7 @@ def write(data: Mapping[str, Any]) -> str:
     yaml.sort_base_mapping_type_on_output = False
     yaml.representer.ignore_aliases = lambda *_: True
     yaml.representer.add_representer(_Section, _represent_section)
+    yaml.representer.add_representer(str, _represent_text)
     stream = StringIO()
     yaml.dump(_Section({k: _Section(v) if isinstance(v, Mapping) else v for k, v in data.items()}), stream)
     return stream.getvalue()
@@ -50,6 +54,12 @@ class _Section(dict[str, Any]):
 
 def _represent_section(representer: SafeRepresenter, section: _Section) -> Node:
     return representer.represent_mapping("tag:yaml.org,2002:map", section, flow_style=False)
+
+
+def _represent_text(representer: SafeRepresenter, text: str) -> Node:
+    """Words as they are, all else in double quotes: ruamel's plain style does not read back ``?>``."""
+    style = None if _WORD.fullmatch(text) else '"'
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 def frozen(data: Any) -> Any:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ensemble_svc.data.augment import build_augment
 from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.regularize import penalised
@@ -32,7 +31,7 @@ class SlotModule(L.LightningModule):
         super().__init__()
         self.recipe, self.data = recipe, data
         self.penalised = penalised(nets[0])
-        self.augment = build_augment(recipe.members[0].augment) if recipe.members[0].augment else None
+        self.augment = _augment(recipe)
         self.step_losses: list[Tensor] = []
         self.first_epoch = 0
         self.scale_K: Stack = {}
@@ -110,6 +109,15 @@ class SlotModule(L.LightningModule):
             return self.net, dict(weights)
         own = {n.removeprefix("body."): w for n, w in weights.items() if n.startswith("body.")}
         return self.net.body, own
+
+
+def _augment(recipe: Recipe) -> nn.Module | None:
+    choices = recipe.members[0].augment
+    if not choices:
+        return None
+    from ensemble_svc.data.augment import build_augment  # kornia takes two seconds to load
+
+    return build_augment(choices)
 
 
 def gather(values_N: Tensor, rows_KB: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ POINTS = 240
 """Points of a line at most; longer histories are thinned."""
 
 Vector = npt.NDArray[np.float64]
+Legend = tuple[tuple[str, str], ...]
 
 
 def draw(view: RunView) -> list[Figure]:
@@ -33,7 +34,9 @@ def draw(view: RunView) -> list[Figure]:
 
 def _figure(view: RunView, column: str, face: Look, width: float) -> Figure | None:
     lines = {m: _series(columns, column) for m, columns in view.histories.items() if column in columns}
-    lines = {member: (epochs, values) for member, (epochs, values) in lines.items() if np.isfinite(values).any()}
+    lines = {
+        member: (epochs, values) for member, (epochs, values) in lines.items() if np.isfinite(values).any()
+    }
     if not lines:
         return None
     entries = {member["id"]: member for member in view.members}
@@ -41,21 +44,29 @@ def _figure(view: RunView, column: str, face: Look, width: float) -> Figure | No
     sound = [line for member, line in lines.items() if member not in lost] or list(lines.values())
     longest = max(epochs[-1] for epochs, _ in lines.values())
     title = "Training loss" if column == "train_loss" else f"Validation {face.label}"
-    panel = Panel(Range(0 if longest > 1 else 0.5, float(longest) * 1.02, whole=True), _height(sound, face),
-                  label=title, x_label="epoch", y_label=f"{face.label} {face.unit}".strip(), width=width)  # fmt: skip
+    panel = Panel(
+        Range(0 if longest > 1 else 0.5, float(longest) * 1.02, whole=True),
+        _height(sound, face),
+        label=title,
+        x_label="epoch",
+        y_label=f"{face.label} {face.unit}".strip(),
+        width=width,
+    )
     many = len(lines) > LINES_UP_TO
     if many:
         _bands(panel, sound)
     else:
         _lines(panel, lines, entries)
-    _lost(panel, {member: lines[member] for member in sorted(lost)[:20]})
-    return Figure(title, panel.drawing.markup(), _caption(lines, lost, many), _legend(lines, lost, entries, many))
+    _lost(panel, {member: lines[member] for member in sorted(lost)[: 5 if many else 20]})
+    return Figure(
+        title, panel.drawing.markup(), _caption(lines, lost, many), _legend(lines, lost, entries, many)
+    )
 
 
 def _series(columns: Columns, name: str) -> tuple[Vector, Vector]:
     values = np.asarray(columns[name], dtype=np.float64)
     epochs = np.asarray(columns.get("epoch", np.arange(1, len(values) + 1)), dtype=np.float64)
-    keep = np.unique(np.linspace(0, len(values) - 1, min(len(values), POINTS)).round().astype(int)) if len(values) else []
+    keep = np.unique(np.linspace(0, max(0, len(values) - 1), min(len(values), POINTS)).round().astype(int))
     return epochs[keep], values[keep]
 
 
@@ -70,20 +81,24 @@ def _height(lines: Sequence[tuple[Vector, Vector]], face: Look) -> Range:
     if len(late):
         bulk = np.quantile(late, [0.01, 0.99])
         spread = float(bulk[1] - bulk[0]) or abs(high) or 1.0
-        low, high = max(low, float(bulk[0]) - spread), min(high, float(bulk[1]) + spread)
-    return Range.over([low, high], factor=face.factor)
+        low, high = max(low, float(bulk[0]) - 3 * spread), min(high, float(bulk[1]) + 3 * spread)
+    return Range.over([low, high], factor=face.factor, within=face.span)
 
 
-def _lines(panel: Panel, lines: Mapping[str, tuple[Vector, Vector]], entries: Mapping[str, Mapping[str, Any]]) -> None:
+def _lines(
+    panel: Panel, lines: Mapping[str, tuple[Vector, Vector]], entries: Mapping[str, Mapping[str, Any]]
+) -> None:
     for member, (epochs, values) in lines.items():
         entry = entries.get(member, {})
         if entry.get("status") in LOST:
             continue
         panel.line(epochs, values, "member-line", clean(member))
     for member, (epochs, values) in lines.items():
-        best = entries.get(member, {}).get("best_epoch")
-        if entries.get(member, {}).get("stopped") and is_number(best) and best in epochs:
-            panel.dots([best], [values[epochs.tolist().index(best)]], "stop-dot", 3)
+        entry = entries.get(member, {})
+        if not entry.get("stopped") or not is_number(best := entry.get("best_epoch")):
+            continue
+        nearest = int(np.abs(epochs - best).argmin())
+        panel.dots(epochs[nearest : nearest + 1], values[nearest : nearest + 1], "stop-dot", 3)
 
 
 def _lost(panel: Panel, lines: Mapping[str, tuple[Vector, Vector]]) -> None:
@@ -103,7 +118,8 @@ def _bands(panel: Panel, lines: Sequence[tuple[Vector, Vector]]) -> None:
     for row, (at, values) in enumerate(lines):
         table[row, np.searchsorted(epochs, at)] = values
     known = np.isfinite(table).sum(0) >= min(5, len(lines))
-    quantiles = np.nanquantile(np.where(np.isfinite(table), table, np.nan)[:, known], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    table[~np.isfinite(table)] = np.nan
+    quantiles = np.nanquantile(table[:, known], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
     panel.band(epochs[known], quantiles[0], quantiles[4], "band-outer")
     panel.band(epochs[known], quantiles[1], quantiles[3], "band-inner")
     panel.line(epochs[known], quantiles[2], "median-line")
@@ -113,9 +129,11 @@ def _caption(lines: Mapping[str, Any], lost: set[str], many: bool) -> str:
     return f"Percentiles of {len(lines) - len(lost):,} members at each epoch." if many else ""
 
 
-def _legend(lines: Mapping[str, Any], lost: set[str], entries: Mapping[str, Any], many: bool) -> tuple[tuple[str, str], ...]:
+def _legend(lines: Iterable[str], lost: set[str], entries: Mapping[str, Any], many: bool) -> Legend:
     stopped = any(entries.get(member, {}).get("stopped") for member in lines) and not many
-    marks = [("median-line", "median"), ("band-inner", "middle half"), ("band-outer", "5–95 %")] if many else []
+    marks = (
+        [("median-line", "median"), ("band-inner", "middle half"), ("band-outer", "5–95 %")] if many else []
+    )
     marks += [("member-line", "a member")] if not many else []
     marks += [("stop-dot", "best epoch of a member that stopped early")] if stopped else []
     marks += [("lost-line", "failed or diverged")] if lost else []

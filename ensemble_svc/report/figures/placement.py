@@ -38,7 +38,9 @@ def _axis(d: Drawing, scale: Range, base: float) -> None:
         d.text((x, base + 16), duration(value) if value else "0", "tick", "middle")
 
 
-def _bar(d: Drawing, scale: Range, top: float, pack: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> None:
+def _bar(
+    d: Drawing, scale: Range, top: float, pack: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> None:
     lost = sum(member.get("status") in LOST for member in members)
     length = float(scale.place(pack["seconds"])) * (RIGHT - LEFT)
     d.text((LEFT - 12, top + 15), place(pack, members), "tick", "end")

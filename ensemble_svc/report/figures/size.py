@@ -30,22 +30,32 @@ def _figure(curve: Curve, name: str, split: str) -> Figure:
     face = look(name)
     points = [point for point in curve if is_number((point.get(name) or {}).get("mean"))]
     sizes = [float(point["size"]) for point in points]
-    mean, low, high = ([point[name].get(part, point[name]["mean"]) for point in points] for part in ("mean", "low", "high"))
+    mean, low, high = ([point[name][part] for point in points] for part in ("mean", "low", "high"))
     log = bool(sizes) and sizes[-1] >= LOG_FROM
-    span = Range(sizes[0] * 0.93, sizes[-1] * 1.06, log=True, whole=True) if log else Range.over(sizes, margin=0.03)
+    span = (
+        Range(sizes[0] * 0.93, sizes[-1] * 1.06, log=True, whole=True)
+        if log
+        else Range.over(sizes, margin=0.03)
+    )
     across = Range(span.low, span.high, log=log, whole=True)
-    panel = Panel(across, Range.over([*low, *high], factor=face.factor), label=f"{face.label} against ensemble size",
-                  x_label="members in the ensemble", y_label=f"{face.label} {face.unit}".strip())  # fmt: skip
+    height = Range.over([*low, *high, *mean], factor=face.factor, within=face.span)
+    panel = Panel(
+        across,
+        height,
+        label=f"{face.label} against ensemble size",
+        x_label="members in the ensemble",
+        y_label=f"{face.label} {face.unit}".strip(),
+    )
     panel.band(sizes, low, high, "ensemble-band")
     panel.line([across.low, across.high], [mean[-1]] * 2, "guide")
     panel.line(sizes, mean, "ensemble-line")
     panel.dots(sizes, mean, "ensemble-dot", 3)
-    caption = f"Random subsets of these members, {split} rows. {_enough(sizes, mean, face.label)}".strip()
+    caption = f"Random subsets of these members, {split} rows. {_enough(sizes, mean)}".strip()
     legend = (("ensemble-line", "mean over subsets"), ("ensemble-band", "4 of 5 subsets"))
     return Figure(f"{face.label} against ensemble size", panel.drawing.markup(), caption, legend)
 
 
-def _enough(sizes: Sequence[float], mean: Sequence[float], label: str) -> str:
+def _enough(sizes: Sequence[float], mean: Sequence[float]) -> str:
     total = mean[-1] - mean[0]
     if abs(total) < 1e-12 or len(sizes) < 3:
         return ""

@@ -14,7 +14,7 @@ from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.verdict import gain_parts
 from ensemble_svc.report.view import RunView
 
-WIDTH, ROW, LEFT, RIGHT = 1080, 86, 128, 872
+WIDTH, ROW, LEFT, RIGHT = 1080, 86, 140, 872
 TIPS_UP_TO = 200
 """Members beyond which a dot no longer carries its own words."""
 
@@ -32,9 +32,13 @@ def draw(view: RunView) -> Figure | None:
     legend = [("member-dot", "a member"), ("mean-mark", "mean member ± std"), ("ensemble-mark", "ensemble")]
     if view.best is not None:
         legend.insert(1, ("best-dot", "best member chosen on validation"))
-    return Figure("Members against the ensemble", drawing.markup(),
-                  f"Rows of the {clean(view.split, limit=40)} split. Each scale runs so that better is to the right.",
-                  tuple(legend), wide=True)  # fmt: skip
+    return Figure(
+        "Members against the ensemble",
+        drawing.markup(),
+        f"Rows of the {clean(view.split, limit=40)} split. Each scale runs so that better is to the right.",
+        tuple(legend),
+        wide=True,
+    )
 
 
 def _strip(d: Drawing, top: float, face: Look, summary: Mapping[str, Any], view: RunView) -> None:
@@ -80,7 +84,9 @@ def _labels(d: Drawing, face: Look, summary: Mapping[str, Any], middle: float) -
 def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: Look, view: RunView) -> None:
     radius = 4.2 if len(values) <= 60 else 3.0 if len(values) <= TIPS_UP_TO else 2.0
     best, heaps = view.best, dict[int, int]()
-    for position, value in enumerate(values):
+    order = sorted(range(len(values)), key=lambda position: position == best)
+    for position in order:
+        value = values[position]
         if not is_number(value):
             continue
         x = _x(scale, value)

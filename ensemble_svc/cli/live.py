@@ -1,0 +1,210 @@
+"""The members while they train: a live table on a terminal, single lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from ensemble_svc.pipeline import Listener
+from ensemble_svc.plan.plan import Plan, Slot
+from ensemble_svc.plan.progress import MemberProgress, Progress
+from ensemble_svc.spec.job import JobSpec
+
+MOST_ROWS = 20
+LINE_EVERY_S = 5.0
+STYLES = {
+    "training": "cyan",
+    "retrying": "yellow",
+    "failed": "red",
+    "diverged": "red",
+    "pending": "dim",
+    "stopped": "green",
+    "done": "green",
+}
+"""Every status, in the order in which members are shown when there are too many."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known of one member."""
+
+    member: MemberProgress
+    status: str
+    epochs: int = 0
+    left_s: float | None = None
+    """Seconds until its pack has done all of its epochs, at the pace so far."""
+
+
+@dataclass
+class Board:
+    """All members, kept up to date by events; holds no terminal and no clock."""
+
+    rows: dict[str, Row]
+    notes: list[str] = field(default_factory=list)
+    _starts: dict[str, Progress] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, slots: Iterable[Slot]) -> Board:
+        """Every member of the slots, waiting."""
+        ids = [member.id for slot in slots for member in slot.pack.members]
+        return cls({name: Row(MemberProgress(name, "pending", 0), "pending") for name in ids})
+
+    def progress(self, progress: Progress) -> None:
+        """A pack has ended an epoch."""
+        left_s = self._left(progress)
+        for member in progress.members:
+            busy = member.status == "training"
+            self.rows[member.id] = Row(member, member.status, progress.epochs, left_s if busy else None)
+
+    def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
+        """An attempt at a slot has failed."""
+        status = "retrying" if will_retry else "failed"
+        for member in slot.pack.members:
+            if self.rows[member.id].status not in ("done", "diverged"):
+                self.rows[member.id] = replace(self.rows[member.id], status=status, left_s=None)
+        ending = "starting it again" if will_retry else "giving it up"
+        self.notes.append(printable(f"{slot.pack.id}: {reason}; {ending}"))
+
+    def counts(self) -> str:
+        """``3 training, 5 done``."""
+        counts = Counter(row.status for row in self.rows.values())
+        return ", ".join(f"{counts[status]} {status}" for status in STYLES if counts[status])
+
+    def shown(self, most: int = MOST_ROWS) -> list[Row]:
+        """The rows there is room for: all in the job's order, or the most telling first."""
+        rows = list(self.rows.values())
+        if len(rows) <= most:
+            return rows
+        return sorted(rows, key=lambda row: list(STYLES).index(row.status))[:most]
+
+    def _left(self, now: Progress) -> float | None:
+        start = self._starts.setdefault(now.pack, now)
+        if now.seconds < start.seconds or now.epoch < start.epoch:
+            start = self._starts[now.pack] = now
+        epochs, seconds = now.epoch - start.epoch, now.seconds - start.seconds
+        return (now.epochs - now.epoch) * seconds / epochs if epochs > 0 else None
+
+
+@contextmanager
+def follow(job: JobSpec, *, quiet: bool = False) -> Iterator[Listener]:
+    """Listeners for a pipeline that show its members on standard error until the block ends.
+
+    Args:
+        quiet: show nothing, as for a script.
+    """
+    if quiet:
+        yield Listener()
+        return
+    with MembersView(job.name) as view:
+        yield Listener(planned=view.planned, progress=view.progress, failure=view.failure)
+
+
+class MembersView:
+    """Shows a board from the plan to the end of the block; its methods are a pipeline's listeners.
+
+    Args:
+        name: of the job.
+        console: where to; standard error when absent, so that standard output stays clean.
+    """
+
+    def __init__(self, name: str, console: Console | None = None) -> None:
+        self.name, self.board = name, Board({})
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._began = self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+        elif kind is None and self.board.rows:
+            self._line(self.board.counts())
+
+    def planned(self, plan: Plan, warnings: Sequence[str]) -> None:
+        """What is left to train."""
+        for warning in warnings:
+            self._console.print(Text(f"warning: {printable(warning)}", style="yellow"), soft_wrap=True)
+        self.board = Board.of(plan.slots)
+        if self.board.rows and self._console.is_terminal:
+            self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
+            self._live.start()
+        elif self.board.rows:
+            self._line(f"{len(self.board.rows)} members to train in {len(plan.slots)} slots")
+
+    def progress(self, slot: Slot, progress: Progress) -> None:
+        """A pack has ended an epoch."""
+        self.board.progress(progress)
+        if self._live is None and time.monotonic() - self._last >= LINE_EVERY_S:
+            self._last = time.monotonic()
+            self._line(f"{self.board.counts()}; {_describe(progress)}")
+
+    def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
+        """An attempt at a slot has failed."""
+        self.board.failure(slot, reason, will_retry)
+        if self._live is None:
+            self._line(self.board.notes[-1])
+
+    def _line(self, text: str) -> None:
+        self._console.print(Text(f"[{_clock(time.monotonic() - self._began)}] {text}"), soft_wrap=True)
+
+    def _render(self) -> Group:
+        shown = self.board.shown()
+        parts: list[Table | Text] = [_table(shown)]
+        more = len(self.board.rows) - len(shown)
+        summary = f"{self.name}: {self.board.counts()} · {_clock(time.monotonic() - self._began)}"
+        parts.append(Text(f"and {more} more: {summary}" if more else summary, style="dim"))
+        parts += [Text(note, style="yellow") for note in self.board.notes[-3:]]
+        return Group(*parts)
+
+
+def printable(text: str) -> str:
+    """The text without characters that could move the cursor or forge a line."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    metric = next((row.member.metric_name for row in rows if row.member.metric_name), "metric")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("member", "status"):
+        table.add_column(name, no_wrap=True)
+    for name in ("epoch", "train loss", f"val {metric}", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        member = row.member
+        epoch = f"{member.epoch}/{row.epochs}" if row.epochs else "–"
+        left = "–" if row.left_s is None else _clock(row.left_s)
+        status = Text(row.status, style=STYLES[row.status])
+        table.add_row(member.id, status, epoch, _number(member.train_loss), _number(member.metric), left)
+    return table
+
+
+def _describe(progress: Progress) -> str:
+    """The pack's epoch and one number, the mean of its members' metric."""
+    known = [member.metric for member in progress.members if member.metric is not None]
+    name = progress.members[0].metric_name if progress.members else ""
+    mean = f", mean validation {name} {_number(sum(known) / len(known))}" if known else ""
+    return f"{progress.pack} epoch {progress.epoch}/{progress.epochs}{mean}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,221 @@
+"""Tables for the terminal: compact at 100 columns, and no name in them is ever read as markup.
+
+Every cell is a ``Text`` of cleaned words, so neither Rich's tags nor control characters in a run's,
+class's or host's name do anything. Nothing here loads torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from ensemble_svc.plan.plan import Plan, Slot
+from ensemble_svc.report.looks import headline, look
+from ensemble_svc.report.rows import Gain, MemberRow, MetricRow, member_table, metric_rows
+from ensemble_svc.report.text import DASH, clean, count, duration, is_number, value
+from ensemble_svc.report.verdict import report_split, verdict
+
+__all__ = ["choices_table", "members_table", "metrics_table", "plan_table", "status_table", "verdict"]
+
+Cell = tuple[object, str]
+"""Words and their style."""
+
+_STATES = {"done": "green", "stopped": "green", "lost": "bold red", "waiting": "yellow"}
+_TONES = {"good": "green", "bad": "red", "": ""}
+VARIED_UP_TO = 3
+"""Columns of differing hyper-parameters at most."""
+SLOTS_UP_TO = 40
+REASONS_UP_TO = 5
+
+
+def metrics_table(metrics: Mapping[str, Any]) -> Table:
+    """Ensemble, members and gains on every split, the one that reports first."""
+    first = report_split(metrics)
+    many = any(len((s.get("members") or {}).get("each", ())) > 1 for s in metrics.values())
+    best = many and any((s.get("gain") or {}).get("over_best_member") for s in metrics.values())
+    heads = ["Metric", "Ensemble", *(["Mean member", "Gain over mean"] if many else [])]
+    table = _table([*heads, *(["Gain over best"] if best else [])], words=1)
+    for split, summary in sorted(metrics.items(), key=lambda item: item[0] != first):
+        rows = summary.get("rows")
+        title = f"{clean(split, limit=30)}" + (f", {rows:,} rows" if is_number(rows) else "")
+        _add(table, [(title, "bold cyan")])
+        for row in metric_rows(summary):
+            _add(table, _metric_cells(row, many=many, best=best))
+        table.add_section()
+    if many:
+        table.caption = Text("a gain above 0 is better" + ("; best: as validation chose" if best else ""))
+    table.title = Text("\nMetrics", style="bold")
+    return table
+
+
+def _metric_cells(row: MetricRow, *, many: bool, best: bool) -> list[Cell]:
+    cells: list[Cell] = [(f"  {row.label} {row.unit}".rstrip() + f" {row.arrow}", ""), (row.ensemble, "bold")]
+    if many:
+        spread = f" ± {row.std}" if row.std else ""
+        cells += [(f"{row.mean}{spread}", ""), _gain(row.over_mean)]
+    return [*cells, _gain(row.over_best)] if best else cells
+
+
+def _gain(gain: Gain | None) -> Cell:
+    return (f"{gain.amount} {gain.bounds}".rstrip(), _TONES[gain.tone]) if gain else (DASH, "dim")
+
+
+def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
+    """The members one by one; when there are more than ``limit``, those that were lost come first."""
+    members = manifest.get("members") or ()
+    found = member_table(members, _metric_columns(members))
+    varied = found.varied[:VARIED_UP_TO]
+    places = {row.where for row in found.rows} - {DASH}
+    where = ["Where"] if len(places) > 1 else []
+    heads = [*(head for head, _ in varied), "Best epoch", *found.metrics, "Time", *where]
+    table = _table(["Member", "Status", *heads], words=2)
+    table.columns[1].no_wrap = True
+    table.title = Text("\nMembers", style="bold")
+    rows = found.rows
+    if len(rows) > limit:
+        rows = tuple(sorted(rows, key=lambda row: row.state != "lost"))[:limit]
+    for row in rows:
+        values = [clean(cell, limit=16) for cell in row.varied[:VARIED_UP_TO]]
+        plain = [*values, row.epochs, *row.metrics, row.seconds]
+        plain += [clean(row.where, limit=24)] if where else []
+        status = (row.status.removesuffix(" early"), _STATES[row.state])
+        _add(table, [(row.id, ""), status, *((cell, "") for cell in plain)])
+    table.caption = Text("\n".join(_remarks(found.rows, limit, places)))
+    return table
+
+
+def _remarks(rows: Sequence[MemberRow], limit: int, places: set[str]) -> list[str]:
+    lost = [row for row in rows if row.state == "lost"]
+    remarks = [f"{len(rows) - limit:,} more members stand in report.html"] if len(rows) > limit else []
+    remarks += [f"all on {place}" for place in places if len(places) == 1]
+    remarks += [f"{row.id} {row.status}: {row.reason}" for row in lost[:REASONS_UP_TO] if row.reason]
+    return remarks
+
+
+def _metric_columns(members: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    measured: Mapping[str, Any] = next((member["metrics"] for member in members if member.get("metrics")), {})
+    split = report_split(measured)
+    return [(split, name) for name in headline(measured[split])] if split else []
+
+
+def plan_table(plan: Plan) -> Table:
+    """Every slot of a plan: which members, on what, and why."""
+    table = _table(["Slot", "Members", "Model", "CPU", "GPU", "Why"], words=1)
+    for position in (2, 5):
+        table.columns[position].justify = "left"
+    table.columns[5].no_wrap = False
+    for slot in plan.slots[:SLOTS_UP_TO]:
+        _add(table, [(cell, "") for cell in _slot_cells(slot)])
+    table.caption = Text(_plan_total(plan))
+    return table
+
+
+def _slot_cells(slot: Slot) -> list[object]:
+    indices = [member.index for member in slot.pack.members]
+    whole = indices == list(range(indices[0], indices[-1] + 1))
+    runs = f"{indices[0]}–{indices[-1]}" if whole else f"{indices[0]}, … {indices[-1]}"
+    members = f"{len(indices):,} ({runs})" if len(indices) > 1 else f"1 ({indices[0]})"
+    gpus = f"{slot.gpus:g}" if slot.gpus else DASH
+    return [
+        slot.pack.id,
+        members,
+        slot.pack.members[0].model.name,
+        f"{slot.cpus:g}",
+        gpus,
+        clean(slot.reason),
+    ]
+
+
+def _plan_total(plan: Plan) -> str:
+    if not plan.slots:
+        return "every member is done; there is nothing to train"
+    total = f"{count(sum(1 for _ in plan.members), 'member')} in {count(len(plan.slots), 'slot')}"
+    more = len(plan.slots) - SLOTS_UP_TO
+    return f"{total}; {more:,} slots more than shown" if more > 0 else total
+
+
+def choices_table(kind: str, entries: Sequence[Mapping[str, Any]]) -> Table:
+    """The choices of one kind with their options, as ``spec.catalogue.choices`` describes them."""
+    table = _table(["Choice", "Default", "Meaning"], words=1)
+    table.title = Text(kind, style="bold")
+    table.columns[1].justify = table.columns[2].justify = "left"
+    table.columns[1].no_wrap = table.columns[2].no_wrap = False
+    table.columns[1].max_width = 22
+    for entry in entries:
+        _add(table, [(entry["name"], "bold cyan"), ("", ""), (_sentence(entry["doc"]), "")])
+        for option in entry["options"]:
+            default: Cell = (
+                ("required", "yellow") if option["required"] else (_default(option["default"]), "")
+            )
+            meaning = f"{_sentence(option['doc'])} ({option['type']})" if option["doc"] else option["type"]
+            _add(table, [(f"  {option['name']}", ""), default, (meaning, "dim")])
+        table.add_section()
+    return table
+
+
+def _sentence(doc: str) -> str:
+    """The first paragraph on one line, without reStructuredText's double quotes."""
+    return " ".join(doc.partition("\n\n")[0].replace("``", "`").split())
+
+
+def _default(default: Any) -> str:
+    if default is None:
+        return "null"
+    return str(default).lower() if isinstance(default, bool) else value(default)
+
+
+def status_table(found: Mapping[str, Any]) -> Table:
+    """What each member of a run has reached, as ``store.status.status_of`` tells it."""
+    members = found["members"]
+    columns = _metric_columns(members)
+    table = _table(
+        ["Member", "Status", "Epochs", *(look(name).label for _, name in columns), "Time", "Pack"], words=2
+    )
+    table.columns[-1].justify = "left"
+    for member in members:
+        row = member_table([member], columns).rows[0]
+        status = f"{row.status}: {row.reason}" if row.reason else row.status
+        epochs = f"{member.get('epochs', 0)} of {found['epochs']}"
+        style = _STATES[row.state] if member["status"] != "training" else "cyan"
+        cells = [(row.id, ""), (clean(status, limit=120), style), (epochs, "")]
+        plain = (*row.metrics, duration(member.get("seconds")), clean(member.get("pack", "")))
+        cells += [(cell, "") for cell in plain]
+        _add(table, cells)
+    done = sum(member["status"] == "done" for member in members)
+    state = f"{found['state']}, {done:,} of {count(len(members), 'member')} done"
+    table.title = Text(f"{clean(found['name'])}: {state}", style="bold")
+    starts, retries = found.get("starts", 1), len(found.get("retries", ()))
+    table.caption = Text(
+        f"started {_times(starts)}" + (f", slots retried {_times(retries)}" if retries else "")
+    )
+    return table
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _table(heads: Sequence[str], *, words: int) -> Table:
+    """An empty table whose first ``words`` columns hold words and the others numbers."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+        header_style="dim",
+    )
+    for position, head in enumerate(heads):
+        is_words = position < words
+        table.add_column(
+            Text(head), justify="left" if is_words else "right", no_wrap=position == 0 or not is_words
+        )
+    return table
+
+
+def _add(table: Table, cells: Sequence[Cell]) -> None:
+    table.add_row(*(Text(clean(words), style=style) for words, style in cells))

@@ -1,0 +1,14 @@
+"""The door of this room: what a driver hands to an executor without loading Lightning itself."""
+
+from __future__ import annotations
+
+from ensemble_svc.plan.executor import Report
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.train.payload import Payload
+
+
+def fit(payload: Payload, slot: Slot, report: Report) -> None:
+    """``train.fit.fit``, loaded where the slot runs: a driver whose slots run elsewhere saves seconds."""
+    from ensemble_svc.train.fit import fit as train_slot
+
+    train_slot(payload, slot, report)

@@ -1,0 +1,280 @@
+"""Laws of the networks: shapes, initial weights, no bias before a norm; and what is refused."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from ensemble_svc.errors import SpecError
+from ensemble_svc.nn.build import build
+from ensemble_svc.nn.initial import gain_of
+from ensemble_svc.nn.layers import activation, num_groups
+from ensemble_svc.nn.regularize import penalised
+from ensemble_svc.registry import Choice
+from ensemble_svc.spec.model import (
+    MODELS,
+    Activation,
+    ConvNet,
+    Init,
+    LeNet,
+    Mlp,
+    Network,
+    Norm,
+    PythonModel,
+    ResNet,
+)
+
+ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
+ROW: dict[type[Choice], tuple[int, ...]] = {
+    Mlp: (9,),
+    LeNet: (1, 28, 28),
+    ConvNet: (3, 16, 16),
+    ResNet: (3, 8, 8),
+}
+"""The shape of a row that suits each network."""
+over_zoo = pytest.mark.parametrize("choice", ZOO, ids=lambda c: c.__name__)
+
+counts = st.integers(1, 9)
+MODELS_OF = {
+    Mlp: st.builds(Mlp, hidden=st.lists(counts, max_size=3).map(tuple)),
+    LeNet: st.builds(
+        LeNet, channels=st.tuples(counts, counts), dense=st.lists(counts, max_size=2).map(tuple)
+    ),
+    ConvNet: st.builds(
+        ConvNet,
+        channels=st.lists(counts, min_size=1, max_size=3).map(tuple),
+        convs_per_stage=st.integers(1, 2),
+        dense=st.lists(counts, max_size=2).map(tuple),
+    ),
+    ResNet: st.builds(ResNet, depth=st.sampled_from([8, 14]), width=counts),
+}
+
+
+def weighted_layers(net: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    return [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+
+
+@over_zoo
+@settings(max_examples=15)
+@given(data=st.data())
+def test_any_row_is_mapped_to_the_outputs_or_refused(choice, data) -> None:
+    model = data.draw(MODELS_OF[choice])
+    model = model.model_copy(update={"norm": data.draw(st.sampled_from(Norm.__args__))})
+    shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
+    num_outputs = data.draw(st.integers(1, 4))
+    try:
+        net = build(model, shape, num_outputs)
+    except SpecError:
+        return
+    for rows in (2, 5):
+        assert net(torch.randn(rows, *shape)).shape == (rows, num_outputs)
+
+
+def test_a_fitting_row_is_not_refused() -> None:
+    for choice in ZOO:
+        assert build(choice(), ROW[choice], 3)(torch.randn(2, *ROW[choice])).shape == (2, 3)
+    assert build(Mlp(), (3, 4, 4), 2)(torch.randn(2, 3, 4, 4)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "model, shape, num_weights",
+    [(LeNet(), (1, 28, 28), 61_706), (ResNet(), (3, 32, 32), 269_722), (Mlp(hidden=()), (4,), 15)],
+    ids=["lenet", "resnet20", "linear"],
+)
+def test_sizes_are_those_of_the_papers(model, shape, num_weights) -> None:
+    assert (
+        sum(p.numel() for p in build(model, shape, 3 if model.name == "mlp" else 10).parameters())
+        == num_weights
+    )
+
+
+def test_each_residual_stage_halves_the_image_and_doubles_the_channels() -> None:
+    net = build(ResNet(depth=14, width=4), (3, 9, 12), 2)
+    x, shapes = net.stem(torch.randn(2, 3, 9, 12)), []
+    for block in net.blocks:
+        nn.init.zeros_(block.second.weight)
+        x_before, x = x, block(x)
+        passed = F.relu(x_before[..., :: block.stride, :: block.stride])
+        assert torch.equal(x[:, : x_before.shape[1]], passed)
+        assert not x[:, x_before.shape[1] :].any()
+        shapes.append(tuple(x.shape[1:]))
+    assert shapes == [(4, 9, 12)] * 2 + [(8, 5, 6)] * 2 + [(16, 3, 3)] * 2
+
+
+@over_zoo
+@pytest.mark.parametrize("norm", Norm.__args__)
+def test_no_bias_stands_before_a_norm(choice, norm) -> None:
+    *hidden, output = weighted_layers(build(choice(norm=norm), ROW[choice], 3))
+    assert output.bias is not None
+    assert all((layer.bias is None) == (norm != "none") for layer in hidden)
+
+
+@over_zoo
+@pytest.mark.parametrize("init", Init.__args__)
+@pytest.mark.parametrize("name", Activation.__args__)
+def test_initial_weights_have_the_spread_that_is_asked(choice, init, name) -> None:
+    torch.manual_seed(3)
+    net = build(choice(init=init, activation=name), ROW[choice], 400)
+    *hidden, output = weighted_layers(net)
+    for layer in (*hidden, output):
+        fan_in, places = layer.weight[0].numel(), layer.weight[0, 0].numel()
+        fan_out = layer.weight.shape[0] * places
+        gain = 1.0 if layer is output else gain_of(name)
+        spread = {
+            "he": gain / math.sqrt(fan_in),
+            "xavier": math.sqrt(2 / (fan_in + fan_out)),
+            "torch": 1 / math.sqrt(3 * fan_in),
+        }
+        error = 4 / math.sqrt(layer.weight.numel())
+        assert layer.weight.std().item() == pytest.approx(spread[init], rel=error)
+        assert layer.weight.abs().max() <= spread[init] * (6 if init == "he" else math.sqrt(3) + 1e-4)
+        if layer.bias is not None:
+            assert bool(layer.bias.any()) == (init == "torch")
+
+
+@pytest.mark.parametrize("name", Activation.__args__)
+def test_the_gain_makes_up_for_the_activation(name) -> None:
+    if name in ("tanh", "sigmoid"):
+        assert gain_of(name) == nn.init.calculate_gain(name)
+        return
+    z = torch.linspace(-10, 10, 20001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    kept = torch.trapezoid(activation(name)(z).square() * density, z)
+    assert gain_of(name) ** 2 * kept.item() == pytest.approx(1, abs=2e-4)
+
+
+def test_each_activation_is_torchs_of_that_name() -> None:
+    z = torch.linspace(-3, 3, 50)
+    for name in Activation.__args__:
+        assert torch.equal(activation(name)(z), getattr(F, name, getattr(torch, name, None))(z))
+
+
+@over_zoo
+def test_the_callers_seed_decides_the_weights(choice) -> None:
+    def draw(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return nn.utils.parameters_to_vector(build(choice(), ROW[choice], 3).parameters())
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+@given(num_channels=st.integers(1, 600))
+def test_groups_are_equal_and_hold_two_channels(num_channels) -> None:
+    groups = num_groups(num_channels)
+    assert 1 <= groups <= 8
+    assert num_channels % groups == 0
+    assert num_channels == 1 or num_channels // groups >= 2
+    if num_channels % 16 == 0:
+        assert groups == 8
+
+
+@over_zoo
+@pytest.mark.parametrize("norm", Norm.__args__)
+def test_penalised_are_the_weights_of_all_layers(choice, norm) -> None:
+    net = build(choice(norm=norm), ROW[choice], 3)
+    own = {id(layer.weight) for layer in weighted_layers(net)}
+    named = dict(net.named_parameters())
+    assert {id(named[name]) for name in penalised(net)} == own
+    assert len(penalised(net)) == len(own)
+
+
+def test_penalised_leaves_out_wide_norms_biases_and_frozen_weights() -> None:
+    net = nn.ModuleDict({"norm": nn.LayerNorm((2, 3)), "frozen": nn.Linear(2, 2), "free": nn.Linear(2, 2)})
+    net["frozen"].requires_grad_(False)
+    net.register_parameter("bias_table", nn.Parameter(torch.zeros(2, 2)))
+    net.register_parameter("mine", nn.Parameter(torch.zeros(2, 2)))
+    assert penalised(net) == ("mine", "free.weight")
+
+
+@pytest.mark.parametrize(
+    "model, shape, message",
+    [
+        (LeNet(), (13,), r"model\.name: lenet reads images .* shape \[13\]\. Use model: mlp\."),
+        (ConvNet(), (13,), r"model\.name: convnet reads images"),
+        (ResNet(), (13, 2), r"model\.name: resnet reads images"),
+        (LeNet(), (1, 8, 11), r"model\.name: lenet needs images of 12x12 or more, but these are 8x11\."),
+        (ConvNet(channels=(4, 4, 4, 4)), (3, 8, 20), r"model\.channels: 4 stages .* 8x20 allows at most 3\."),
+        (Mlp(hidden=(4, 1), norm="layer"), (3,), r"model\.norm: layer over a layer of one unit"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(model, shape, message) -> None:
+    with pytest.raises(SpecError, match=message):
+        build(model, shape, 2)
+
+
+def make_linear(input_shape: tuple[int, ...], num_outputs: int, *, bias: bool = True) -> nn.Module:
+    net = nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(input_shape), num_outputs, bias=bias), nn.BatchNorm1d(num_outputs)
+    )
+    net[2].eval()
+    return net
+
+
+def make_nothing(input_shape: tuple[int, ...], num_outputs: int) -> str:
+    return "no network"
+
+
+def make_narrow(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Linear(input_shape[0], 1)
+
+
+class Pair(nn.Module):
+    def forward(self, x_B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x_B, x_B
+
+
+def make_tuple(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Pair()
+
+
+def make_unfit(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return nn.Linear(input_shape[0] + 1, num_outputs)
+
+
+def make_bug(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    raise KeyError("the user's own bug")
+
+
+NOT_CALLABLE = 3
+
+
+def own(name: str, **options: object) -> PythonModel:
+    return PythonModel(factory=name if ":" in name else f"{__name__}:{name}", options=options)
+
+
+def test_the_users_network_is_called_tried_and_left_as_it_was() -> None:
+    net = build(own("make_linear", bias=False), (2, 3), 4)
+    assert net.training
+    assert not net[2].training
+    assert net[1].bias is None
+    assert net[2].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    "model, message",
+    [
+        (own("no_such_module:f"), r"model\.factory: 'no_such_module' cannot be imported: No module named"),
+        (own("make_linaer"), r"has no function 'make_linaer'\. Did you mean 'make_linear'\?"),
+        (own("NOT_CALLABLE"), r"has, but not as a function, 'NOT_CALLABLE'"),
+        (own("make_linear", width=3), r"model\.options: .*unexpected keyword argument 'width'"),
+        (own("make_nothing"), r"returned str; it must be a torch\.nn\.Module"),
+        (own("make_narrow"), r"maps \[2, 3\] to \[2, 1\], but \[2, 4\] is needed"),
+        (own("make_tuple"), r"returns tuple; it must return a tensor"),
+        (own("make_unfit"), r"fails on an input of shape \[2, 3\]: mat1 and mat2"),
+    ],
+)
+def test_a_users_network_that_cannot_serve_is_refused(model, message) -> None:
+    with pytest.raises(SpecError, match=message):
+        build(model, (3,), 4)
+
+
+def test_a_bug_in_the_users_code_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError, match="own bug"):
+        build(own("make_bug"), (3,), 4)
