@@ -47,7 +47,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
         stacked = {name: torch.stack([one[name] for one in each]) for name in each[0]}
         files |= _write_predictions(run, split, stacked, prepared, rows)
         target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
-        metrics[split] = measure(job, stacked, target, best=best)
+        metrics[split] = measure(job, stacked, target, best=best if split == "test" else None)
     files["metrics.json"] = write_document(run.path / "metrics.json", metrics)
     return files
 
@@ -56,7 +56,8 @@ def measure(job: JobSpec, members: Tensors, target: Tensor, *, best: int | None)
     """Every number of one split: ensemble, members, gains, size curve, reliability.
 
     Args:
-        best: position of the member that was best on validation; None without a validation split.
+        best: position of the member that was best on validation; None on the rows that chose it, and
+            without a validation split.
     """
     seed = derive_seed(job.seed, -1, "bootstrap")
     summary = summarize(

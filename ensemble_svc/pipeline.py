@@ -97,7 +97,7 @@ def _settle(run: Run, plan: Plan) -> Plan:
         broken = intact(run.path, event)
         if broken is not None:
             journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
-    earlier = [Slot.model_validate_json(text) for event in journal.of_kind("plan") for text in event["slots"]]
+    earlier = [Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]]
     known = {member.digest for member in plan.members}
     kept = [slot for slot in earlier if all(m.digest in known for m in slot.pack.members)]
     placed = {m.digest for slot in kept for m in slot.pack.members}

@@ -72,9 +72,9 @@ class Ensemble:
         chosen = manifest["ensemble"]["members"]
         if not chosen:
             raise StoreError(f"{path} has no finished member to predict with")
-        schema = InputSchema.model_validate_json(_json(manifest["input_schema"]))
+        schema = InputSchema.from_json(_json(manifest["input_schema"]))
         entries = {entry["id"]: entry for entry in manifest["members"]}
-        members = [MemberSpec.model_validate_json(_json(entries[m]["spec"])) for m in chosen]
+        members = [MemberSpec.from_json(_json(entries[m]["spec"])) for m in chosen]
         ordered = sorted(members, key=lambda m: (structure(m, 0), m.index))
         groups = [_load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))]
         position = {member.id: i for i, member in enumerate(ordered)}

@@ -7,8 +7,9 @@ the thing builds it (a ``match`` over the union, which the type checker proves e
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -28,6 +29,22 @@ class Spec(BaseModel):
         use_attribute_docstrings=True,
         validate_default=False,
     )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The value that ``model_dump_json`` wrote.
+
+        Raises:
+            pydantic.ValidationError: JSON of something else.
+        """
+        return cls.model_validate(frozen(json.loads(text)))
+
+
+def frozen(value: Any) -> Any:
+    """JSON or YAML data with its lists as tuples, the form that strict specifications take."""
+    if isinstance(value, dict):
+        return {key: frozen(item) for key, item in value.items()}
+    return tuple(map(frozen, value)) if isinstance(value, list | tuple) else value
 
 
 class Choice(Spec):

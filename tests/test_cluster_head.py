@@ -109,10 +109,17 @@ def when_up(head: Head, *, insecure: bool = False) -> Head:
 
 
 @pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    folder = tmp_path_factory.mktemp("h")
-    with running_head(folder, token=make_token_file(folder / "token")) as head:
-        yield when_up(head)
+def heads(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Head, Head]]:
+    """One that asks for a token and one that asks for nothing."""
+    folder, other = tmp_path_factory.mktemp("h"), tmp_path_factory.mktemp("o")
+    token = make_token_file(folder / "token")
+    with running_head(folder, token=token) as head, running_head(other, token=None) as open_head:
+        yield when_up(head), when_up(open_head, insecure=True)
+
+
+@pytest.fixture
+def head(heads: tuple[Head, Head]) -> Head:
+    return heads[0]
 
 
 @pytest.fixture
@@ -211,11 +218,9 @@ def test_an_unknown_job_and_what_is_no_job_service_are_said_to_be_so(head: Head)
         check_head(head.jobs.removeprefix("http://"), None)
 
 
-def test_a_cluster_that_lets_everybody_in_is_refused(
-    job_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    with running_head(tmp_path_factory.mktemp("o"), token=None) as open_head:
-        when_up(open_head, insecure=True)
-        with pytest.raises(ClusterError, match="without authentication"):
-            Jobs(open_head.jobs).submit(job_file, out="/tmp/never")
-        assert Jobs(open_head.jobs, insecure=True).recent() == ()
+def test_a_cluster_that_lets_everybody_in_is_refused(heads: tuple[Head, Head], job_file: Path) -> None:
+    address = heads[1].jobs
+    with pytest.raises(ClusterError, match="without authentication"):
+        Jobs(address).submit(job_file, out="/tmp/never")
+    assert Jobs(address, insecure=True).recent() == ()
+    assert check_head(heads[1].address, None) is None

@@ -171,7 +171,7 @@ with connect(num_cpus=1, directory=Path(sys.argv[2])):
 
 
 @pytest.mark.ray
-def test_when_the_driver_is_killed_no_worker_writes_on_and_the_next_start_clears_up(tmp_path: Path) -> None:
+def test_when_the_driver_is_killed_nothing_of_it_goes_on_and_nothing_is_left(tmp_path: Path) -> None:
     """Law 3 rests on this: who resumes a run is alone in it."""
     home = tmp_path / "home"
     home.mkdir()
@@ -192,14 +192,8 @@ def test_when_the_driver_is_killed_no_worker_writes_on_and_the_next_start_clears
     finally:
         driver.send_signal(signal.SIGKILL)
         output = driver.communicate()[0]
-    assert still_running([worker], after_s=10) == []
+    assert worker in started
+    assert still_running(started, after_s=5) == []
+    assert [folder.exists() for folder in folders] == [False]
     assert output == b""
     assert not (home / ".ray").exists()
-    assert still_running(started, after_s=60) == []
-    assert [folder.exists() for folder in folders] == [True]
-    with connect(num_cpus=1) as session:
-        assert session.embedded
-        mine = list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{os.getpid()}-*"))
-        assert [folder.exists() for folder in folders] == [False]
-        assert len(mine) == 1
-    assert not mine[0].exists()

@@ -24,6 +24,7 @@ for room in (training, data, run_folder, job, cluster):
 
 def run() -> None:
     """Run the command line; our own errors are one message on stderr, bugs keep their traceback."""
+    sys.path.insert(0, "")  # the user's own models and sources lie in the current folder
     try:
         app()
     except EnsembleSvcError as fault:

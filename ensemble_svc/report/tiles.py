@@ -56,10 +56,18 @@ def _finished(view: RunView) -> Tile:
     return Tile("Members", f"{len(done):,}", "" if len(done) == total else f"of {total:,}", below)
 
 
+def _clock(seconds: float) -> tuple[str, str]:
+    if seconds < 59.95:
+        amount, _, unit = duration(seconds).partition(" ")
+        return amount, unit
+    minutes, rest = divmod(round(seconds), 60)
+    return (f"{minutes}:{rest:02d}", "min") if minutes < 60 else (f"{minutes // 60}:{minutes % 60:02d}", "h")
+
+
 def _time(view: RunView) -> list[Tile]:
     if not view.seconds:
         return []
-    amount, _, unit = duration(sum(view.seconds.values())).partition(" ")
+    amount, unit = _clock(sum(view.seconds.values()))
     packs = view.manifest.get("packs") or ()
     nodes = {(member.get("where") or {}).get("node") for member in view.members} - {None}
     below = count(len(packs), "pack") + (f" on {count(len(nodes), 'machine')}" if nodes else "")

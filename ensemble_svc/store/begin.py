@@ -69,7 +69,7 @@ def changes(old: JobSpec, new: JobSpec) -> list[str]:
 
 
 def _refuse_other(run: Path, begun: Mapping[str, Any], job: JobSpec, data_hash: str, split_hash: str) -> None:
-    old = JobSpec.model_validate_json(begun["job"])
+    old = JobSpec.from_json(begun["job"])
     found = changes(old, job)
     if begun["data_hash"] != data_hash:
         found.append("the data: its rows are not those of the first start")

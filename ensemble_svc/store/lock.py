@@ -36,8 +36,8 @@ def sole_driver(run: Path) -> Iterator[None]:
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         owner.write_text(json.dumps(facts))
         yield
-        owner.unlink(missing_ok=True)
     finally:
+        owner.unlink(missing_ok=True)
         lock.release()
 
 

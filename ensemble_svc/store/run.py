@@ -50,7 +50,7 @@ class Run:
         if not begun:
             raise StoreError(f"{self.path} holds no run that was begun")
         read_verified(self.path / "job.yaml", begun[-1]["job_sha256"])
-        return JobSpec.model_validate_json(begun[-1]["job"], strict=False)
+        return JobSpec.from_json(begun[-1]["job"])
 
     def manifest(self) -> Document:
         """The run's state as of its last step."""

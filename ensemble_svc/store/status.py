@@ -17,7 +17,7 @@ def status_of(run: Run) -> dict[str, Any]:
     """Name, state and members of a run; each member with its status, epochs and metrics so far."""
     events = list(run.journal.events())
     begun = [e for e in events if e["event"] == "begin"][-1]
-    slots = [Slot.model_validate_json(text) for e in events if e["event"] == "plan" for text in e["slots"]]
+    slots = [Slot.from_json(text) for e in events if e["event"] == "plan" for text in e["slots"]]
     seals = sealed(run.path)
     epochs = {e["pack"]: e["epoch"] for e in events if e["event"] == "commit"}
     started = {e["pack"]: e["time"] for e in events if e["event"] == "start"}
@@ -35,7 +35,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "state": "finished" if finished else "unfinished",
         "starts": sum(e["event"] == "begin" for e in events),
-        "epochs": JobSpec.model_validate_json(begun["job"]).training.epochs,
+        "epochs": JobSpec.from_json(begun["job"]).training.epochs,
         "members": sorted(members.values(), key=lambda entry: entry["index"]),
         "retries": [e for e in events if e["event"] == "retry"],
     }

@@ -19,7 +19,8 @@ Tensors = dict[str, Tensor]
 
 def encode(tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> bytes:
     """Tensors and JSON facts as the bytes of one safetensors file."""
-    header = {"schema_version": str(SCHEMA_VERSION), "meta": json.dumps(meta or {}, sort_keys=True)}
+    facts = {"schema_version": SCHEMA_VERSION, "facts": dict(meta or {})}
+    header = {"ensemble_svc": json.dumps(facts, sort_keys=True)}  # one key, for the format keeps no order
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return safetensors.torch.save(plain, metadata=header)
 
@@ -34,13 +35,12 @@ def decode(body: bytes, path: Path) -> tuple[Tensors, dict[str, Any]]:
         tensors = safetensors.torch.load(body)
         size = int.from_bytes(body[:8], "little")
         header = json.loads(body[8 : 8 + size]).get("__metadata__", {})
-        meta = json.loads(header["meta"])
+        facts = json.loads(header["ensemble_svc"])
+        version, meta = facts["schema_version"], facts["facts"]
     except (SafetensorError, KeyError, ValueError) as fault:
         raise CorruptArtifact(f"{path} is not a tensor file of this project: {fault}") from fault
-    if header.get("schema_version") != str(SCHEMA_VERSION):
-        raise CorruptArtifact(
-            f"{path} has schema version {header.get('schema_version')}; this release reads {SCHEMA_VERSION}"
-        )
+    if version != SCHEMA_VERSION:
+        raise CorruptArtifact(f"{path} has schema version {version}; this release reads {SCHEMA_VERSION}")
     return tensors, meta
 
 

@@ -72,9 +72,8 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
     if ledger.any_active and module.first_epoch < training.epochs:
         alone = isinstance(module, MemberModule)
         feed = EpochFeed(members, rows, device, first_epoch=module.first_epoch, single_steps=alone)
-        _trainer(slot, training.epochs - module.first_epoch, training.clip_norm if alone else None, watch).fit(
-            module, train_dataloaders=feed
-        )
+        epochs = training.epochs - module.first_epoch
+        _run(_trainer(slot, epochs, training.clip_norm if alone else None, watch), module, feed)
     seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
     commits.clear()
 
@@ -97,6 +96,14 @@ def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> 
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
+
+
+def _run(trainer: L.Trainer, module: SlotModule, feed: EpochFeed) -> None:
+    """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide."""
+    try:
+        trainer.fit(module, train_dataloaders=feed)
+    except SystemExit as left:
+        raise KeyboardInterrupt from left
 
 
 def _prepare_process(slot: Slot) -> None:

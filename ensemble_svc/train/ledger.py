@@ -50,7 +50,7 @@ class Ledger:
         self.recipe = recipe
         self.entries = [Entry() for _ in recipe.members]
         self.num_steps = 0
-        self.average: Stack | None = None if recipe.decay_K is None else _copy(weights)
+        self.average: Stack | None = None if recipe.decay is None else _copy(weights)
         self.kept = _copy(weights)
         self.kept_average = None if self.average is None else _copy(weights)
 
@@ -61,8 +61,8 @@ class Ledger:
     def step(self, weights: Mapping[str, Tensor]) -> None:
         """Account for one optimiser step."""
         self.num_steps += 1
-        if self.average is not None and self.recipe.decay_K is not None:
-            ema_update(self.average, weights, self.recipe.decay_K, self.num_steps)
+        if self.average is not None and self.recipe.decay is not None:
+            ema_update(self.average, weights, self.recipe.decay, self.num_steps)
 
     def close_epoch(
         self,
@@ -155,7 +155,7 @@ class Ledger:
         for kept, now in pairs:
             for name, value in now.items():
                 if everyone:
-                    kept[name].copy_(value)
+                    kept[name].copy_(value.detach())
                 else:
                     kept[name].index_copy_(0, index, value.detach().index_select(0, index))
 

@@ -26,8 +26,8 @@ class MemberModule(SlotModule):
     def __init__(self, recipe: Recipe, nets: list[MemberNet], data: DeviceData) -> None:
         super().__init__(recipe, nets, data)
         self.member = nets[0].to(recipe.device)
-        self.rule = build(recipe.rules[0], self.member.parameters())
-        self.names = [name for name, _ in self.member.named_parameters()]
+        trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
+        self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
         self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
 
     @property

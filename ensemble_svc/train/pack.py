@@ -33,7 +33,7 @@ class PackModule(SlotModule):
         self.automatic_optimization = False
         self._net = nets[0].to(recipe.device)
         self._stack = {name: w.to(recipe.device) for name, w in stack([n.state_dict() for n in nets]).items()}
-        self._trained = {name: self._stack[name].requires_grad_() for name, _ in nets[0].named_parameters()}
+        self._trained = {name: self._stack[name].requires_grad_() for name, p in nets[0].named_parameters() if p.requires_grad}
         self.optimizer = StackedOptimizer(self._trained, recipe.rules)
         self._losses = vmap(self.loss_of, randomness="different")
 

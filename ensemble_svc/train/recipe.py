@@ -47,12 +47,14 @@ class Recipe:
         return self.steps_per_epoch * self.shared.epochs
 
     @cached_property
-    def decay_K(self) -> Tensor | None:
-        """Decay of each member's moving average [K]; None without one."""
+    def decay(self) -> Tensor | float | None:
+        """Decay of the members' moving averages, [K] where they differ; None without one."""
         if not isinstance(self.shared.average, Ema):
             return None
         decays = [m.training.average.decay for m in self.members if isinstance(m.training.average, Ema)]
-        return torch.tensor(decays, device=self.device)
+        if len(set(decays)) == 1:
+            return decays[0]
+        return torch.tensor(decays, dtype=torch.float64, device=self.device)
 
     @cached_property
     def penalties(self) -> tuple[tuple[int, Tensor], ...]:

@@ -70,7 +70,7 @@ def _axis(d: Drawing, scale: Range, middle: float, base: float) -> None:
 def _labels(d: Drawing, face: Look, summary: Mapping[str, Any], middle: float) -> None:
     d.text((LEFT - 14, middle - 1), face.label, "row-label", "end")
     way = "higher is better" if face.higher_is_better else "lower is better"
-    d.text((LEFT - 14, middle + 14), f"{face.unit} {way}".strip(), "tick", "end")
+    d.text((LEFT - 14, middle + 14), f"{face.unit}, {way}" if face.unit else way, "tick", "end")
     gain = (summary.get("gain", {}).get("over_mean_member") or {}).get(face.name)
     spread = (gain["high"] - gain["low"]) / 2 if gain and is_number(gain.get("high")) else None
     places = face.places(spread) if spread is not None else None

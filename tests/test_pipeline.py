@@ -1,0 +1,266 @@
+"""The whole way, in this process: same bits again, growing, damage, kills, and an ensemble of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ensemble_svc import pipeline
+from ensemble_svc.errors import CorruptArtifact, OtherJob, QuorumError
+from ensemble_svc.local import LocalExecutor
+from ensemble_svc.predictor import Ensemble
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.load import dump_job
+from ensemble_svc.store.run import Run
+from ensemble_svc.store.status import damage, status_of
+
+
+def job_of(**changes: Any) -> JobSpec:
+    data: dict[str, Any] = {
+        "name": "whole",
+        "data": {"source": "digits", "preprocess": ("standardize",), "test": 0.5},
+        "model": {"name": "mlp", "hidden": (16,), "norm": "batch", "dropout": 0.1},
+        "training": {"epochs": 2, "batch_size": 128},
+        "ensemble": {"members": 3},
+        "evaluate": {"resamples": 100},
+        "compute": {"executor": "local", "commit_every_s": 0.0},
+    }
+    for section, value in changes.items():
+        data[section] = {**data[section], **value} if isinstance(data.get(section), dict) else value
+    return JobSpec.model_validate(data)
+
+
+def train(job: JobSpec, out: Path) -> Run:
+    return pipeline.train(job, out=out, directory=Path.cwd(), executor=LocalExecutor())
+
+
+def artefacts(run: Run) -> dict[str, str]:
+    """Hashes of everything that numbers are made of; reports and histories hold times."""
+    files = run.manifest()["files"]
+    for member in run.manifest()["members"]:
+        files |= member["files"]
+    return {n: sha for n, sha in files.items() if n.endswith((".safetensors", ".npy")) or n == "metrics.json"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One finished run that no test may change."""
+    return train(job_of(), tmp_path_factory.mktemp("run") / "whole")
+
+
+class TestTheWholeWay:
+    def test_the_folder_holds_what_the_readme_promises(self, finished):
+        names = {p.relative_to(finished.path).as_posix() for p in finished.path.rglob("*") if p.is_file()}
+        assert {"job.yaml", "journal.jsonl", "manifest.json", "metrics.json", "report.html"} <= names
+        assert {"predictions/test.safetensors", "predictions/validation.safetensors"} <= names
+        member = finished.manifest()["members"][0]["id"]
+        wanted = ("weights.safetensors", "history.parquet", "resample.npy", "health.json")
+        assert {f"members/{member}/{name}" for name in wanted} <= names
+        assert not [n for n in names if Path(n).name.startswith(".tmp")]
+        assert not (finished.path / "packs").exists() or not list((finished.path / "packs").iterdir())
+
+    def test_the_resolved_job_trains_the_same_members(self, finished, tmp_path):
+        from ensemble_svc.spec.load import load_job
+
+        again = load_job(finished.path / "job.yaml")
+        assert again == finished.job() == job_of()
+
+    def test_the_same_command_again_changes_nothing(self, finished):
+        before = {p: p.read_bytes() for p in finished.path.rglob("*.safetensors")}
+        run = train(job_of(), finished.path)
+        assert {p: p.read_bytes() for p in run.path.rglob("*.safetensors")} == before
+
+    def test_two_runs_end_with_the_same_bits(self, finished, tmp_path):
+        assert artefacts(train(job_of(), tmp_path / "again")) == artefacts(finished)
+
+    def test_metrics_are_those_of_the_stored_predictions(self, finished):
+        stored = finished.predictions("test")
+        mean = stored["log_probs"].double().exp().mean(0)
+        accuracy = (mean.argmax(1) == stored["target"]).double().mean()
+        nll = -mean.log().gather(1, stored["target"][:, None]).mean()
+        metrics = finished.metrics()["test"]["ensemble"]
+        assert metrics["accuracy"] == pytest.approx(float(accuracy))
+        assert metrics["nll"] == pytest.approx(float(nll), rel=1e-5)
+
+    def test_mixture_nll_is_below_the_mean_of_the_members(self, finished):
+        """Law 7 (Jensen), on every split."""
+        for split in finished.metrics().values():
+            assert split["ensemble"]["nll"] <= split["members"]["mean"]["nll"]
+
+    def test_the_loaded_ensemble_gives_the_stored_predictions(self, finished):
+        from ensemble_svc.planning import prepare
+
+        prepared = prepare(job_of(), Path.cwd())
+        rows = prepared.split.test
+        stored = finished.predictions("test")
+        members = Ensemble.load(finished.path).members(prepared.dataset.x[rows])
+        torch.testing.assert_close(members["log_probs"], stored["log_probs"], rtol=1e-4, atol=1e-5)
+        assert stored["row"].tolist() == prepared.dataset.row[rows].tolist()
+
+    def test_a_moved_run_is_whole(self, finished, tmp_path):
+        import shutil
+
+        moved = tmp_path / "ein anderer Ort ünd Name"
+        shutil.copytree(finished.path, moved)
+        assert damage(Run(moved)) == []
+        assert Ensemble.load(moved).schema.classes
+
+    def test_status_tells_every_member(self, finished):
+        found = status_of(finished)
+        assert found["state"] == "finished"
+        assert [m["status"] for m in found["members"]] == ["done"] * 3
+
+
+def test_an_ensemble_of_one_is_its_member(tmp_path):
+    """Law 6, from the YAML to the metrics."""
+    metrics = train(job_of(ensemble={"members": 1}), tmp_path / "one").metrics()
+    for split in metrics.values():
+        for name, value in split["members"]["mean"].items():
+            assert split["ensemble"][name] == pytest.approx(value, rel=1e-12)
+
+
+def test_more_members_leave_the_old_ones_alone(tmp_path):
+    """Law 9: the same folder, a larger number."""
+    old = train(job_of(ensemble={"members": 2}), tmp_path / "run").manifest()["members"]
+    new = train(job_of(ensemble={"members": 4}), tmp_path / "run").manifest()["members"]
+    assert [m["files"] for m in new[:2]] == [m["files"] for m in old]
+    assert len({m["digest"] for m in new}) == 4
+
+
+def test_a_diverged_member_is_left_out_and_told(tmp_path):
+    changes = {
+        "training": {"optimizer": {"name": "sgd", "lr": 0.05}},
+        "ensemble": {"vary": {"training.optimizer.lr": (0.05, 1e30, 0.05)}},
+        "model": {"name": "mlp", "hidden": (16,)},
+    }
+    with pytest.raises(QuorumError, match="2 of 3 members finished"):
+        train(job_of(**changes), tmp_path / "run")
+    manifest = Run(tmp_path / "run").manifest()
+    assert [m["status"] for m in manifest["members"]] == ["done", "diverged", "done"]
+    assert len(manifest["ensemble"]["members"]) == 2
+    changes["ensemble"]["quorum"] = 0.5
+    whole = train(job_of(**changes), tmp_path / "run")
+    assert len(whole.predictions("test")["log_probs"]) == 2
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"training": {"epochs": 3}}, "training.epochs: 2 → 3"),
+            ({"seed": 1}, "seed: 0 → 1"),
+            ({"data": {"source": "digits", "test": 0.4}}, "data.test: 0.5 → 0.4"),
+        ],
+    )
+    def test_another_job_in_the_folder(self, finished, changes, told):
+        before = sorted(p.read_bytes() for p in finished.path.rglob("*") if p.is_file())
+        with pytest.raises(OtherJob, match=told.replace(".", r"\.")):
+            train(job_of(**changes), finished.path)
+        assert sorted(p.read_bytes() for p in finished.path.rglob("*") if p.is_file()) == before
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "thesis.tex").write_text("mine")
+        with pytest.raises(OtherJob, match=r"thesis\.tex"):
+            train(job_of(), tmp_path)
+        assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
+
+
+class TestDamage:
+    """Law 4: a flipped byte in any artefact is found, named, and mended by the same command."""
+
+    def test_any_file_of_a_run(self, tmp_path):
+        run = train(job_of(), tmp_path / "run")
+        chance = random.Random(0)
+        listed = [run.path / "manifest.json", *(run.path / name for name in artefacts(run))]
+        for path in listed:
+            body = path.read_bytes()
+            position = chance.randrange(len(body))
+            path.write_bytes(body[:position] + bytes([body[position] ^ 4]) + body[position + 1 :])
+            assert damage(run), f"{path.name}: a flipped bit at {position} went unseen"
+            path.write_bytes(body)
+        assert damage(run) == []
+
+    def test_a_damaged_member_trains_again_to_the_same_bits(self, tmp_path):
+        run = train(job_of(), tmp_path / "run")
+        before = artefacts(run)
+        victim = run.manifest()["members"][1]["id"]
+        path = run.path / "members" / victim / "weights.safetensors"
+        path.write_bytes(path.read_bytes()[:-3])
+        with pytest.raises(CorruptArtifact, match=victim):
+            Ensemble.load(run.path)
+        assert artefacts(train(job_of(), run.path)) == before
+
+    def test_swapped_members_are_found(self, tmp_path):
+        run = train(job_of(), tmp_path / "run")
+        a, b = (run.path / "members" / m["id"] / "weights.safetensors" for m in run.manifest()["members"][:2])
+        one, two = a.read_bytes(), b.read_bytes()
+        a.write_bytes(two)
+        b.write_bytes(one)
+        assert len(damage(run)) == 2
+
+
+def start(job_file: Path, out: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "ensemble_svc", "train", str(job_file), "--out", str(out), "--executor", "local"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def wait_for(run: Path, event: str, count: int) -> None:
+    """Until the journal holds so many events of a kind."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (run / "journal.jsonl").exists() and len(Run(run).journal.of_kind(event)) >= count:
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no {count} '{event}' in {run}")
+
+
+@pytest.mark.parametrize(("event", "count"), [("begin", 1), ("commit", 2), ("sealed", 1), ("sealed", 3)])
+def test_killed_anywhere_the_same_command_ends_with_the_same_bits(event, count, tmp_path):
+    """Law 3, SIGKILL of the driver: before training, inside a member, between members, before evaluation."""
+    job = job_of(training={"epochs": 6}, compute={"pack": "off"})
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(dump_job(job))
+    undisturbed = artefacts(train(job, tmp_path / "undisturbed"))
+    driver = start(job_file, tmp_path / "run")
+    wait_for(tmp_path / "run", event, count)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert artefacts(train(job, tmp_path / "run")) == undisturbed
+
+
+def test_sigterm_keeps_what_is_committed(tmp_path):
+    job = job_of(training={"epochs": 400})
+    job_file = tmp_path / "job.yaml"
+    job_file.write_text(dump_job(job))
+    driver = start(job_file, tmp_path / "run")
+    wait_for(tmp_path / "run", "commit", 2)
+    driver.terminate()
+    _, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert b"kept" in stderr
+    assert b"Traceback" not in stderr
+
+
+def test_regression_comes_back_in_its_own_units(tmp_path):
+    job = job_of(
+        task="regression",
+        data={"source": "diabetes", "preprocess": ("standardize",)},
+        training={"epochs": 20, "loss": "gaussian_nll", "batch_size": 32},
+    )
+    run = train(job, tmp_path / "run")
+    stored = run.predictions("test")
+    rmse = (stored["mean"].double().mean(0) - stored["target"]).square().mean().sqrt()
+    assert run.metrics()["test"]["ensemble"]["rmse"] == pytest.approx(float(rmse), rel=1e-5)
+    assert 40 < rmse < 75
+    assert np.isfinite(json.dumps(run.metrics()["test"]["ensemble"], allow_nan=False) and 1)
