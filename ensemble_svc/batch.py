@@ -21,6 +21,8 @@ from ensemble_svc.data.inputs import conform, read_inputs
 from ensemble_svc.data.sources import load
 from ensemble_svc.errors import DataError
 from ensemble_svc.predictor import Ensemble, Prediction
+from ensemble_svc.spec.data import Csv, ImageFolder, Impute
+from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.run import Run
@@ -40,7 +42,8 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     """
     job, manifest = run.job(), run.manifest()
     ensemble = Ensemble.load(run.path)
-    dataset = conform(load(parse_source(source), task=job.task, directory=directory), ensemble.schema)
+    found = load(parse_source(source), task=job.task, directory=directory)
+    dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
     chosen = set(manifest["ensemble"]["members"])
     scores = [entry["metrics"] for entry in manifest["members"] if entry["id"] in chosen]
@@ -56,11 +59,22 @@ def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None
     """
     if output.suffix not in FORMATS:
         raise DataError(f"{output}: cannot write '{output.suffix}'; use one of {', '.join(FORMATS)}")
-    ensemble = Ensemble.load(run)
-    x, row = read_inputs(source, ensemble.schema, id_column=id_column)
+    ensemble, job = Ensemble.load(run), Run.open(run).job()
+    x, row = read_inputs(
+        source,
+        ensemble.schema,
+        id_column=id_column,
+        separator=job.data.source.separator if isinstance(job.data.source, Csv) else ",",
+        resize=isinstance(job.data.source, ImageFolder) and job.data.source.size is not None,
+        missing=_imputes(job),
+    )
     columns = as_columns(ensemble.schema, ensemble.predict(x), row)
     write_atomic(output, _encode(columns, output.suffix))
     return len(row)
+
+
+def _imputes(job: JobSpec) -> bool:
+    return any(isinstance(step, Impute) for step in job.data.preprocess)
 
 
 def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[str, Array]:

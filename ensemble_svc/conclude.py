@@ -43,7 +43,10 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     for split, rows in positions.items():
         if not len(rows):
             continue
-        each = [read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{split}.safetensors") for m in done]
+        each = [
+            read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{split}.safetensors")
+            for m in done
+        ]
         stacked = {name: torch.stack([one[name] for one in each]) for name in each[0]}
         files |= _write_predictions(run, split, stacked, prepared, rows)
         target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
@@ -92,13 +95,17 @@ def best_on_validation(metrics: Sequence[dict[str, dict[str, float]]]) -> int | 
     return int(np.argmin(scores)) if len(scores) == len(metrics) and scores else None
 
 
-def _write_predictions(run: Run, split: str, stacked: Tensors, prepared: Prepared, rows: Array) -> dict[str, str]:
+def _write_predictions(
+    run: Run, split: str, stacked: Tensors, prepared: Prepared, rows: Array
+) -> dict[str, str]:
     ids = prepared.dataset.row[rows]
     numeric = np.issubdtype(ids.dtype, np.integer)
     tensors = {
         **stacked,
         "target": torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows])),
-        "row": torch.from_numpy(np.ascontiguousarray(ids.astype(np.int64) if numeric else rows.astype(np.int64))),
+        "row": torch.from_numpy(
+            np.ascontiguousarray(ids.astype(np.int64) if numeric else rows.astype(np.int64))
+        ),
     }
     name = f"predictions/{split}.safetensors"
     return {name: write_atomic(run.path / name, encode(tensors, {"split": split}))}

@@ -22,8 +22,9 @@ from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
-from ensemble_svc.train.start import fit
+from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.start import fit
 
 
 @dataclass
@@ -69,6 +70,7 @@ def train(
         prepared = prepare(job, directory)
     with clock.stage("plan"):
         plan = make_plan(job, prepared, executor.resources())
+        check_networks(plan.members, prepared.schema)
     with sole_driver(run.path):
         begin(
             run.path,
@@ -109,7 +111,11 @@ def _settle(run: Run, plan: Plan) -> Plan:
 
 def _without(slot: Slot, placed: set[str]) -> Slot | None:
     members = tuple(m for m in slot.pack.members if m.digest not in placed)
-    return slot.model_copy(update={"pack": slot.pack.model_copy(update={"members": members})}) if members else None
+    return (
+        slot.model_copy(update={"pack": slot.pack.model_copy(update={"members": members})})
+        if members
+        else None
+    )
 
 
 def _left(run: Run, plan: Plan) -> Plan:
@@ -117,7 +123,9 @@ def _left(run: Run, plan: Plan) -> Plan:
     return Plan(slots=tuple(s for s in plan.slots if any(m.digest not in done for m in s.pack.members)))
 
 
-def _train(run: Run, job: JobSpec, prepared: Prepared, plan: Plan, executor: Executor, listener: Listener) -> None:
+def _train(
+    run: Run, job: JobSpec, prepared: Prepared, plan: Plan, executor: Executor, listener: Listener
+) -> None:
     if not plan.slots:
         return
 

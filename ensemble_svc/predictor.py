@@ -55,7 +55,9 @@ class _Group:
 class Ensemble:
     """The chosen members of a finished run, loaded once."""
 
-    def __init__(self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], weights: Tensor) -> None:
+    def __init__(
+        self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], weights: Tensor
+    ) -> None:
         self.schema = schema
         self._groups, self._order, self._weights = groups, list(order), weights
 
@@ -76,7 +78,9 @@ class Ensemble:
         entries = {entry["id"]: entry for entry in manifest["members"]}
         members = [MemberSpec.from_json(_json(entries[m]["spec"])) for m in chosen]
         ordered = sorted(members, key=lambda m: (structure(m, 0), m.index))
-        groups = [_load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))]
+        groups = [
+            _load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))
+        ]
         position = {member.id: i for i, member in enumerate(ordered)}
         weights = torch.tensor(manifest["ensemble"]["weights"], dtype=torch.float64)
         return cls(schema, groups, [position[m] for m in chosen], weights)
@@ -99,7 +103,9 @@ class Ensemble:
         members = self.members(x)
         together = self.combined(members)
         mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
-        return Prediction(mean.numpy(), {name: value.numpy() for name, value in self._uncertainty(members).items()})
+        return Prediction(
+            mean.numpy(), {name: value.numpy() for name, value in self._uncertainty(members).items()}
+        )
 
     def _uncertainty(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if "log_probs" in members:
@@ -117,7 +123,9 @@ class Ensemble:
         return {name: value[self._order] for name, value in joined.items()}
 
 
-def _load(run: Run, entries: Mapping[str, Any], members: tuple[MemberSpec, ...], schema: InputSchema) -> _Group:
+def _load(
+    run: Run, entries: Mapping[str, Any], members: tuple[MemberSpec, ...], schema: InputSchema
+) -> _Group:
     net = assemble(members[0], schema)
     states = []
     for member in members:
@@ -134,6 +142,5 @@ def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
 
 
 def _json(value: Any) -> str:
-
 
     return json.dumps(value)

@@ -32,19 +32,14 @@ def still_running(pids: Iterable[int], *, after_s: float) -> list[int]:
 
 
 def end(pids: Iterable[int]) -> None:
-    """SIGTERM, then SIGKILL for those that stay."""
+    """SIGKILL each, and wait until it has ended."""
     pids = list(pids)
-    _send(pids, signal.SIGTERM)
-    _send(still_running(pids, after_s=5), signal.SIGKILL)
-    still_running(pids, after_s=5)
-
-
-def _send(pids: Iterable[int], number: signal.Signals) -> None:
     for pid in pids:
         try:
-            os.kill(pid, number)
+            os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    still_running(pids, after_s=5)
 
 
 def _runs(pid: int) -> bool:

@@ -218,6 +218,21 @@ def test_conform_matches_bare_class_numbers_and_refuses_strangers(tmp_path: Path
         conform(small("regression", targets=("y", "z")), schema_of(small("regression")))
 
 
+def test_conform_refuses_what_is_not_finite() -> None:
+    schema = schema_of(small("regression"))
+    for value in (np.nan, np.inf):
+        bad = small("regression")
+        bad.x[2, 0] = value
+        with pytest.raises(DataError, match="row 3, column 'a'"):
+            conform(bad, schema)
+        wrong = Dataset(np.ones((6, 1), np.float32), bad.x, np.arange(6), "table", ("a",), targets=("y",))
+        with pytest.raises(DataError, match="row 3, target 'y'"):
+            conform(wrong, schema)
+    x = np.array([[1.0], [np.nan]], np.float32)
+    gap = Dataset(x, np.ones((2, 1), np.float32), np.arange(2), "table", ("a",), targets=("y",))
+    assert np.isnan(conform(gap, schema, missing=True).x[1, 0])
+
+
 def picture_folder(folder: Path) -> Path:
     for name in ("a", "b"):
         (folder / "f" / name).mkdir(parents=True)

@@ -211,8 +211,20 @@ class TestDamage:
 
 
 def start(job_file: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "ensemble_svc", "train", str(job_file), "--out", str(out), "--executor", "local"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    command = [
+        sys.executable,
+        "-m",
+        "ensemble_svc",
+        "train",
+        str(job_file),
+        "--out",
+        str(out),
+        "--executor",
+        "local",
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def wait_for(run: Path, event: str, count: int) -> None:

@@ -26,8 +26,9 @@ QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-backgro
 
 def load(page: Path, profile: Path) -> tuple[str, list[str]]:
     """The page's DOM after it has settled, and what its console said."""
-    command = [str(CHROMIUM), "--headless", "--no-sandbox", *QUIET, f"--user-data-dir={profile}",
-               "--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]  # fmt: skip
+    log = ("--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", *QUIET, *log, f"--user-data-dir={profile}"]
+    command += ["--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -73,7 +73,9 @@ class TestAtomic:
             "except StoreError as fault: print(fault)\n"
         )
         path = tmp_path / "file"
-        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True
+        )
         assert str(path) in done.stdout
         assert path.read_bytes() == b"old"
 
@@ -171,7 +173,9 @@ class TestCommits:
     def test_a_file_that_no_journal_line_names_is_never_loaded(self, tmp_path):
         commits = self.commits(tmp_path)
         commits.write(1, {"w": torch.zeros(2)}, {})
-        (commits.folder / "state-000009-other.safetensors").write_bytes(encode({"w": torch.ones(2)}, {"epoch": 9}))
+        (commits.folder / "state-000009-other.safetensors").write_bytes(
+            encode({"w": torch.ones(2)}, {"epoch": 9})
+        )
         assert commits.newest()[1]["epoch"] == 1
 
     def test_commits_of_other_members_do_not_count(self, tmp_path):

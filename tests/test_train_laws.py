@@ -74,7 +74,9 @@ def assert_close(packed: dict[int, Stack], alone: dict[int, Stack]) -> None:
     assert packed.keys() == alone.keys()
     for index, tensors in alone.items():
         for name, value in tensors.items():
-            torch.testing.assert_close(packed[index][name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                packed[index][name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
+            )
 
 
 def assert_same_bits(one: dict[int, Stack], other: dict[int, Stack]) -> None:
@@ -86,7 +88,9 @@ def assert_same_bits(one: dict[int, Stack], other: dict[int, Stack]) -> None:
 
 def both(job: JobSpec, tmp_path: Path) -> tuple[dict[int, Stack], dict[int, Stack]]:
     together = train(job, tmp_path / "packed")
-    apart = train(job.model_copy(update={"compute": job.compute.model_copy(update={"pack": "off"})}), tmp_path / "alone")
+    apart = train(
+        job.model_copy(update={"compute": job.compute.model_copy(update={"pack": "off"})}), tmp_path / "alone"
+    )
     return together, apart
 
 
@@ -150,11 +154,22 @@ class TestPackedIsAlone:
 
     @pytest.mark.parametrize("model", ["lenet", "convnet", "resnet"])
     def test_networks_of_convolutions(self, model, tmp_path):
-        small = {"lenet": {}, "convnet": {"channels": (4,), "dense": (8,)}, "resnet": {"depth": 8, "width": 4}}
+        small = {
+            "lenet": {},
+            "convnet": {"channels": (4,), "dense": (8,)},
+            "resnet": {"depth": 8, "width": 4},
+        }
         digits = load_digits()
-        np.savez(tmp_path / "large.npz", x=np.kron(digits.images[:300], np.ones((2, 2))).astype(np.uint8), y=digits.target[:300])
+        np.savez(
+            tmp_path / "large.npz",
+            x=np.kron(digits.images[:300], np.ones((2, 2))).astype(np.uint8),
+            y=digits.target[:300],
+        )
         job = job_of(
-            data={"source": {"name": "npz", "path": str(tmp_path / "large.npz")}, "preprocess": ("per_channel_center",)},
+            data={
+                "source": {"name": "npz", "path": str(tmp_path / "large.npz")},
+                "preprocess": ("per_channel_center",),
+            },
             model={"name": model, **small[model]},
             training={"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.05}},
             compute__pack=3,
@@ -164,7 +179,8 @@ class TestPackedIsAlone:
     def test_dropout_and_augmentation_replay_to_the_bit(self, tmp_path):
         """Draws inside a step may depend on the pack; the same pack draws the same again."""
         job = job_of(
-            model={"name": "mlp", "hidden": (16,), "dropout": 0.3}, data__augment=({"name": "crop", "padding": 1}, "flip")
+            model={"name": "mlp", "hidden": (16,), "dropout": 0.3},
+            data__augment=({"name": "crop", "padding": 1}, "flip"),
         )
         assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
 
@@ -253,7 +269,9 @@ class TestHonesty:
         payload, plan = payload_of(job, tmp_path)
         scored = set(payload.split.validation) | set(payload.split.test)
         for m in plan.members:
-            rows = member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index)
+            rows = member_rows(
+                m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index
+            )
             assert not scored & set(rows.tolist())
 
     def test_the_stored_rows_are_those_that_trained(self, tmp_path):
@@ -261,7 +279,9 @@ class TestHonesty:
         train(job, tmp_path)
         payload, plan = payload_of(job, tmp_path)
         for m in plan.members:
-            rows = member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index)
+            rows = member_rows(
+                m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=0, member=m.index
+            )
             np.testing.assert_array_equal(np.load(tmp_path / "members" / m.id / "resample.npy"), rows)
 
     def test_changing_test_rows_changes_no_member(self, tmp_path):

@@ -31,7 +31,9 @@ def add_verbs(app: typer.Typer) -> None:
 def submit(
     job: JobFile,
     address: JobAddress,
-    out: Annotated[str | None, typer.Option(help="The run folder, an absolute path on the cluster's storage.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run folder, an absolute path on the cluster's storage.")
+    ] = None,
     overrides: Overrides = None,
     follow: Annotated[bool, typer.Option("--follow", help="Print the job's log until it ends.")] = False,
     insecure: Insecure = False,

@@ -19,7 +19,8 @@ def add_verbs(app: typer.Typer) -> None:
 def evaluate(
     run: RunFolder,
     data: Annotated[
-        str | None, typer.Option(help="A labelled source, as in a job: {name: csv, path: new.csv, target: y}.")
+        str | None,
+        typer.Option(help="A labelled source, as in a job: {name: csv, path: new.csv, target: y}."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -25,10 +25,16 @@ def machine_table() -> Table:
     table.add_row("GPUs", f"{place.gpus:g}", "" if place.gpus else "none: members train on the CPU")
     table.add_row("memory", f"{_memory_gib():.1f} GiB", "")
     free = shutil.disk_usage(tempfile.gettempdir()).free / 2**30
-    table.add_row("free in the temporary folder", f"{free:.1f} GiB", "" if free > 2 else "Ray needs about 2 GiB")
+    table.add_row(
+        "free in the temporary folder", f"{free:.1f} GiB", "" if free > 2 else "Ray needs about 2 GiB"
+    )
     shm = shutil.disk_usage("/dev/shm").free / 2**30 if os.path.isdir("/dev/shm") else 0.0
-    table.add_row("shared memory", f"{shm:.1f} GiB", "" if shm > 0.5 else "small: give the container --shm-size")
-    table.add_row("Python", platform.python_version(), "" if sys.version_info >= (3, 11) else "3.11 or later is needed")
+    table.add_row(
+        "shared memory", f"{shm:.1f} GiB", "" if shm > 0.5 else "small: give the container --shm-size"
+    )
+    table.add_row(
+        "Python", platform.python_version(), "" if sys.version_info >= (3, 11) else "3.11 or later is needed"
+    )
     for name, version in versions().items():
         if name != "python":
             table.add_row(name, version, _advice(name, version))

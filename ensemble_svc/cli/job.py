@@ -19,7 +19,9 @@ def add_verbs(app: typer.Typer) -> None:
 def validate(
     job: JobFile,
     overrides: Overrides = None,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Print the job with every default written out.")] = False,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the job with every default written out.")
+    ] = False,
 ) -> None:
     """Check a job file; every fault is listed at once."""
     spec = read_job(job, overrides)

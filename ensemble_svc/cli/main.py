@@ -30,6 +30,3 @@ def run() -> None:
     except EnsembleSvcError as fault:
         sys.stderr.write(f"error: {fault}\n")
         sys.exit(fault.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped; what is committed is kept, and the same command goes on from there\n")
-        sys.exit(130)

@@ -52,7 +52,9 @@ def parse_each(text: str) -> tuple[str, list[str]]:
     """
     key, equals, rest = text.partition("=")
     span = re.fullmatch(r"(\d+):(\d+)", rest)
-    values = [str(i) for i in range(int(span[1]), int(span[2]))] if span else [v for v in rest.split(",") if v]
+    values = (
+        [str(i) for i in range(int(span[1]), int(span[2]))] if span else [v for v in rest.split(",") if v]
+    )
     if not (key and equals and values):
         raise SpecError(f"--each {text}: write KEY=A:B (whole numbers from A to B-1) or KEY=V1,V2")
     return key, values

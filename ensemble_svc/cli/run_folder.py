@@ -38,7 +38,9 @@ def status(
         Console().print(status_table(found))
     if broken:
         raise CorruptArtifact(
-            "damaged or missing: " + ", ".join(broken) + f"\nRun the training command of {run} again to make them anew."
+            "damaged or missing: "
+            + ", ".join(broken)
+            + f"\nRun the training command of {run} again to make them anew."
         )
     if verify and not as_json:
         typer.echo("every file is as it was written")

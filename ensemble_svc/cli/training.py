@@ -33,7 +33,10 @@ def train(
     ] = None,
     each: Annotated[
         str | None,
-        typer.Option(help="Run the job once per value, e.g. data.split.index=0:20; a summary follows.", metavar="KEY=A:B"),
+        typer.Option(
+            help="Run the job once per value, e.g. data.split.index=0:20; a summary follows.",
+            metavar="KEY=A:B",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -85,13 +88,15 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
         return
     from ensemble_svc.cluster.executor import ray_executor
 
-    with ray_executor(spec, address=address, run=out or Path(spec.compute.storage).expanduser() / spec.name) as there:
+    with ray_executor(
+        spec, address=address, run=out or Path(spec.compute.storage).expanduser() / spec.name
+    ) as there:
         yield there
 
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Turn SIGTERM into the same orderly stop as Ctrl-C."""
+    """Turn SIGTERM and Ctrl-C into an orderly stop: nothing committed is lost, exit status 130."""
 
     def stop(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -99,5 +104,8 @@ def _terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except KeyboardInterrupt:
+        typer.echo("stopped; what is committed is kept, and the same command goes on from there", err=True)
+        raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -35,7 +35,8 @@ def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tupl
     if task == "classification":
         _check_classes(dataset, split)
     else:
-        _check_targets(dataset, split, used)
+        check_targets(dataset, used)
+        _check_variation(dataset, split)
     return tuple(find_oddities(dataset, split, spec))
 
 
@@ -123,15 +124,23 @@ def _check_classes(dataset: Dataset, split: Split) -> None:
         )
 
 
-def _check_targets(dataset: Dataset, split: Split, used: npt.NDArray[np.int64]) -> None:
-    bad = ~np.isfinite(dataset.y[used])
+def check_targets(dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
+    """Regression targets of the rows are finite.
+
+    Raises:
+        DataError: naming the first row and target that are not.
+    """
+    bad = ~np.isfinite(dataset.y[rows])
     if bad.any():
         i, column = (int(k) for k in np.argwhere(bad)[0])
-        value = dataset.y[used[i], column].item()
+        value = dataset.y[rows[i], column].item()
         raise DataError(
-            f"{place_of(dataset, int(used[i]))}, target '{dataset.targets[column]}': {value}; "
+            f"{place_of(dataset, int(rows[i]))}, target '{dataset.targets[column]}': {value}; "
             "targets must be finite numbers. Mend or remove the row."
         )
+
+
+def _check_variation(dataset: Dataset, split: Split) -> None:
     y = dataset.y[split.train]
     for target in np.flatnonzero(y.max(axis=0) == y.min(axis=0)).tolist():
         raise DataError(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from ensemble_svc.data.checks import check_features, check_targets
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.labels import shown
 from ensemble_svc.data.place import place_of
@@ -17,15 +18,19 @@ from ensemble_svc.data.table import codes
 from ensemble_svc.errors import DataError, did_you_mean
 
 
-def conform(dataset: Dataset, schema: InputSchema) -> Dataset:
+def conform(dataset: Dataset, schema: InputSchema, *, missing: bool | None = None) -> Dataset:
     """The same rows, coded as the ensemble's training data were.
 
     A category that the ensemble does not know becomes -1. Data whose classes are bare numbers are
     matched to named classes by number.
 
+    Args:
+        missing: whether missing numbers are allowed, because the ensemble imputes them; None
+            says so when its training rows had missing numbers.
+
     Raises:
         DataError: a missing column, another shape or kind, a class or target that the ensemble
-            does not have.
+            does not have, a number that is NaN or infinite.
     """
     if dataset.kind != schema.kind:
         raise DataError(f"the data are a set of {dataset.kind}s, the ensemble reads {schema.kind}s.")
@@ -33,7 +38,7 @@ def conform(dataset: Dataset, schema: InputSchema) -> Dataset:
     x = _columns(dataset, schema) if named else dataset.x
     check_rows(x, schema, origin="the data")
     y = _classes(dataset, schema) if schema.classes else _targets(dataset, schema)
-    return replace(
+    recoded = replace(
         dataset,
         x=x,
         y=y,
@@ -42,6 +47,11 @@ def conform(dataset: Dataset, schema: InputSchema) -> Dataset:
         classes=schema.classes,
         targets=schema.targets,
     )
+    rows = np.arange(len(recoded))
+    check_features(recoded, rows, imputed=bool(schema.indicators) if missing is None else missing)
+    if not schema.classes:
+        check_targets(recoded, rows)
+    return recoded
 
 
 def check_rows(x: Array, schema: InputSchema, *, origin: str) -> None:

@@ -39,7 +39,9 @@ def place(
         raise PlanError("compute.device is cuda, but there is no GPU here; set it to auto or cpu")
     groups = _by_structure(members, num_rows)
     packs = [pack for group in groups for pack in _cut(group, compute, on_gpu)]
-    return Plan(slots=tuple(_slot(pack, reason, len(packs), compute, resources, on_gpu) for pack, reason in packs))
+    return Plan(
+        slots=tuple(_slot(pack, reason, len(packs), compute, resources, on_gpu) for pack, reason in packs)
+    )
 
 
 def _by_structure(members: Sequence[MemberSpec], num_rows: Mapping[int, int]) -> list[list[MemberSpec]]:
@@ -83,5 +85,7 @@ def _gpus(pack: Pack, compute: ComputeSpec) -> float:
     if compute.gpus_per_member == "auto" or len(pack) > 1:
         return 1.0
     if compute.gpus_per_member > 1:
-        raise PlanError("compute.gpus_per_member: one member on several GPUs is not offered; set it to 1 or less")
+        raise PlanError(
+            "compute.gpus_per_member: one member on several GPUs is not offered; set it to 1 or less"
+        )
     return compute.gpus_per_member

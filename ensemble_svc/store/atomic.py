@@ -70,7 +70,9 @@ def read_verified(path: Path, expected: str) -> bytes:
     except FileNotFoundError:
         raise CorruptArtifact(f"{path} is missing; {_REMEDY}") from None
     if sha256(body).hexdigest() != expected:
-        raise CorruptArtifact(f"{path} is damaged: its SHA-256 is not the recorded {expected[:12]}…; {_REMEDY}")
+        raise CorruptArtifact(
+            f"{path} is damaged: its SHA-256 is not the recorded {expected[:12]}…; {_REMEDY}"
+        )
     return body
 
 

@@ -43,7 +43,9 @@ class Commits:
         path = self.folder / f"state-{epoch:06d}-{self.attempt}.safetensors"
         sha = write_atomic(path, encode(tensors, {**meta, "epoch": epoch, "members": self.digests}))
         name = path.relative_to(self.run).as_posix()
-        self.journal.append("commit", pack=self.pack, epoch=epoch, file=name, sha256=sha, members=self.digests)
+        self.journal.append(
+            "commit", pack=self.pack, epoch=epoch, file=name, sha256=sha, members=self.digests
+        )
         self.prune()
 
     def newest(self) -> tuple[Tensors, dict[str, Any]] | None:

@@ -33,7 +33,11 @@ def sole_driver(run: Path) -> Iterator[None]:
     except OSError as fault:
         refuse(fault, run)
     try:
-        facts = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        facts = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         owner.write_text(json.dumps(facts))
         yield
     finally:

@@ -27,7 +27,10 @@ def status_of(run: Run) -> dict[str, Any]:
         for member in slot.pack.members:
             entry = {"id": member.id, "index": member.index, "pack": slot.pack.id}
             members[member.id] = entry | _member(
-                seals.get(member.digest), started.get(slot.pack.id), epochs.get(slot.pack.id, 0), failed.get(member.id)
+                seals.get(member.digest),
+                started.get(slot.pack.id),
+                epochs.get(slot.pack.id, 0),
+                failed.get(member.id),
             )
     finished = [e for e in events if e["event"] == "finished" and e["time"] >= begun["time"]]
     return {

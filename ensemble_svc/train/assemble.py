@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -44,6 +45,16 @@ def assemble_fitted(
         net.load_state_dict(fitted[key], strict=False)
         nets.append(net)
     return nets
+
+
+def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
+    """Build one network of each structure and let it go, before anything is written or started.
+
+    Raises:
+        SpecError: a network that does not fit the data's shape.
+    """
+    for _, some in groupby(members, key=lambda member: member.model):
+        assemble(next(some), schema)
 
 
 def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:

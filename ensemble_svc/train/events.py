@@ -17,7 +17,11 @@ def write_events(folder: Path, member: MemberSpec, entry: Entry) -> None:
     """One TensorBoard run for the member: a curve per history column, and its hyper-parameters."""
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(logdir=str(folder), write_to_disk=True) as writer:
-        last = {name: value for name, value in (entry.history[-1] if entry.history else {}).items() if name != "epoch"}
+        last = {
+            name: value
+            for name, value in (entry.history[-1] if entry.history else {}).items()
+            if name != "epoch"
+        }
         for summary in hparams(hyperparameters(member), {_tag(name): value for name, value in last.items()}):
             writer.file_writer.add_summary(summary)
         for row in entry.history:

@@ -112,7 +112,3 @@ def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k
         one = {key: value[k : k + 1] for key, value in predictions[name].items()}
         measured[name] = {metric: float(value[0]) for metric, value in scores(one, target).items()}
     return {"metrics": measured}
-
-
-
-

@@ -46,10 +46,14 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
         commits.clear()
         return
     began = time.monotonic()
-    Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=[m.id for m in members])
+    Journal(run / "journal.jsonl").append(
+        "start", pack=slot.pack.id, attempt=attempt, members=[m.id for m in members]
+    )
     _prepare_process(slot)
     rows = [
-        member_rows(m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index)
+        member_rows(
+            m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index
+        )
         for m in members
     ]
     device = torch.device("cuda" if slot.gpus else "cpu")

@@ -88,7 +88,9 @@ class SlotModule(L.LightningModule):
         if self.augment is not None:
             x_KB = self.augment(as_pixels(x_KB.flatten(0, 1))).unflatten(0, rows_KB.shape)
         if self.scale_K:
-            y_KB = (y_KB - self.scale_K["target_mean"].unsqueeze(1)) / self.scale_K["target_scale"].unsqueeze(1)
+            y_KB = (y_KB - self.scale_K["target_mean"].unsqueeze(1)) / self.scale_K["target_scale"].unsqueeze(
+                1
+            )
         return x_KB, y_KB
 
     def loss_of(self, weights: Mapping[str, Tensor], x_B: Tensor, y_B: Tensor) -> Tensor:

@@ -33,7 +33,11 @@ class PackModule(SlotModule):
         self.automatic_optimization = False
         self._net = nets[0].to(recipe.device)
         self._stack = {name: w.to(recipe.device) for name, w in stack([n.state_dict() for n in nets]).items()}
-        self._trained = {name: self._stack[name].requires_grad_() for name, p in nets[0].named_parameters() if p.requires_grad}
+        self._trained = {
+            name: self._stack[name].requires_grad_()
+            for name, p in nets[0].named_parameters()
+            if p.requires_grad
+        }
         self.optimizer = StackedOptimizer(self._trained, recipe.rules)
         self._losses = vmap(self.loss_of, randomness="different")
 
@@ -59,7 +63,9 @@ class PackModule(SlotModule):
             total_K.sum().backward()
             if self.recipe.shared.clip_norm is not None:
                 clip_each(list(self._trained.values()), self.recipe.shared.clip_norm)
-            self.optimizer.step(factor(self.recipe.shared.schedule, self.ledger.num_steps, self.recipe.total_steps))
+            self.optimizer.step(
+                factor(self.recipe.shared.schedule, self.ledger.num_steps, self.recipe.total_steps)
+            )
             self.end_step(losses_K.detach())
 
     def optimizer_state(self) -> Stack:
