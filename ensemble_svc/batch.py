@@ -94,7 +94,8 @@ def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[
 def _encode(columns: dict[str, Array], suffix: str) -> bytes:
     buffer = io.BytesIO()
     if suffix == ".npz":
-        np.savez(buffer, **{name: _plain(values) for name, values in columns.items()})
+        arrays: dict[str, Any] = {name: _plain(values) for name, values in columns.items()}
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
     table = pa.table({name: pa.array(values.tolist()) for name, values in columns.items()})
     if suffix == ".csv":

@@ -5,7 +5,7 @@ Shapes: K members, N rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     if not done:
         return {}
     positions = {"validation": prepared.split.validation, "test": prepared.split.test}
-    files, metrics = {}, {}
+    files: dict[str, str] = {}
+    metrics: dict[str, Any] = {}
     best = best_on_validation([seals[m.digest]["metrics"] for m in done])
     for split, rows in positions.items():
         if not len(rows):
@@ -81,7 +82,7 @@ def measure(job: JobSpec, members: Tensors, target: Tensor, *, best: int | None)
     return {**summary, **extra}
 
 
-def together(members: Tensors, target: Tensor) -> dict[str, Tensor]:
+def together(members: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
     """The ensemble's prediction; for regression with the mixture's log density of the target."""
     combined = combine(members)
     if "mean" in members:

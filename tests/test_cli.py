@@ -39,11 +39,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["ensemble-svc", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
+        code = 0
+        try:
             run_app()
-            raise SystemExit(0)
+        except SystemExit as left:
+            code = int(left.code or 0)
         printed = capsys.readouterr()
-        return Outcome(int(left.value.code or 0), printed.out, printed.err)
+        return Outcome(code, printed.out, printed.err)
 
     return call
 
@@ -74,7 +76,7 @@ class TestRefusals:
             (("source: digits", "source: {name: csv, path: empty.csv, target: y}"), ["empty.csv"]),
             (
                 ("source: digits", "source: {name: csv, path: table.csv, target: why}"),
-                ["why", "did you mean", "y"],
+                ["why", "data.source.target", "columns: a, b, y"],
             ),
             (
                 ("source: digits", "source: {name: csv, path: holes.csv, target: y}"),
@@ -142,7 +144,7 @@ class TestVerbs:
         assert [len(slot["pack"]["members"]) for slot in plan["slots"]] == [2]
         assert plan["slots"][0]["reason"]
         assert list(tmp_path.iterdir()) == [tmp_path / "job.yaml"]
-        assert "one stack of weights" in command("plan", "job.yaml").out
+        assert "one launch per operation" in command("plan", "job.yaml").out
 
     def test_validate_and_set(self, command, tmp_path):
         path = tmp_path / "job.yaml"

@@ -98,7 +98,7 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
 def _terminable() -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into an orderly stop: nothing committed is lost, exit status 130."""
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, stop)

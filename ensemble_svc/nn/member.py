@@ -24,6 +24,12 @@ class MemberNet(nn.Module):
         num_targets: T for regression, 0 for classification.
     """
 
+    transform: nn.Module
+    body: nn.Module
+    target_mean: Tensor
+    target_scale: Tensor
+    noise_log_variance: Tensor
+
     def __init__(self, transform: nn.Module, body: nn.Module, num_targets: int) -> None:
         super().__init__()
         self.transform = transform

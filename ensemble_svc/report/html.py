@@ -54,7 +54,7 @@ def render(view: RunView) -> str:
     policy = b64encode(sha256(style.encode()).digest()).decode()
     return pages.get_template("report.html.j2").render(
         style=Markup(style),
-        policy=f"style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
+        policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
         **_content(view),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import cast
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:
 
 def _fit(net: MemberNet, member: MemberSpec, dataset: Dataset, rows: Array) -> dict[str, Tensor]:
     """Fit the transform and the target's scale; returns the buffers that hold them."""
-    net.transform.fit(dataset.x[rows])
+    cast(Transform, net.transform).fit(dataset.x[rows])
     if member.task == "regression" and member.standardize_target:
         target = dataset.y[rows].astype(np.float64)
         net.target_mean.copy_(torch.from_numpy(target.mean(axis=0)))

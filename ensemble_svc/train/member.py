@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
@@ -38,7 +39,7 @@ class MemberModule(SlotModule):
     def weights(self) -> Stack:
         return self._views
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         schedule, total = self.recipe.shared.schedule, self.recipe.total_steps
         done = self.ledger.num_steps
         rate = torch.optim.lr_scheduler.LambdaLR(self.rule, lambda step: factor(schedule, done + step, total))
