@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
 
 from ensemble_svc.cli.options import print_json
 from ensemble_svc.cli.tables import members_table, metrics_table, verdict
@@ -19,6 +20,6 @@ def show_run(run: Run, *, as_json: bool = False) -> None:
     console.print(members_table(manifest, limit=20))
     console.print(metrics_table(metrics))
     for warning in manifest["warnings"]:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
     console.print(verdict(metrics, manifest), style="bold", highlight=False)
     console.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)

@@ -218,4 +218,4 @@ def _table(heads: Sequence[str], *, words: int) -> Table:
 
 
 def _add(table: Table, cells: Sequence[Cell]) -> None:
-    table.add_row(*(clean(words) for words, style in cells))
+    table.add_row(*(Text(clean(words), style=style) for words, style in cells))

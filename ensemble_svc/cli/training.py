@@ -69,13 +69,14 @@ def plan(job: JobFile, overrides: Overrides = None, as_json: Json = False) -> No
         print_json(found.model_dump(mode="json"))
         return
     from rich.console import Console
+    from rich.text import Text
 
     from ensemble_svc.cli.tables import plan_table
 
     console = Console()
     console.print(plan_table(found))
     for warning in prepared.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        console.print(Text.assemble(("warning: ", "yellow"), warning))
 
 
 @contextmanager

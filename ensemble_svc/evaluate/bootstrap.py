@@ -3,7 +3,8 @@
 Rows are drawn with replacement (Efron 1979) and every prediction is measured on the same draw, so what
 all of them find hard cancels from their differences. A resample is a vector of counts; the means of all
 statistics over all resamples are a matrix product, done a few resamples at a time. Intervals are the
-plain percentiles; they speak of other rows from the same source, not of other members.
+percentiles, moved to the estimate where the number is no mean over rows (the calibration error: rows
+drawn twice look like miscalibration); they speak of other rows from the same source, not of other members.
 
 Draws come from a generator of their own, seeded by the argument, on the CPU: the same numbers on any
 device, and whatever the chunks.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 import uuid
 import warnings
@@ -46,9 +48,9 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
         commits.clear()
         return
     began = time.monotonic()
-    Journal(run / "journal.jsonl").append(
-        "start", pack=slot.pack.id, attempt=attempt, members=[m.id for m in members]
-    )
+    place = {"node": socket.gethostname(), "pid": os.getpid()}
+    ids = [m.id for m in members]
+    Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=ids, **place)
     _prepare_process(slot)
     rows = [
         member_rows(

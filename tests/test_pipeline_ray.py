@@ -1,0 +1,101 @@
+"""The whole way on Ray: the same members as in this process, also when workers are killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_pipeline import artefacts, job_of, train
+
+from ensemble_svc import pipeline
+from ensemble_svc.cluster.executor import RayExecutor
+from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.run import Run
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[Session]:
+    with connect(num_cpus=2) as found:
+        yield found
+
+
+def train_on_ray(job: JobSpec, out: Path, listener: pipeline.Listener | None = None) -> Run:
+    executor = RayExecutor(out / "tune", job.compute.retries)
+    return pipeline.train(job, out=out, directory=Path.cwd(), executor=executor, listener=listener)
+
+
+@pytest.mark.parametrize("pack", ["auto", "off"])
+def test_ray_trains_the_members_that_this_process_trains(pack, session, tmp_path):
+    """Law 2, bit for bit, with the packs of the same machine."""
+    job = job_of(compute={"pack": pack, "cpus_per_slot": 1})
+    assert artefacts(train_on_ray(job, tmp_path / "ray")) == artefacts(train(job, tmp_path / "local"))
+
+
+def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
+    """Law 3 for a worker: SIGKILL in the middle of its training; the driver starts it again."""
+    job = job_of(training={"epochs": 60}, compute={"pack": "off", "cpus_per_slot": 1}, ensemble={"members": 2})
+    killed: list[int] = []
+
+    def kill_once(slot: Slot, progress: Progress) -> None:
+        if progress.epoch >= 3 and not killed:
+            killed.append(worker_of(slot))
+            os.kill(killed[0], signal.SIGKILL)
+
+    failures: list[bool] = []
+    listener = pipeline.Listener(progress=kill_once, failure=lambda slot, reason, again: failures.append(again))
+    disturbed = train_on_ray(job, tmp_path / "ray", listener)
+    assert failures == [True]
+    assert artefacts(disturbed) == artefacts(train(job, tmp_path / "local"))
+
+
+def worker_of(slot: Slot) -> int:
+    """The process that trains a slot, by the title it gave itself."""
+    for folder in Path("/proc").iterdir():
+        try:
+            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
+        except (OSError, ValueError):
+            continue
+        if title == f"ray::{slot.pack.id}":
+            return int(folder.name)
+    raise AssertionError(f"no process is titled {slot.pack.id}")
+
+
+def test_two_drivers_of_one_run_exclude_each_other(session, tmp_path):
+    """The second is told who has it; the first is undisturbed."""
+    job = job_of(training={"epochs": 4})
+    refused: list[BaseException] = []
+    inside = threading.Event()
+
+    def intrude(slot: Slot, progress: Progress) -> None:
+        if inside.is_set():
+            return
+        inside.set()
+        try:
+            train(job, tmp_path / "run")
+        except Exception as fault:
+            refused.append(fault)
+
+    run = train_on_ray(job, tmp_path / "run", pipeline.Listener(progress=intrude))
+    assert "in use by process" in str(refused[0])
+    assert [m["status"] for m in run.manifest()["members"]] == ["done"] * 3
+
+
+def test_tensorboard_reads_a_run_per_member(session, tmp_path):
+    run = train_on_ray(job_of(training={"epochs": 3}), tmp_path / "run")
+    for member in run.manifest()["members"]:
+        events = EventAccumulator(str(run.path / "tune" / "tensorboard" / member["id"]))
+        events.Reload()
+        assert [e.step for e in events.Scalars("val/nll")] == [1, 2, 3]
+        last = run.history(member["id"])["val_nll"].iloc[-1]
+        assert events.Scalars("val/nll")[-1].value == pytest.approx(last, rel=1e-6)
+        assert "_hparams_/session_start_info" in events.summary_metadata
