@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError
-from ensemble_svc.plan.executor import Executor
+from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import Prepared, make_plan, prepare
@@ -80,7 +80,7 @@ def train(
             directory=directory,
         )
         whole = _settle(run, plan)
-        left = _left(run, whole)
+        left = _left(run, whole, executor.resources())
         listener.planned(left, prepared.warnings)
         with clock.stage("train"):
             _train(run, job, prepared, left, executor, listener)
@@ -118,9 +118,15 @@ def _without(slot: Slot, placed: set[str]) -> Slot | None:
     )
 
 
-def _left(run: Run, plan: Plan) -> Plan:
+def _left(run: Run, plan: Plan, resources: Resources) -> Plan:
+    """The slots with members to train, none wider than the machines of today."""
     done = sealed(run.path)
-    return Plan(slots=tuple(s for s in plan.slots if any(m.digest not in done for m in s.pack.members)))
+    left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
+    cpus = max(machine.cpus for machine in resources.machines)
+    gpus = max(machine.gpus for machine in resources.machines)
+    return Plan(
+        slots=tuple(s.model_copy(update={"cpus": min(s.cpus, cpus), "gpus": min(s.gpus, gpus)}) for s in left)
+    )
 
 
 def _train(

@@ -48,7 +48,7 @@ def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
 
     def kill_once(slot: Slot, progress: Progress) -> None:
         if progress.epoch >= 3 and not killed:
-            killed.append(worker_of(slot))
+            killed.append(worker_of(tmp_path / "ray", slot))
             os.kill(killed[0], signal.SIGKILL)
 
     failures: list[bool] = []
@@ -58,16 +58,10 @@ def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
     assert artefacts(disturbed) == artefacts(train(job, tmp_path / "local"))
 
 
-def worker_of(slot: Slot) -> int:
-    """The process that trains a slot, by the title it gave itself."""
-    for folder in Path("/proc").iterdir():
-        try:
-            title = (folder / "cmdline").read_bytes().split(b"\0")[0].decode()
-        except (OSError, ValueError):
-            continue
-        if title == f"ray::{slot.pack.id}":
-            return int(folder.name)
-    raise AssertionError(f"no process is titled {slot.pack.id}")
+def worker_of(run: Path, slot: Slot) -> int:
+    """The process that trains a slot, as the journal has it."""
+    starts = [e for e in Run(run).journal.of_kind("start") if e["pack"] == slot.pack.id]
+    return int(starts[-1]["pid"])
 
 
 def test_two_drivers_of_one_run_exclude_each_other(session, tmp_path):

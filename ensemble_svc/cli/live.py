@@ -61,10 +61,11 @@ class Board:
 
     def progress(self, progress: Progress) -> None:
         """A pack has ended an epoch."""
-        left_s = self._left(progress)
+        left_s, ended = self._left(progress), progress.epoch >= progress.epochs
         for member in progress.members:
             busy = member.status == "training"
-            self.rows[member.id] = Row(member, member.status, progress.epochs, left_s if busy else None)
+            status = "done" if busy and ended else member.status
+            self.rows[member.id] = Row(member, status, progress.epochs, None if ended or not busy else left_s)
 
     def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
         """An attempt at a slot has failed."""
