@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ensemble_svc.conclude import conclude
-from ensemble_svc.errors import QuorumError
+from ensemble_svc.errors import QuorumError, StoreError
 from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
@@ -66,6 +67,7 @@ def train(
     """
     listener, clock = listener or Listener(), Clock()
     run = Run(out or Path(job.compute.storage).expanduser() / job.name)
+    _refuse_url(run.path)
     with clock.stage("data"):
         prepared = prepare(job, directory)
     with clock.stage("plan"):
@@ -87,6 +89,13 @@ def train(
         _finish(run, job, prepared, whole, clock)
     _require_quorum(run, job)
     return run
+
+
+def _refuse_url(path: Path) -> None:
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise StoreError(
+            f"{path}: a run folder is a local or shared path; object stores are not supported yet"
+        )
 
 
 def _settle(run: Run, plan: Plan) -> Plan:

@@ -241,3 +241,14 @@ def test_a_target_of_another_shape_is_refused_and_never_broadcast(shape) -> None
     members = gaussians(0, (3, 5, 2))
     with pytest.raises(EnsembleError, match=r"need \[5, 2\]"):
         mixture_log_density(members["mean"], members["log_variance"], torch.zeros(shape))
+
+
+def test_the_squared_error_splits_into_the_members_and_their_ambiguity() -> None:
+    """Krogh & Vedelsby 1995: the ensemble's error is the mean member's less the members' spread."""
+    generator = torch.Generator().manual_seed(3)
+    mean_KND = torch.randn(5, 40, 2, generator=generator, dtype=torch.float64)
+    target_ND = torch.randn(40, 2, generator=generator, dtype=torch.float64)
+    together_ND, _ = mix_gaussians(mean_KND, torch.zeros_like(mean_KND))
+    of_members = (mean_KND - target_ND).square().mean(0)
+    ambiguity = (mean_KND - together_ND).square().mean(0)
+    torch.testing.assert_close((together_ND - target_ND).square(), of_members - ambiguity)

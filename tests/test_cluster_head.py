@@ -21,6 +21,7 @@ from ensemble_svc.cluster.jobs import Jobs
 from ensemble_svc.cluster.reach import check_head, check_jobs, check_port
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.errors import ClusterError
+from ensemble_svc.store.run import Run
 
 pytestmark = pytest.mark.ray
 HERE = Path(__file__).parent
@@ -96,7 +97,7 @@ def free_ports(count: int) -> list[int]:
 
 def when_up(head: Head, *, insecure: bool = False) -> Head:
     """Wait until all parts of the head answer."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while True:
         try:
             check_jobs(head.jobs, find_token(head.token) if head.token else None, insecure=insecure)
@@ -198,7 +199,7 @@ def test_a_job_is_submitted_followed_and_listed(
 def test_a_stopped_job_gets_its_signal_and_time_to_commit(head: Head, job_file: Path, tmp_path: Path) -> None:
     jobs, out = Jobs(head.jobs, head.token), tmp_path / "out"
     job_id = jobs.submit(job_file, out=str(out), overrides=["for ever"], entrypoint=script)
-    until = time.monotonic() + 60
+    until = time.monotonic() + 240
     while not list(out.glob("*.0")):  # its slot has begun
         assert time.monotonic() < until, "".join(jobs.logs(job_id))
         time.sleep(0.2)
@@ -224,3 +225,44 @@ def test_a_cluster_that_lets_everybody_in_is_refused(heads: tuple[Head, Head], j
         Jobs(address).submit(job_file, out="/tmp/never")
     assert Jobs(address, insecure=True).recent() == ()
     assert check_head(heads[1].address, None) is None
+
+
+JOB = """\
+name: travelled
+data: {source: {name: python, factory: "my_data:load"}, test: 0.4}
+model: {name: python, factory: "my_net:build"}
+training: {epochs: 2, batch_size: 32}
+ensemble: {members: 2}
+evaluate: {resamples: 100}
+"""
+MY_DATA = """\
+import numpy as np
+def load():
+    x = np.random.default_rng(0).normal(size=(200, 4)).astype("float32")
+    return {"x": x, "y": (x.sum(1) > 0).astype("int64")}
+"""
+MY_NET = """\
+from torch import nn
+def build(input_shape, num_outputs):
+    return nn.Sequential(nn.Linear(input_shape[0], 8), nn.ReLU(), nn.Linear(8, num_outputs))
+"""
+
+
+def test_a_submitted_job_trains_with_the_users_own_modules(head: Head, tmp_path: Path) -> None:
+    """The command line's own way: submit with a token, follow to the end, find the run."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name, text in (("job.yaml", JOB), ("my_data.py", MY_DATA), ("my_net.py", MY_NET)):
+        (folder / name).write_text(text)
+    out = tmp_path / "run"
+    verb = [sys.executable, "-m", "ensemble_svc", "submit", str(folder / "job.yaml"), "--address", head.jobs]
+    done = subprocess.run(
+        [*verb, "--out", str(out), "--follow"],
+        env=os.environ | {"RAY_AUTH_TOKEN_PATH": str(head.token)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "report:" in done.stdout
+    assert [m["status"] for m in Run.open(out).manifest()["members"]] == ["done", "done"]

@@ -15,6 +15,7 @@ from test_pipeline import artefacts, job_of, train
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.errors import RunInUse
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.spec.job import JobSpec
@@ -43,7 +44,9 @@ def test_ray_trains_the_members_that_this_process_trains(pack, session, tmp_path
 
 def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
     """Law 3 for a worker: SIGKILL in the middle of its training; the driver starts it again."""
-    job = job_of(training={"epochs": 60}, compute={"pack": "off", "cpus_per_slot": 1}, ensemble={"members": 2})
+    job = job_of(
+        training={"epochs": 60}, compute={"pack": "off", "cpus_per_slot": 1}, ensemble={"members": 2}
+    )
     killed: list[int] = []
 
     def kill_once(slot: Slot, progress: Progress) -> None:
@@ -52,7 +55,9 @@ def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
             os.kill(killed[0], signal.SIGKILL)
 
     failures: list[bool] = []
-    listener = pipeline.Listener(progress=kill_once, failure=lambda slot, reason, again: failures.append(again))
+    listener = pipeline.Listener(
+        progress=kill_once, failure=lambda slot, reason, again: failures.append(again)
+    )
     disturbed = train_on_ray(job, tmp_path / "ray", listener)
     assert failures == [True]
     assert artefacts(disturbed) == artefacts(train(job, tmp_path / "local"))
@@ -76,7 +81,7 @@ def test_two_drivers_of_one_run_exclude_each_other(session, tmp_path):
         inside.set()
         try:
             train(job, tmp_path / "run")
-        except Exception as fault:
+        except RunInUse as fault:
             refused.append(fault)
 
     run = train_on_ray(job, tmp_path / "run", pipeline.Listener(progress=intrude))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch.optim.swa_utils import update_bn
 
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.errors import TrainError
@@ -20,7 +21,7 @@ from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
 from ensemble_svc.spec.training import AVERAGES, OPTIMIZERS, REGULARIZERS, SCHEDULES
 from ensemble_svc.store.members import read_tensors, sealed
-from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.assemble import Stack, assemble
 from ensemble_svc.train.fit import fit
 from ensemble_svc.train.payload import Payload
 
@@ -120,6 +121,14 @@ class TestPackedIsAlone:
         )
         assert_close(*both(job, tmp_path))
 
+    def test_averages_with_their_own_decays(self, tmp_path):
+        job = job_of(
+            training__average={"name": "ema", "decay": 0.9},
+            ensemble__vary={"training.average.decay": (0.5, 0.9, 0.99)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
     @pytest.mark.parametrize("resample", list(RESAMPLES), ids=lambda c: c.model_fields["name"].default)
     def test_every_resampling(self, resample, tmp_path):
         assert_close(*both(job_of(ensemble__resample=resample.model_fields["name"].default), tmp_path))
@@ -183,6 +192,30 @@ class TestPackedIsAlone:
             data__augment=({"name": "crop", "padding": 1}, "flip"),
         )
         assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
+
+
+class TestAveragedBatchNorm:
+    """Law 8: an averaged model's statistics are those of its own weights."""
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_they_are_what_torch_estimates_from_the_same_batches(self, pack, tmp_path):
+        job = job_of(
+            training__average={"name": "ema", "decay": 0.9},
+            model={"name": "mlp", "hidden": (16,), "norm": "batch"},
+            ensemble__members=2,
+            compute__pack=pack,
+        )
+        train(job, tmp_path)
+        payload, plan = payload_of(job, tmp_path)
+        for event in sealed(tmp_path).values():
+            member = next(m for m in plan.members if m.digest == event["digest"])
+            net = assemble(member, payload.schema)
+            averaged = read_tensors(tmp_path, event["files"], event["member"], "averaged.safetensors")
+            net.load_state_dict(averaged)
+            x = torch.from_numpy(payload.dataset.x[payload.split.train])
+            update_bn(x.split(64), net)
+            for name, value in net.state_dict().items():
+                torch.testing.assert_close(averaged[name], value, rtol=1e-4, atol=1e-5)
 
 
 class TestGrowing:
@@ -262,6 +295,14 @@ class TestDivergence:
 
 class TestHonesty:
     """Law 5: no row that scores or reports has trained."""
+
+    def test_averages_with_their_own_decays(self, tmp_path):
+        job = job_of(
+            training__average={"name": "ema", "decay": 0.9},
+            ensemble__vary={"training.average.decay": (0.5, 0.9, 0.99)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
 
     @pytest.mark.parametrize("resample", list(RESAMPLES), ids=lambda c: c.model_fields["name"].default)
     def test_training_rows_are_apart_from_the_others(self, resample, tmp_path):

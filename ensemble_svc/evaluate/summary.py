@@ -105,7 +105,9 @@ def _gains(
         estimate = sign * (values_M[-1] - values_M[against].mean()) + 0.0  # no minus zero
         gains_R = sign * (resampled[name][:, -1] - resampled[name][:, against].mean(dim=1)) + 0.0
         if not METRICS[name].per_row:
-            gains_R = gains_R + (estimate - gains_R.mean())  # a resample's repeats bias what is no mean over rows
+            gains_R = gains_R + (
+                estimate - gains_R.mean()
+            )  # a resample's repeats bias what is no mean over rows
         low, high = percentile_interval(gains_R, confidence)
         gains[name] = {"estimate": estimate.item(), "low": low, "high": high}
     return gains

@@ -89,8 +89,8 @@ class EvaluateSpec(Spec):
     """Bootstrap resamples of the rows behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that an interval is meant to cover."""
-    ood: tuple[DataPath, ...] = ()
-    """Data sets from elsewhere."""
+    ood: Annotated[tuple[DataPath, ...], Field(max_length=0)] = ()
+    """Data sets from elsewhere; none can be measured yet, so only the empty list is taken."""
 
 
 class ComputeSpec(Spec):

@@ -127,7 +127,7 @@ class Ema(Choice):
     """
 
     name: Literal["ema"] = "ema"
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    decay: Annotated[float, Field(gt=0, lt=1), Elementwise()] = 0.999
     """Share of the average kept per step."""
 
 

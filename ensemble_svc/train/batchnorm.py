@@ -21,7 +21,8 @@ def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> N
     """Re-estimate, in place, the running statistics in ``weights_K`` of K stacked networks.
 
     Each statistic becomes the mean over the batches, every batch counting alike; all other layers
-    are in evaluation mode. Networks without batch norm are left alone.
+    are in evaluation mode; ``num_batches_tracked`` counts these batches alone. Networks without batch
+    norm are left as they are.
 
     Args:
         batches_KB: inputs [K, B, …] that cover each member's own training rows.
@@ -37,6 +38,9 @@ def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> N
     def call(weights: Stack, x_B: Tensor) -> Tensor:
         return functional_call(net, weights, (x_B,))  # type: ignore[no-any-return]
 
+    for name, value in weights_K.items():
+        if name.endswith("num_batches_tracked"):
+            value.zero_()
     packed = vmap(call, randomness="error")
     for number, x_KB in enumerate(batches_KB, 1):
         for norm in norms:

@@ -54,7 +54,7 @@ def seal_slot(
             predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
             history=entry.history,
             rows=rows[k],
-            health={"status": entry.status, "reason": entry.reason, "findings": []},
+            health={"status": _status(entry), "reason": entry.reason, "findings": []},
             facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
         )
         write_events(Path(payload.run) / "tune" / "tensorboard" / member.id, member, entry)
@@ -94,7 +94,7 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
     device = module.recipe.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
-        "status": "diverged" if entry.status == "diverged" else "done",
+        "status": _status(entry),
         "reason": entry.reason,
         "pack": slot.pack.id,
         "epochs": entry.epochs,
@@ -103,6 +103,10 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
         "seconds": seconds,
         "where": {"node": socket.gethostname(), "device": name, "pid": os.getpid(), "cpus": slot.cpus},
     }
+
+
+def _status(entry: Entry) -> str:
+    return "diverged" if entry.status == "diverged" else "done"
 
 
 def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int) -> dict[str, Any]:
