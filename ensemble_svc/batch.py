@@ -21,7 +21,7 @@ from ensemble_svc.data.inputs import conform, read_inputs
 from ensemble_svc.data.sources import load
 from ensemble_svc.errors import DataError
 from ensemble_svc.predictor import Ensemble, Prediction
-from ensemble_svc.spec.data import Csv, ImageFolder, Impute
+from ensemble_svc.spec.data import Csv, ImageFolder, Impute, Table
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.store.atomic import write_atomic
@@ -42,7 +42,11 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     """
     job, manifest = run.job(), run.manifest()
     ensemble = Ensemble.load(run.path)
-    found = load(parse_source(source), task=job.task, directory=directory)
+    asked = parse_source(source)
+    if isinstance(asked, Table):
+        known = [name for name, _ in ensemble.schema.categories]
+        asked = asked.model_copy(update={"categorical": tuple(dict.fromkeys([*asked.categorical, *known]))})
+    found = load(asked, task=job.task, directory=directory)
     dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
     chosen = set(manifest["ensemble"]["members"])

@@ -93,7 +93,8 @@ def together(members: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]
 def best_on_validation(metrics: Sequence[dict[str, dict[str, float]]]) -> int | None:
     """Position of the member with the lowest validation NLL; None where nothing was validated."""
     scores = [m["validation"]["nll"] for m in metrics if "validation" in m]
-    return int(np.argmin(scores)) if len(scores) == len(metrics) and scores else None
+    usable = len(scores) == len(metrics) and not all(np.isnan(scores))
+    return int(np.nanargmin(scores)) if scores and usable else None
 
 
 def _write_predictions(

@@ -82,7 +82,7 @@ def train(
             directory=directory,
         )
         whole = _settle(run, plan)
-        left = _left(run, whole, executor.resources())
+        left = _left(run, whole, job, executor.resources())
         listener.planned(left, prepared.warnings)
         with clock.stage("train"):
             _train(run, job, prepared, left, executor, listener)
@@ -99,23 +99,39 @@ def _refuse_url(path: Path) -> None:
 
 
 def _settle(run: Run, plan: Plan) -> Plan:
-    """The plan of the whole run: packs that were begun before stay as they were composed then.
+    """The plan of the whole run: packs that have something to show stay as they were composed.
 
-    Damaged members are unsealed; they train again.
+    A pack keeps its members while it has a commit or a sealed member to go on from; one that failed
+    for good, or never got that far, is placed anew as the job says today. Damaged members are
+    unsealed; they train again.
     """
     journal = run.journal
     for event in sealed(run.path).values():
         broken = intact(run.path, event)
         if broken is not None:
             journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
-    earlier = [Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]]
-    known = {member.digest for member in plan.members}
-    kept = [slot for slot in earlier if all(m.digest in known for m in slot.pack.members)]
-    placed = {m.digest for slot in kept for m in slot.pack.members}
+    known, placed = {member.digest for member in plan.members}, set[str]()
+    begun, kept = _begun_packs(journal), []
+    for slot in (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]):
+        digests = {member.digest for member in slot.pack.members}
+        if slot.pack.id in begun and digests <= known and not digests & placed:
+            kept.append(slot)
+            placed |= digests
     fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
     if fresh:
         journal.append("plan", slots=[slot.model_dump_json() for slot in fresh])
     return Plan(slots=(*kept, *fresh))
+
+
+def _begun_packs(journal: Journal) -> set[str]:
+    """Packs with a commit or a sealed member, and no failure for good after it."""
+    begun: set[str] = set()
+    for event in journal.of_kind("commit", "sealed", "failed"):
+        if event["event"] == "failed":
+            begun.discard(event["pack"])
+        else:
+            begun.add(event["pack"])
+    return begun
 
 
 def _without(slot: Slot, placed: set[str]) -> Slot | None:
@@ -127,12 +143,12 @@ def _without(slot: Slot, placed: set[str]) -> Slot | None:
     )
 
 
-def _left(run: Run, plan: Plan, resources: Resources) -> Plan:
-    """The slots with members to train, none wider than the machines of today."""
+def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
+    """The slots with members to train, on what the job and the machines of today give them."""
     done = sealed(run.path)
     left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
     cpus = max(machine.cpus for machine in resources.machines)
-    gpus = max(machine.gpus for machine in resources.machines)
+    gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
     return Plan(
         slots=tuple(s.model_copy(update={"cpus": min(s.cpus, cpus), "gpus": min(s.gpus, gpus)}) for s in left)
     )
@@ -190,7 +206,7 @@ def _finish(run: Run, job: JobSpec, prepared: Prepared, plan: Plan, clock: Clock
 def _require_quorum(run: Run, job: JobSpec) -> None:
     entries = run.manifest()["members"]
     done = sum(entry["status"] == "done" for entry in entries)
-    if done < job.ensemble.quorum * len(entries):
+    if done < job.ensemble.quorum * len(entries) - 1e-9:
         others = [f"{e['id']}: {e['status']}, {e['reason']}" for e in entries if e["status"] != "done"]
         raise QuorumError(
             f"{done} of {len(entries)} members finished; ensemble.quorum asks for {job.ensemble.quorum:.0%}.\n  "

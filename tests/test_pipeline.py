@@ -276,3 +276,42 @@ def test_regression_comes_back_in_its_own_units(tmp_path):
     assert run.metrics()["test"]["ensemble"]["rmse"] == pytest.approx(float(rmse), rel=1e-5)
     assert 40 < rmse < 75
     assert np.isfinite(json.dumps(run.metrics()["test"]["ensemble"], allow_nan=False) and 1)
+
+
+def test_shrinking_and_growing_again_counts_nobody_twice(tmp_path):
+    for members in (4, 2, 4):
+        run = train(job_of(ensemble={"members": members}), tmp_path / "run")
+        manifest = run.manifest()
+        assert [m["index"] for m in manifest["members"]] == list(range(members))
+        assert len(run.predictions("test")["log_probs"]) == members
+
+
+def test_a_run_whose_members_all_diverged_says_so(tmp_path):
+    job = job_of(training={"optimizer": {"name": "sgd", "lr": 1e30}}, model={"name": "mlp", "hidden": (16,)})
+    with pytest.raises(QuorumError, match="0 of 3 members finished"):
+        train(job, tmp_path / "run")
+    assert Run(tmp_path / "run").manifest()["ensemble"]["members"] == []
+
+
+def test_a_pack_that_failed_is_placed_as_the_job_says_today(tmp_path):
+    """After an out-of-memory failure a smaller pack must be possible in the same folder."""
+
+    class Broken(LocalExecutor):
+        def run(self, slots, fit, payload, *, on_progress, on_failure):
+            for slot in slots:
+                on_failure(slot, "out of memory", False)
+
+    job = job_of(training={"epochs": 2})
+    with pytest.raises(QuorumError, match="out of memory"):
+        pipeline.train(job, out=tmp_path / "run", directory=Path.cwd(), executor=Broken())
+    smaller = job_of(training={"epochs": 2}, compute={"pack": 1})
+    packs = train(smaller, tmp_path / "run").manifest()["packs"]
+    assert [len(pack["members"]) for pack in packs] == [1, 1, 1]
+
+
+def test_the_users_own_job_file_is_never_overwritten(tmp_path):
+    text = "# my notes\n" + dump_job(job_of())
+    (tmp_path / "job.yaml").write_text(text)
+    with pytest.raises(OtherJob, match=r"job\.yaml"):
+        train(job_of(), tmp_path)
+    assert (tmp_path / "job.yaml").read_text() == text

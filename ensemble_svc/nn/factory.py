@@ -33,6 +33,11 @@ def build_python(model: PythonModel, input_shape: tuple[int, ...], num_outputs: 
         _refuse(
             "model.factory", f"'{model.factory}' returned {type(net).__name__}; it must be a torch.nn.Module."
         )
+    if len(list(net.parameters())) != len(list(net.named_parameters(remove_duplicate=False))):
+        _refuse(
+            "model.factory",
+            f"the network of '{model.factory}' ties weights together; that is not offered yet.",
+        )
     found = _output_shape(model.factory, net, input_shape)
     if found != [NUM_TRIAL_ROWS, num_outputs]:
         wanted = f"[{NUM_TRIAL_ROWS}, {num_outputs}]"

@@ -34,7 +34,7 @@ def begin(run: Path, job: JobSpec, *, data_hash: str, split_hash: str, directory
     if begun:
         _refuse_other(run, begun[-1], job, data_hash, split_hash)
     else:
-        _refuse_foreign(run)
+        _refuse_foreign(run, dump_job(job))
     sha = write_atomic(run / "job.yaml", dump_job(job).encode())
     journal.append(
         "begin",
@@ -83,9 +83,13 @@ def _refuse_other(run: Path, begun: Mapping[str, Any], job: JobSpec, data_hash: 
         )
 
 
-def _refuse_foreign(run: Path) -> None:
+def _refuse_foreign(run: Path, resolved: str) -> None:
+    """Refuse files of no run; what a start that was killed at once has left is not foreign."""
     foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith(".")) if run.is_dir() else []
-    foreign = [name for name in foreign if name not in {"job.yaml", "journal.jsonl"}]
+    ours = {"journal.jsonl"}
+    if (run / "job.yaml").is_file() and (run / "job.yaml").read_bytes() == resolved.encode():
+        ours.add("job.yaml")
+    foreign = [name for name in foreign if name not in ours]
     if foreign:
         raise OtherJob(
             f"{run} is not empty and holds no run (it has {', '.join(foreign[:5])}); give another folder with --out"

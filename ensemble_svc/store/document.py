@@ -34,7 +34,7 @@ def read_document(path: Path) -> Document:
         sound = checksum == _checksum(facts) and text == _text({**facts, "checksum": checksum})
     except FileNotFoundError:
         raise CorruptArtifact(f"{path} is missing; run the training command again to make it") from None
-    except (ValueError, KeyError, AttributeError) as fault:
+    except (ValueError, KeyError, TypeError, AttributeError) as fault:
         raise CorruptArtifact(f"{path} is damaged ({fault}); run the training command again") from fault
     if not sound:
         raise CorruptArtifact(f"{path} is damaged: its checksum does not fit; run the training command again")

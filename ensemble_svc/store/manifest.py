@@ -50,7 +50,7 @@ def write_manifest(
         "ensemble": {
             "version": 1,
             "members": chosen,
-            "weights": [1 / len(chosen)] * len(chosen),
+            "weights": [1 / len(chosen) for _ in chosen],
             "combine": job.aggregate.combine,
             "calibration": None,
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ensemble_svc.errors import CorruptArtifact
+from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import hash_file
@@ -16,7 +16,10 @@ from ensemble_svc.store.run import Run
 def status_of(run: Run) -> dict[str, Any]:
     """Name, state and members of a run; each member with its status, epochs and metrics so far."""
     events = list(run.journal.events())
-    begun = [e for e in events if e["event"] == "begin"][-1]
+    starts = [e for e in events if e["event"] == "begin"]
+    if not starts:
+        raise StoreError(f"{run.path} holds no run that was begun; give the training command again")
+    begun = starts[-1]
     slots = [Slot.from_json(text) for e in events if e["event"] == "plan" for text in e["slots"]]
     seals = sealed(run.path)
     epochs = {e["pack"]: e["epoch"] for e in events if e["event"] == "commit"}
@@ -37,7 +40,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "name": json.loads(begun["job"])["name"],
         "path": str(run.path),
         "state": "finished" if finished else "unfinished",
-        "starts": sum(e["event"] == "begin" for e in events),
+        "starts": len(starts),
         "epochs": JobSpec.from_json(begun["job"]).training.epochs,
         "members": sorted(members.values(), key=lambda entry: entry["index"]),
         "retries": [e for e in events if e["event"] == "retry"],

@@ -5,6 +5,7 @@ Shapes: N rows of the data set, K members, S steps of a block, B rows of a batch
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,15 +27,21 @@ class DeviceData:
 
     ``transformed`` tells that ``x_N`` has been through the members' (common) transform already;
     then batches go straight to the network's body.
+
+    Args:
+        augmented: batches are augmented, which comes before the transform.
     """
 
-    def __init__(self, dataset: Dataset, nets: Sequence[MemberNet], device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, nets: Sequence[MemberNet], device: torch.device, *, augmented: bool
+    ) -> None:
         self.raw_N = torch.from_numpy(np.ascontiguousarray(dataset.x)).to(device)
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
-        self.transformed = self.raw_N.is_floating_point() and _same_transform(nets)
+        plain = self.raw_N.is_floating_point() and not augmented
+        self.transformed = plain and _same_transform(nets)
         self.x_N = self.raw_N
         if self.transformed:
-            transform = nets[0].transform.to(device)
+            transform = copy.deepcopy(nets[0].transform).to(device)
             with torch.no_grad():
                 self.x_N = torch.cat([transform(x) for x in chunks(self.raw_N, 1)])
 

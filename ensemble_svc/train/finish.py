@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,24 +70,29 @@ def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str
     return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
 
 
-def _batches(module: SlotModule, rows_KN: Tensor) -> list[Tensor]:
-    """The members' training inputs in batches; a last batch of one row is dropped, as in training."""
-    size = module.recipe.shared.batch_size
-    pieces = [piece for piece in rows_KN.split(size, dim=1) if piece.shape[1] > 1 or rows_KN.shape[1] == 1]
-    return [gather(module.data.x_N, piece) for piece in pieces]
+def _batches(module: SlotModule, rows_KN: Tensor) -> Iterator[Tensor]:
+    """The members' training inputs, a batch at a time; a last batch of one row is dropped, as in training."""
+    for piece_KB in rows_KN.split(module.recipe.shared.batch_size, dim=1):
+        if piece_KB.shape[1] > 1 or rows_KN.shape[1] == 1:
+            yield gather(module.data.x_N, piece_KB)
 
 
 def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows_KN: Tensor) -> None:
     """Variance of a network that gives means alone: its mean squared training residual, on its scale."""
     scale_K1T = module.scale_K["target_scale"].unsqueeze(1)
     for k, rows_N in enumerate(rows_KN.unbind(0)):
-        mean_NT = module.predict_rows(served, rows_N)["mean"][k]
+        mean_NT = module.predict_rows(_slice(served, k), rows_N, scale_K=_slice(module.scale_K, k))["mean"][0]
         residual_NT = (mean_NT - module.data.y_N.index_select(0, rows_N)) / scale_K1T[k]
         log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
         module.scale_K["noise_log_variance"][k] = log_variance_T
         for weights in (ledger.kept, ledger.kept_average or {}):
             if weights:
                 weights["noise_log_variance"][k] = log_variance_T
+
+
+def _slice(weights_K: Stack, k: int) -> Stack:
+    """One member's weights, still stacked."""
+    return {name: weight[k : k + 1] for name, weight in weights_K.items()}
 
 
 def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 
 from ensemble_svc.data.indices import member_rows
+from ensemble_svc.errors import TrainError
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.store.commits import Commits
@@ -62,7 +63,9 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
     nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
     training = members[0].training
     recipe = Recipe(members, steps_per_epoch(len(rows[0]), training.batch_size), device)
-    module = _module(recipe, nets, DeviceData(payload.dataset, nets, device))
+    module = _module(
+        recipe, nets, DeviceData(payload.dataset, nets, device, augmented=bool(members[0].augment))
+    )
     ledger = Ledger(recipe, module.weights)
     module.keep_books(ledger)
     module.first_epoch = resume(commits, module, ledger)
@@ -105,11 +108,18 @@ def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> 
 
 
 def _run(trainer: L.Trainer, module: SlotModule, feed: EpochFeed) -> None:
-    """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide."""
+    """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide.
+
+    Raises:
+        TrainError: what torch raised in a step, out of memory included.
+    """
     try:
         trainer.fit(module, train_dataloaders=feed)
     except SystemExit as left:
         raise KeyboardInterrupt from left
+    except RuntimeError as fault:
+        first = next(iter(str(fault).splitlines()), "")
+        raise TrainError(f"{type(fault).__name__} in a training step: {first}") from fault
 
 
 def _prepare_process(slot: Slot) -> None:

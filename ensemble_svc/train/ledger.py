@@ -6,7 +6,7 @@ Shapes: K members.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -70,7 +70,8 @@ class Ledger:
         weights: Stack,
         *,
         losses_SK: Tensor,
-        row: Mapping[str, float],
+        rates: Sequence[float],
+        seconds: float,
         validation: Mapping[str, Tensor],
     ) -> None:
         """Take in an epoch: histories, divergence, improvement, early stops.
@@ -78,7 +79,8 @@ class Ledger:
         Args:
             epoch: counted from 1.
             losses_SK: each step's loss; the mean over steps is the epoch's training loss.
-            row: facts of the epoch for every member (learning rate, seconds).
+            rates: each member's learning rate at the last step.
+            seconds: wall time of the epoch.
             validation: metric → its value for each member [K].
         """
         finite_K = _finite(weights)
@@ -89,7 +91,8 @@ class Ledger:
             if not entry.active:
                 continue
             measured = {f"val_{name}": values[k] for name, values in metrics.items()}
-            entry.history.append({"epoch": epoch, "train_loss": losses[k], **row, **measured})
+            row = {"epoch": epoch, "train_loss": losses[k], "learning_rate": rates[k], "seconds": seconds}
+            entry.history.append(row | measured)
             entry.epochs = epoch
             if not bool(finite_K[k]) or not torch.isfinite(losses_SK[:, k]).all():
                 self._diverge(entry, epoch, losses_SK[:, k])

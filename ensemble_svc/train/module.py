@@ -99,11 +99,17 @@ class SlotModule(L.LightningModule):
         outputs_BO: Tensor = functional_call(net, own, (x_B,))
         return loss_rows(self.recipe.loss, outputs_BO, y_B).mean()
 
-    def predict_rows(self, weights_K: Mapping[str, Tensor], rows_N: Tensor) -> dict[str, Tensor]:
-        """Predictions [K, N, …] of the members on rows of the data, in the target's own units."""
+    def predict_rows(
+        self, weights_K: Mapping[str, Tensor], rows_N: Tensor, *, scale_K: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Predictions [K, N, …] of members on rows of the data, in the target's own units.
+
+        Args:
+            scale_K: target scales of just these members; all members' when absent.
+        """
         net, own = self.reader(weights_K)
         x_N = self.data.x_N.index_select(0, rows_N)
-        return predict(net, own, self.recipe.loss, x_N, scale_K=self.scale_K)
+        return predict(net, own, self.recipe.loss, x_N, scale_K=self.scale_K if scale_K is None else scale_K)
 
     def reader(self, weights: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
         """The part of the network that reads the data as it lies on the device, with its weights."""

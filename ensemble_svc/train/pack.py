@@ -31,8 +31,9 @@ class PackModule(SlotModule):
     def __init__(self, recipe: Recipe, nets: list[MemberNet], data: DeviceData) -> None:
         super().__init__(recipe, nets, data)
         self.automatic_optimization = False
+        states = [net.state_dict() for net in nets]
+        self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
         self._net = nets[0].to(recipe.device)
-        self._stack = {name: w.to(recipe.device) for name, w in stack([n.state_dict() for n in nets]).items()}
         self._trained = {
             name: self._stack[name].requires_grad_()
             for name, p in nets[0].named_parameters()

@@ -49,12 +49,13 @@ class Watch(L.Callback):
         assert isinstance(pl_module, SlotModule)
         self.epoch += 1
         now = time.monotonic()
-        rate = pl_module.recipe.rules[0].lr * pl_module.last_factor
+        rates = [rule.lr * pl_module.last_factor for rule in pl_module.recipe.rules]
         self.ledger.close_epoch(
             self.epoch,
             pl_module.weights,
             losses_SK=pl_module.take_losses(),
-            row={"learning_rate": rate, "seconds": now - self.epoch_began},
+            rates=rates,
+            seconds=now - self.epoch_began,
             validation=measure(pl_module, self.ledger, self.validation_N),
         )
         self.epoch_began = now
