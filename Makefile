@@ -11,11 +11,6 @@ VENV := .venv
 BIN  := $(VENV)/bin
 DONE := $(VENV)/.installed
 
-# Both, because newer pips read the second for the isolated build environment and older ones the first.
-export PIP_CONSTRAINT := constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
-export PIP_DISABLE_PIP_VERSION_CHECK := 1
-
 .DEFAULT_GOAL := help
 .PHONY: help setup train report test test-all check lint format-check typecheck contracts format constraints clean
 
@@ -24,6 +19,10 @@ help: ## list the targets
 
 setup: $(DONE) ## create .venv and install the pinned packages
 
+# Both, because newer pips read the second for the isolated build environment and older ones the first.
+$(DONE): export PIP_CONSTRAINT := constraints.txt
+$(DONE): export PIP_BUILD_CONSTRAINT := constraints.txt
+$(DONE): export PIP_DISABLE_PIP_VERSION_CHECK := 1
 $(DONE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed, e.g. make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
@@ -68,7 +67,7 @@ format: setup ## format the code and mend what ruff can
 
 constraints: setup ## write the versions that .venv holds into constraints.txt
 	@sed -n '/^#/p;/^#/!q' constraints.txt > constraints.tmp
-	@$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' >> constraints.tmp
+	@$(BIN)/python -m pip --disable-pip-version-check freeze --all --exclude-editable --exclude pip | sed -E 's/\+[A-Za-z0-9.]+$$//' >> constraints.tmp
 	@mv constraints.tmp constraints.txt && touch $(DONE)
 
 clean: ## remove .venv and every cache; runs/ stays

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble_svc.cli.options import Json, RunFolder, print_json
+from ensemble_svc.cli.options import Json, RunFolder, console, print_json
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -37,11 +37,10 @@ def evaluate(
     if as_json:
         print_json(metrics)
         return
-    from rich.console import Console
 
     from ensemble_svc.cli.tables import metrics_table
 
-    Console().print(metrics_table(metrics))
+    console().print(metrics_table(metrics))
 
 
 def predict(

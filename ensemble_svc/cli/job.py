@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble_svc.cli.options import JobFile, Json, Overrides, print_json, read_job
+from ensemble_svc.cli.options import JobFile, Json, Overrides, console, print_json, read_job
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -55,10 +55,9 @@ def choices(
     if as_json:
         print_json(shown)
         return
-    from rich.console import Console
 
     from ensemble_svc.cli.tables import choices_table
 
-    console = Console()
+    out = console()
     for name, entries in shown.items():
-        console.print(choices_table(name, entries))
+        out.print(choices_table(name, entries))

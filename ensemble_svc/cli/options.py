@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ensemble_svc.spec.job import JobSpec
 
 JobFile = Annotated[Path, typer.Argument(help="The job: a YAML file.", metavar="JOB")]
@@ -27,6 +30,13 @@ def read_job(path: Path, overrides: list[str] | None) -> JobSpec:
     from ensemble_svc.spec.load import load_job
 
     return load_job(path, overrides or ())
+
+
+def console() -> Console:
+    """A terminal as wide as it is; 100 columns where output goes to a file or a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 100)
 
 
 def print_json(value: object) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble_svc import pipeline
-from ensemble_svc.cli.options import print_json, read_job
+from ensemble_svc.cli.options import console, print_json, read_job
 from ensemble_svc.cli.training import place
 from ensemble_svc.errors import SpecError
 from ensemble_svc.store.document import write_document
@@ -26,7 +26,7 @@ def train_each(
         each: ``key=A:B`` (whole numbers from A to B-1) or ``key=v1,v2,…``.
     """
     key, values = parse_each(each)
-    console = Console(stderr=True)
+    progress = Console(stderr=True)
     first = read_job(job, [*overrides, f"{key}={values[0]}"])
     folder = out or Path(first.compute.storage).expanduser() / first.name
     found: dict[str, dict[str, Any]] = {}
@@ -35,13 +35,13 @@ def train_each(
             spec = read_job(job, [*overrides, f"{key}={value}"])
             run = pipeline.train(spec, out=folder / f"{key}={value}", directory=Path.cwd(), executor=executor)
             found[value] = run.metrics()
-            console.print(f"{key}={value}: {_brief(found[value])}", highlight=False)
+            progress.print(f"{key}={value}: {_brief(found[value])}", highlight=False)
     summary = summarize_each(found)
     write_document(folder / "each.json", {"key": key, "values": values, "summary": summary})
     if as_json:
         print_json({"key": key, "values": values, "summary": summary})
     else:
-        Console().print(_table(key, summary))
+        console().print(_table(key, summary))
 
 
 def parse_each(text: str) -> tuple[str, list[str]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ensemble_svc.cli.options import Json, RunFolder, print_json
+from ensemble_svc.cli.options import Json, RunFolder, console, print_json
 
 
 def add_verbs(app: typer.Typer) -> None:
@@ -31,11 +31,9 @@ def status(
     if as_json:
         print_json({**found, **({"damaged": broken} if verify else {})})
     else:
-        from rich.console import Console
-
         from ensemble_svc.cli.tables import status_table
 
-        Console().print(status_table(found))
+        console().print(status_table(found))
     if broken:
         raise CorruptArtifact(
             "damaged or missing: "
@@ -59,8 +57,7 @@ def report(run: RunFolder, as_json: Json = False) -> None:
 
 def doctor() -> None:
     """Tell what this machine offers: cores, memory, GPUs, versions, what is missing."""
-    from rich.console import Console
 
     from ensemble_svc.cli.health import machine_table
 
-    Console().print(machine_table())
+    console().print(machine_table())

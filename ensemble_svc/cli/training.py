@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ensemble_svc.cli.options import Address, JobFile, Json, Overrides, print_json, read_job
+from ensemble_svc.cli.options import Address, JobFile, Json, Overrides, console, print_json, read_job
 
 if TYPE_CHECKING:
     from ensemble_svc.plan.executor import Executor
@@ -68,15 +68,14 @@ def plan(job: JobFile, overrides: Overrides = None, as_json: Json = False) -> No
     if as_json:
         print_json(found.model_dump(mode="json"))
         return
-    from rich.console import Console
     from rich.text import Text
 
     from ensemble_svc.cli.tables import plan_table
 
-    console = Console()
-    console.print(plan_table(found))
+    out = console()
+    out.print(plan_table(found))
     for warning in prepared.warnings:
-        console.print(Text.assemble(("warning: ", "yellow"), warning))
+        out.print(Text.assemble(("warning: ", "yellow"), warning))
 
 
 @contextmanager

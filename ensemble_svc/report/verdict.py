@@ -75,11 +75,12 @@ def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float
     rest = f", and the best member chosen on validation by {_listed(best, short=True)}" if best else ""
     doubt = f", but not clearly the best member chosen on validation ({_listed(best)})" if best else ""
     behind = [(name, _negated(gain)) for name, gain in mean]
+    beats = f"{subject} beats its mean member by {_clearly(mean)}"
     match over_mean, over_best:
         case "up", "up":
-            return Verdict("good", "Yes", f"{subject} beats its mean member by {_listed(mean)}{rest}.")
+            return Verdict("good", "Yes", f"{beats}{rest}.")
         case "up", _:
-            return Verdict("fair", "In part", f"{subject} beats its mean member by {_listed(mean)}{doubt}.")
+            return Verdict("fair", "In part", f"{beats}{doubt}.")
         case "down", _:
             return Verdict("bad", "No", f"{subject} falls behind its mean member by {_listed(behind)}.")
         case "mixed", _:
@@ -107,6 +108,13 @@ def _negated(gain: Mapping[str, float]) -> Mapping[str, float]:
 
 def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
     return joined(_phrase(name, gain, short) for name, gain in gains)
+
+
+def _clearly(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """The gains whose interval lies above 0, then the others as what they are."""
+    sure = [(name, gain) for name, gain in gains if is_number(gain.get("low")) and gain["low"] > 0]
+    unsure = [one for one in gains if one not in sure]
+    return _listed(sure) + (f" (not clear: {_listed(unsure)})" if unsure else "")
 
 
 def _phrase(name: str, gain: Mapping[str, float], short: bool) -> str:
