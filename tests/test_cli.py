@@ -145,7 +145,7 @@ class TestVerbs:
         assert [len(slot["pack"]["members"]) for slot in plan["slots"]] == [2]
         assert plan["slots"][0]["reason"]
         assert list(tmp_path.iterdir()) == [tmp_path / "job.yaml"]
-        assert "one launch per operation" in command("plan", "job.yaml").out
+        assert "one structure" in command("plan", "job.yaml").out
 
     def test_validate_and_set(self, command, tmp_path):
         path = tmp_path / "job.yaml"

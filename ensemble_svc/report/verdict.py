@@ -113,6 +113,8 @@ def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = F
 def _clearly(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """The gains whose interval lies above 0, then the others as what they are."""
     sure = [(name, gain) for name, gain in gains if is_number(gain.get("low")) and gain["low"] > 0]
+    if not sure:
+        return _listed(gains)
     unsure = [one for one in gains if one not in sure]
     return _listed(sure) + (f" (not clear: {_listed(unsure)})" if unsure else "")
 

@@ -93,7 +93,7 @@ class EpochFeed:
         rows_KN = torch.from_numpy(np.stack([self._ordered(k) for k in range(len(self.members))]))
         num_full = rows_KN.shape[1] // self.batch_size
         full_KN, rest_KB = rows_KN.tensor_split([num_full * self.batch_size], dim=1)
-        steps_SKB = full_KN.reshape(len(self.members), num_full, -1).transpose(0, 1)
+        steps_SKB = full_KN.reshape(len(self.members), num_full, self.batch_size).transpose(0, 1)
         for block in steps_SKB.split(BLOCK_STEPS) if num_full else ():
             yield block.to(self.device)
         if rest_KB.shape[1] > 1 or not num_full:
