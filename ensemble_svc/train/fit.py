@@ -13,22 +13,19 @@ from pathlib import Path
 import lightning as L
 import torch
 
-from ensemble_svc.data.indices import member_rows
 from ensemble_svc.errors import TrainError
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
-from ensemble_svc.train.assemble import assemble_fitted
-from ensemble_svc.train.feed import DeviceData, EpochFeed, steps_per_epoch
+from ensemble_svc.train.build import build_module, training_rows
+from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.finish import seal_slot
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
-from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
-from ensemble_svc.train.recipe import Recipe
 from ensemble_svc.train.watch import Watch, resume
 
 
@@ -53,20 +50,11 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
     ids = [m.id for m in members]
     Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=ids, **place)
     _prepare_process(slot)
-    rows = [
-        member_rows(
-            m.resample, payload.split, payload.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index
-        )
-        for m in members
-    ]
+    rows = training_rows(payload, members)
     device = torch.device("cuda" if slot.gpus else "cpu")
-    nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
+    module = build_module(payload, members, rows, device)
     training = members[0].training
-    recipe = Recipe(members, steps_per_epoch(len(rows[0]), training.batch_size), device)
-    module = _module(
-        recipe, nets, DeviceData(payload.dataset, nets, device, augmented=bool(members[0].augment))
-    )
-    ledger = Ledger(recipe, module.weights)
+    ledger = Ledger(module.recipe, module.weights)
     module.keep_books(ledger)
     module.first_epoch = resume(commits, module, ledger)
     watch = Watch(
@@ -85,10 +73,6 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
         _run(_trainer(slot, epochs, training.clip_norm if alone else None, watch), module, feed)
     seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
     commits.clear()
-
-
-def _module(recipe: Recipe, nets: list, data: DeviceData) -> SlotModule:  # type: ignore[type-arg]
-    return MemberModule(recipe, nets, data) if len(nets) == 1 else PackModule(recipe, nets, data)
 
 
 def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> L.Trainer:
