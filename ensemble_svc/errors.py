@@ -92,6 +92,10 @@ class TrainError(EnsembleSvcError):
     """Training that could not go on."""
 
 
+class OutOfMemory(TrainError):
+    """A device whose memory does not hold what was to train on it."""
+
+
 class EnsembleError(EnsembleSvcError):
     """Predictions that cannot be combined."""
 

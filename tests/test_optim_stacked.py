@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -132,6 +132,29 @@ def test_a_slice_equals_torch_on_that_member_alone(rule, dtype, rtol, atol, data
         run_alone(optimizer, params, case, k, range(NUM_STEPS))
         for name, param in zip(case.names, params, strict=True):
             torch.testing.assert_close(stack.params[name][k], param, rtol=rtol, atol=atol)
+
+
+@over_rules
+@pytest.mark.parametrize("vectors", [False, True])
+@settings(max_examples=25)
+@given(data=st.data())
+def test_members_at_paces_of_their_own_equal_torch_alone(rule, vectors, data) -> None:
+    """By one call per rule and by vectors, the way of a GPU."""
+    case = data.draw(cases(rule))
+    k_factors = [data.draw(st.sampled_from([0.0, 0.25, 1.0])) for _ in case.rules]
+    stack = StackedOptimizer(
+        leaves(case.draw(torch.float64, 0)), case.rules, paces=k_factors, vectors=vectors
+    )
+    for t in range(NUM_STEPS):
+        for name, grad in case.draw(torch.float64, 1 + t).items():
+            stack.params[name].grad = grad
+        stack.step([case.factors[t] * own for own in k_factors])
+    for k, own in enumerate(case.rules):
+        params = list(leaves({name: w[k] for name, w in case.draw(torch.float64, 0).items()}).values())
+        mine = replace(case, factors=[f * k_factors[k] for f in case.factors])
+        run_alone(plain_torch(own, params), params, mine, k, range(NUM_STEPS))
+        for name, param in zip(case.names, params, strict=True):
+            torch.testing.assert_close(stack.params[name][k], param, rtol=1e-12, atol=1e-14)
 
 
 @over_rules

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ensemble_svc.data.indices import member_rows
-from ensemble_svc.errors import TrainError
+from ensemble_svc.errors import OutOfMemory, TrainError
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
 from ensemble_svc.spec.training import AVERAGES, OPTIMIZERS, REGULARIZERS, SCHEDULES
+from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import read_tensors, sealed
+from ensemble_svc.train import watch
 from ensemble_svc.train.assemble import Stack, assemble
 from ensemble_svc.train.fit import fit
+from ensemble_svc.train.member import MemberModule
+from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
 
 ONE_CORE = Resources(cpus=1)
@@ -135,9 +143,63 @@ class TestPackedIsAlone:
 
     @pytest.mark.parametrize("regularizer", list(REGULARIZERS), ids=lambda c: c.model_fields["name"].default)
     def test_every_regularizer_with_its_own_strength(self, regularizer, tmp_path):
+        """Noise is off here, for its draws may depend on the pack; TestNoise has its laws."""
         name = regularizer.model_fields["name"].default
-        job = job_of(training__regularizers=({"name": name, "strength": 1e-3},), training__clip_norm=0.5)
+        option, values = (
+            ("strength", (1e-3, 0.0, 1e-2)) if "strength" in regularizer.model_fields else ("std", (0.0,))
+        )
+        job = job_of(
+            training__regularizers=({"name": name, option: values[0]},),
+            training__clip_norm=0.5,
+            ensemble__vary={f"training.regularizers.0.{option}": values},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
         assert_close(*both(job, tmp_path))
+
+    def test_every_elementwise_option_at_once(self, tmp_path):
+        """Rates, schedules, lengths, decays, clipping, patience: each member its own, in one pack."""
+        job = job_of(
+            training__epochs=4,
+            training__average={"name": "ema", "decay": 0.9},
+            training__regularizers=({"name": "l2", "strength": 1e-3},),
+            ensemble__members=6,
+            ensemble__vary={
+                "training.epochs": (2, 4, 3),
+                "training.optimizer.lr": (0.01, 0.003),
+                "training.optimizer.weight_decay": (0.0, 0.1, 0.3),
+                "training.optimizer.betas": ((0.9, 0.999), (0.5, 0.99)),
+                "training.schedule": ("constant", {"name": "cosine", "warmup": 5}, "cosine"),
+                "training.average.decay": (0.5, 0.9),
+                "training.clip_norm": (0.5, None),
+                "training.early_stopping": (None, {"metric": "nll", "patience": 1, "min_delta": 0.05}),
+                "training.regularizers.0.strength": (0.0, 1e-2, 1e-3),
+                "training.loss": ({"name": "cross_entropy", "label_smoothing": 0.1}, "cross_entropy"),
+            },
+        )
+        together, apart = both(job, tmp_path)
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        epochs = {e["index"]: e["epochs"] for e in sealed(tmp_path / "packed").values()}
+        assert epochs == {e["index"]: e["epochs"] for e in sealed(tmp_path / "alone").values()}
+        assert len(set(epochs.values())) > 1
+        assert_close(together, apart)
+
+    def test_momenta_of_their_own(self, tmp_path):
+        job = job_of(
+            training__optimizer={"name": "sgd", "lr": 0.05, "momentum": 0.9},
+            ensemble__vary={"training.optimizer.momentum": (0.9, 0.0, 0.5)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_bfloat16_products(self, tmp_path):
+        """To the tolerance of bfloat16, whose products have 8 bits."""
+        together, apart = both(job_of(training__precision="bf16-mixed", training__epochs=1), tmp_path)
+        plain = train(job_of(training__epochs=1), tmp_path / "plain")
+        for index, tensors in apart.items():
+            for name, value in tensors.items():
+                torch.testing.assert_close(together[index][name], value, rtol=0.05, atol=0.02)
+                assert value.dtype == plain[index][name].dtype
+        assert any(not torch.equal(t, plain[0][n]) for n, t in apart[0].items())
 
     def test_early_stopping(self, tmp_path):
         job = job_of(
@@ -192,6 +254,158 @@ class TestPackedIsAlone:
             data__augment=({"name": "crop", "padding": 1}, "flip"),
         )
         assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
+
+
+class TestNoise:
+    """What is drawn inside a step: laws of distributions, and of replay."""
+
+    @pytest.mark.parametrize("name", ["input_noise", "weight_noise"])
+    def test_each_member_has_its_own_strength(self, name, tmp_path):
+        """A member whose noise is 0 is the member without noise, whatever its neighbours draw."""
+        key = "training.regularizers.0.std"
+        noise = {"training__regularizers": ({"name": name, "std": 0.0},)}
+        mixed = train(job_of(**noise, ensemble__vary={key: (0.0, 0.5, 0.0)}), tmp_path / "mixed")
+        quiet = train(job_of(**noise), tmp_path / "quiet")
+        again = train(job_of(**noise, ensemble__vary={key: (0.0, 0.5, 0.0)}), tmp_path / "again")
+        assert_close({k: mixed[k] for k in (0, 2)}, {k: quiet[k] for k in (0, 2)})
+        assert any(not torch.allclose(t, quiet[1][n], atol=1e-3) for n, t in mixed[1].items())
+        assert_same_bits(mixed, again)
+
+    def test_input_noise_on_a_linear_network_is_an_l2_penalty(self, tmp_path):
+        """With squared error the expected gradients agree (Bishop 1995): sigma² times each weight, twice."""
+        std = 0.5
+        common = {
+            "task": "regression",
+            "data": {"source": "diabetes", "preprocess": ("standardize",), "validation": 0.0},
+            "model": {"name": "mlp", "hidden": ()},
+            "ensemble__members": 24,
+            "training__loss": "mse",
+            "training__batch_size": 400,
+            "training__epochs": 400,
+            "training__optimizer": {"name": "adamw", "lr": 0.02, "weight_decay": 0.0},
+        }
+        noisy = train(
+            job_of(**common, training__regularizers=({"name": "input_noise", "std": std},)), tmp_path / "n"
+        )
+        decay = ({"name": "l2", "strength": 2 * std**2},)
+        ridge = train(job_of(**common, training__regularizers=decay), tmp_path / "r")
+        plain = train(job_of(**common), tmp_path / "p")
+        name = "weights.safetensors/body.output.weight"
+        mean = [torch.stack([run[k][name] for k in run]).mean(0) for run in (noisy, ridge, plain)]
+        apart = (mean[2] - mean[1]).norm()
+        assert (mean[0] - mean[1]).norm() < 0.15 * apart
+
+
+class TestCompaction:
+    """Members that have stopped cost nothing further, and those that go on do not notice."""
+
+    JOB: ClassVar[dict[str, Any]] = {
+        "training__epochs": 12,
+        "training__optimizer": {"name": "sgd", "lr": 0.3, "momentum": 0.5},
+        "training__schedule": "constant",
+        "training__early_stopping": {"metric": "nll", "patience": 1},
+        "training__average": {"name": "ema", "decay": 0.5},
+        "model": {"name": "mlp", "hidden": (16,), "norm": "batch"},
+        "ensemble": {"members": 5, "resample": "bootstrap"},
+    }
+
+    def test_the_same_members_with_and_without(self, tmp_path, monkeypatch):
+        sizes: list[int] = []
+        step = PackModule.step
+
+        def counted(self: PackModule, x_KB: Tensor, y_KB: Tensor) -> None:
+            sizes.append(len(x_KB))
+            step(self, x_KB, y_KB)
+
+        monkeypatch.setattr(PackModule, "step", counted)
+        compacted = train(job_of(**self.JOB), tmp_path / "with")
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] == 5 > sizes[-1]
+        with monkeypatch.context() as never:
+            never.setattr(watch, "drop_stopped", lambda module, ledger, feed: None)
+            whole = train(job_of(**self.JOB), tmp_path / "without")
+        assert_close(compacted, whole)
+        epochs = [
+            {e["index"]: e["epochs"] for e in sealed(tmp_path / n).values()} for n in ("with", "without")
+        ]
+        assert epochs[0] == epochs[1]
+
+    @pytest.mark.parametrize("epoch", [2, 3, 4, 5])
+    def test_a_compacted_pack_resumes_to_the_same_bits(self, epoch, tmp_path):
+        undisturbed = train(job_of(**self.JOB), tmp_path / "a", commit_every_s=0)
+        with pytest.raises(TestResume.Killed):
+            train(job_of(**self.JOB), tmp_path / "b", report=TestResume().dying(epoch), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job_of(**self.JOB), tmp_path / "b", commit_every_s=0))
+
+
+class TestMemory:
+    """A pack that memory does not hold is halved, and nothing is lost."""
+
+    def test_halved_in_the_middle_it_ends_with_the_members_of_the_whole(self, tmp_path, monkeypatch):
+        job = job_of(training__epochs=4, ensemble__members=5)
+        whole = train(job, tmp_path / "whole")
+        step, notes = PackModule.step, []
+
+        def limited(self: PackModule, x_KB: Tensor, y_KB: Tensor) -> None:
+            if len(x_KB) > 2 and self.ledger.num_steps >= 20:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            step(self, x_KB, y_KB)
+
+        monkeypatch.setattr(PackModule, "step", limited)
+        halved = train(job, tmp_path / "halved", lambda p: notes.append(p.note), commit_every_s=0)
+        assert_close(halved, whole)
+        told = [note for note in notes if note]
+        assert ["packs of 3 and 2" in told[0], "packs of 2 and 1" in told[1], len(told)] == [True, True, 2]
+        starts = Journal(tmp_path / "halved" / "journal.jsonl").of_kind("start")
+        assert [len(e["members"]) for e in starts] == [5, 3, 2, 1, 2]
+        assert not (tmp_path / "halved" / "packs").exists() or not list(
+            (tmp_path / "halved" / "packs").iterdir()
+        )
+        history = [e["epochs"] for e in sealed(tmp_path / "halved").values()]
+        assert history == [4] * 5
+
+    def test_a_member_alone_that_does_not_fit_says_what_to_do(self, tmp_path, monkeypatch):
+        def none(self: MemberModule, *_: Any) -> Tensor:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")
+
+        monkeypatch.setattr(MemberModule, "training_step", none)
+        with pytest.raises(OutOfMemory, match=r"does not hold one member .* lower training\.batch_size"):
+            train(job_of(ensemble__members=1), tmp_path)
+
+    def test_an_attempt_killed_for_its_memory_starts_again_in_halves(self, tmp_path):
+        job = job_of(ensemble__members=4)
+        payload, plan = payload_of(job, tmp_path)
+        died = {"reason": "the machine ran out of memory; lower training.batch_size or compute.pack"}
+        Journal(tmp_path / "journal.jsonl").append("retry", pack=plan.slots[0].pack.id, members=[], **died)
+        fit(payload, plan.slots[0], lambda progress: None)
+        assert {e["pack"].partition("-")[0] for e in sealed(tmp_path).values()} == {"0000x2", "0002x2"}
+
+    @pytest.mark.slow
+    def test_a_real_limit_of_the_address_space(self, tmp_path):
+        """The allocator itself refuses, in a process whose address space is bounded."""
+        script = Path(__file__).with_name("limited_memory.py")
+        done = subprocess.run(
+            [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert Journal(tmp_path / "journal.jsonl").of_kind("halved")
+        assert len(sealed(tmp_path)) == 16
+
+
+class TestCompiled:
+    @pytest.mark.slow
+    @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+    @pytest.mark.parametrize("members", [1, 3])
+    @pytest.mark.parametrize("norm", ["none", "batch"])
+    def test_a_compiled_step_trains_the_same_members(self, norm, members, tmp_path):
+        job = job_of(
+            model={"name": "mlp", "hidden": (16,), "norm": norm},
+            training__epochs=2,
+            ensemble__members=members,
+        )
+        payload, plan = payload_of(job, tmp_path / "on")
+        fit(payload, plan.slots[0].model_copy(update={"compile": True}), lambda progress: None)
+        assert_close(results(tmp_path / "on"), train(job, tmp_path / "off"))
 
 
 class TestAveragedBatchNorm:

@@ -61,6 +61,8 @@ class Board:
 
     def progress(self, progress: Progress) -> None:
         """A pack has ended an epoch."""
+        if progress.note:
+            self.notes.append(printable(progress.note))
         left_s, ended = self._left(progress), progress.epoch >= progress.epochs
         for member in progress.members:
             busy = member.status == "training"
@@ -149,7 +151,9 @@ class MembersView:
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch."""
         self.board.progress(progress)
-        if self._live is None and time.monotonic() - self._last >= LINE_EVERY_S:
+        if self._live is None and progress.note:
+            self._line(self.board.notes[-1])
+        elif self._live is None and time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
             self._line(f"{self.board.counts()}; {_describe(progress)}")
 

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from ensemble_svc.spec.training import Constant, Cosine, Schedule
+
+
+@dataclass(frozen=True)
+class Pace:
+    """A schedule laid over the steps of one member's training."""
+
+    schedule: Schedule
+    total_steps: int
+
+    def factor(self, step: int) -> float:
+        """What multiplies the learning rate at ``step``."""
+        return factor(self.schedule, step, self.total_steps)
 
 
 def factor(schedule: Schedule, step: int, total_steps: int) -> float:

@@ -1,9 +1,11 @@
 """One optimiser for K stacked members, each with its own options.
 
-Members with equal rules share one call of the fused kernel. It takes plain numbers, so there is
-one call per *distinct* rule, on the slices of the members that have it. Vectors of options that
+Members with equal rules share one call of the fused kernel. It takes plain numbers, so on a CPU there
+is one call per *distinct* rule, on the slices of the members that have it. Vectors of options that
 broadcast need nine passes over memory where the kernel needs one: 16 members 64-128-128-10 with 16
-learning rates took 0.97 ms against 0.42 ms, 64 LeNet-5 9.8 ms against 4.2 ms (one core).
+learning rates took 0.97 ms against 0.42 ms, 64 LeNet-5 9.8 ms against 4.2 ms (one core). On a GPU a
+launch costs more than a pass over so little memory: there members that differ are updated by vectors
+(``optim/vectors.py``), a dozen launches however many rules there are.
 
 Laws: each slice equals ``torch.optim`` on that member alone; its bits depend neither on the other
 members nor on their rules, so a member goes on unchanged when others are dropped.
@@ -13,7 +15,7 @@ Shapes: K members.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from ensemble_svc.optim.blocks import SideBySide, fills_vectors
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
+from ensemble_svc.optim.vectors import update_each
 from ensemble_svc.spec.training import Optimizer
 
 
@@ -29,6 +32,8 @@ class _Share:
     """The pieces of the stack that one rule updates."""
 
     rule: Optimizer
+    first: int
+    """A member of the share; all of them are at its pace."""
     members: tuple[int, ...] | None
     """None: all of them, in whole stacks."""
     params: list[Tensor]
@@ -44,17 +49,31 @@ class StackedOptimizer:
     Args:
         params: contiguous leaves [K, …] by name, of one type and on one device.
         rules: one per member, all of one class; every option may differ.
+        paces: one per member; members of equal pace get the same factor at every step. Absent: all do.
+        vectors: update members that differ by vectors instead of one call per rule; on a GPU when absent.
 
     Raises:
         SpecError: a rule whose options contradict each other.
         ValueError: rules of several classes, or parameters that are no stack of K.
     """
 
-    def __init__(self, params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        rules: Sequence[Optimizer],
+        *,
+        paces: Sequence[Hashable] | None = None,
+        vectors: bool | None = None,
+    ) -> None:
         self.params = dict(params)
         self.rules = tuple(rules)
+        self.paces = tuple(paces) if paces is not None else (None,) * len(self.rules)
         self.num_steps = 0
         _check_stack(self.params, self.rules)
+        device = next(iter(self.params.values())).device
+        self._asked = vectors
+        differ = len(set(zip(self.rules, self.paces, strict=True))) > 1
+        self.vectors = differ and (device.type != "cpu" if vectors is None else vectors)
         self._buffers = tuple(dict.fromkeys(name for rule in self.rules for name in buffer_names(rule)))
         self._state = {
             f"{buffer}/{name}": torch.zeros_like(param, requires_grad=False)
@@ -62,23 +81,39 @@ class StackedOptimizer:
             for name, param in self.params.items()
         }
         self._in_block: set[str] = set()
-        self._step = torch.zeros((), device=next(iter(self.params.values())).device)
+        self._step = torch.zeros((), device=device)
         self._arrange(list(self.params))
 
-    def step(self, factor: float) -> None:
-        """Take one step along ``.grad``, at ``factor`` times each member's learning rate."""
+    def step(self, factor: float | Sequence[float]) -> None:
+        """Take one step along ``.grad``.
+
+        Args:
+            factor: what multiplies the learning rates, one for all or one per member; a member whose
+                factor is 0 stays as it is.
+        """
         names = [name for name, param in self.params.items() if param.grad is not None]
         if names != self._names:
             self._arrange(names)
+        if not names:
+            self.num_steps += 1
+            return
         self.num_steps += 1
         self._step.fill_(self.num_steps)
         grads = self._grads()
+        factors = [factor] * len(self.rules) if isinstance(factor, int | float) else list(factor)
+        if self.vectors:
+            update_each(self.rules, self._params[0], grads[0], self._blocks, factors, self.num_steps)
+        else:
+            self._update_shares(grads, factors)
+        if self._side:
+            self._side.push()
+
+    def _update_shares(self, grads: list[Tensor], factors: Sequence[float]) -> None:
         rows = [grad.unbind(0) for grad in grads] if len(self._shares) > 1 else []
         for share in self._shares:
             mine = grads if share.members is None else [row[k] for row in rows for k in share.members]
-            update(share.rule, share.params, mine, share.buffers, factor=factor, step=self._step)
-        if self._side:
-            self._side.push()
+            rate = factors[share.first]
+            update(share.rule, share.params, mine, share.buffers, factor=rate, step=self._step)
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
@@ -108,7 +143,13 @@ class StackedOptimizer:
         """
         index = keep.to(self._step.device)
         params = {n: p.detach().index_select(0, index).requires_grad_() for n, p in self.params.items()}
-        smaller = StackedOptimizer(params, [self.rules[k] for k in keep.tolist()])
+        members = keep.tolist()
+        smaller = StackedOptimizer(
+            params,
+            [self.rules[k] for k in members],
+            paces=[self.paces[k] for k in members],
+            vectors=self._asked,
+        )
         kept = {name: self._state[name].index_select(0, index) for name in smaller._state}
         smaller.load(kept, self.num_steps)
         return smaller
@@ -116,7 +157,7 @@ class StackedOptimizer:
     def _arrange(self, names: list[str]) -> None:
         """Lay out weights and running values of the named parameters for the kernel."""
         self._names = names
-        self._even = [name for name in names if fills_vectors(self.params[name])]
+        self._even = [n for n in names if not self.vectors and fills_vectors(self.params[n])]
         odd = [name for name in names if name not in self._even]
         self._side = SideBySide([self.params[name].detach() for name in odd]) if odd else None
         params = [self.params[name].detach() for name in self._even]
@@ -129,7 +170,8 @@ class StackedOptimizer:
                 keys = [f"{buffer}/{name}" for name in odd]
                 blocks.append(self._side.gathered([self._state[key] for key in keys]))
                 self._state.update(zip(keys, self._side.views(blocks[-1]), strict=True))
-        self._shares = _shares(self.rules, params, buffers) if names else []
+        self._params, self._blocks = params, {name: blocks[-1] for name, blocks in buffers.items() if blocks}
+        self._shares = [] if self.vectors or not names else _shares(self.rules, self.paces, params, buffers)
 
     def _grads(self) -> list[Tensor]:
         """The gradients in the layout of the weights, whose block is brought up to date too."""
@@ -143,16 +185,25 @@ class StackedOptimizer:
 
 
 def _shares(
-    rules: Sequence[Optimizer], params: list[Tensor], buffers: Mapping[str, list[Tensor]]
+    rules: Sequence[Optimizer],
+    paces: Sequence[Hashable],
+    params: list[Tensor],
+    buffers: Mapping[str, list[Tensor]],
 ) -> list[_Share]:
-    members: dict[Optimizer, list[int]] = {}
-    for k, rule in enumerate(rules):
-        members.setdefault(rule, []).append(k)
+    members: dict[tuple[Optimizer, Hashable], list[int]] = {}
+    for k, key in enumerate(zip(rules, paces, strict=True)):
+        members.setdefault(key, []).append(k)
     if len(members) == 1:
-        return [_Share(rules[0], None, params, dict(buffers))]
+        return [_Share(rules[0], 0, None, params, dict(buffers))]
     return [
-        _Share(rule, tuple(own), _rows(params, own), {b: _rows(buffers[b], own) for b in buffer_names(rule)})
-        for rule, own in members.items()
+        _Share(
+            rule,
+            own[0],
+            tuple(own),
+            _rows(params, own),
+            {b: _rows(buffers[b], own) for b in buffer_names(rule)},
+        )
+        for (rule, _), own in members.items()
     ]
 
 

@@ -66,6 +66,8 @@ class Slot(Spec):
     pack: Pack
     cpus: int
     gpus: float
+    compile: bool = False
+    """Whether the training step is compiled, which pays for long trainings alone."""
     reason: str
     """Why these members stand together here, one sentence."""
 

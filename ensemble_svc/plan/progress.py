@@ -37,9 +37,11 @@ class Progress:
     members: tuple[MemberProgress, ...]
     seconds: float
     """Wall time since this attempt at the slot began."""
+    note: str = ""
+    """A sentence on something that happened to the pack; empty for a plain end of an epoch."""
 
 
-_PACK = ("pack", "epoch", "epochs", "seconds")
+_PACK = ("pack", "epoch", "epochs", "seconds", "note")
 _MEMBER = tuple(field.name for field in fields(MemberProgress))
 
 

@@ -104,6 +104,8 @@ class ComputeSpec(Spec):
     """GPUs a member needs when it trains alone; a share below 1 puts several on one GPU."""
     cpus_per_slot: Literal["auto"] | PositiveInt = "auto"
     """CPU cores of a slot."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the training step (``torch.compile``): ``auto`` does where the steps to come repay it."""
     executor: Literal["ray", "local"] = "ray"
     """``ray``: slots are Ray Tune trials; ``local``: one after another in this process."""
     storage: DataPath = "runs"

@@ -33,7 +33,7 @@ class Sgd(Choice):
     """Learning rate at the schedule's factor 1."""
     momentum: Annotated[Beta, Elementwise()] = 0.0
     """Share of the last step that is kept."""
-    nesterov: bool = False
+    nesterov: Annotated[bool, Elementwise()] = False
     """Look ahead along the momentum; needs momentum above 0."""
     weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
     """L2 penalty's gradient, added to the loss's."""
@@ -79,7 +79,26 @@ class L2(Choice):
     """The multiplier."""
 
 
-Regularizer = Annotated[L1 | L2, Field(discriminator="name"), Shorthand()]
+class InputNoise(Choice):
+    """Gaussian noise on what the network reads, after preprocessing, drawn anew at each step.
+
+    On a linear network with squared error it is an L2 penalty (Bishop 1995).
+    """
+
+    name: Literal["input_noise"] = "input_noise"
+    std: Annotated[NonNegativeFloat, Elementwise()] = 0.1
+    """Standard deviation, on the preprocessed scale."""
+
+
+class WeightNoise(Choice):
+    """Gaussian noise on the weights at each step's forward pass (Graves 2011; no biases, no norms)."""
+
+    name: Literal["weight_noise"] = "weight_noise"
+    std: Annotated[NonNegativeFloat, Elementwise()] = 0.01
+    """Standard deviation."""
+
+
+Regularizer = Annotated[L1 | L2 | InputNoise | WeightNoise, Field(discriminator="name"), Shorthand()]
 REGULARIZERS: Registry[Choice] = Registry("regularizer", Regularizer)
 
 
@@ -149,7 +168,7 @@ class EarlyStopping(Spec):
 class TrainingSpec(Spec):
     """Budget and rule of one member's optimisation."""
 
-    epochs: Annotated[PositiveInt, Field(le=1_000_000)] = 30
+    epochs: Annotated[PositiveInt, Field(le=1_000_000), Elementwise()] = 30
     """Passes over the member's own bag, not over the whole data set."""
     batch_size: PositiveInt = 64
     """Rows per step. The last batch of an epoch is smaller; a last batch of one row is dropped."""
@@ -157,15 +176,16 @@ class TrainingSpec(Spec):
     """What is minimised, and with it what the network's outputs mean."""
     optimizer: Optimizer = AdamW()
     """The update rule."""
-    schedule: Schedule = Cosine()
+    schedule: Annotated[Schedule, Elementwise()] = Cosine()
     """The learning rate's factor over the steps."""
     regularizers: tuple[Regularizer, ...] = ()
-    """Penalties added to the loss."""
-    early_stopping: EarlyStopping | None = None
+    """Penalties added to the loss, and noise in the forward pass."""
+    early_stopping: Annotated[EarlyStopping | None, Elementwise()] = None
     """When to stop before the last epoch; null trains all epochs."""
     average: Average = NoAverage()
     """Average of the weights along the way (Polyak & Juditsky 1992)."""
-    clip_norm: PositiveFloat | None = None
+    clip_norm: Annotated[PositiveFloat | None, Elementwise()] = None
     """Largest gradient norm of a member; longer gradients are scaled down to it."""
-    precision: Literal["32-true"] = "32-true"
-    """Number format of the arithmetic."""
+    precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
+    """Number format of the arithmetic: float32; float32 with products rounded to 10 bits of mantissa where
+    the GPU can (tf32); or products in bfloat16 and weights, sums and losses in float32 (arXiv:1905.12322)."""

@@ -63,6 +63,12 @@ def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:
     return {name: torch.stack([state[name].detach() for state in states]) for name in states[0]}
 
 
+def part(name: str, weights: Mapping[str, Tensor]) -> Stack:
+    """The weights of the submodule ``name``, called as it calls them."""
+    head = f"{name}."
+    return {n.removeprefix(head): weight for n, weight in weights.items() if n.startswith(head)}
+
+
 def _fit(net: MemberNet, member: MemberSpec, dataset: Dataset, rows: Array) -> dict[str, Tensor]:
     """Fit the transform and the target's scale; returns the buffers that hold them."""
     cast(Transform, net.transform).fit(dataset.x[rows])

@@ -27,10 +27,17 @@ def training_rows(payload: Payload, members: Sequence[MemberSpec]) -> list[Array
 
 
 def build_module(
-    payload: Payload, members: tuple[MemberSpec, ...], rows: Sequence[Array], device: torch.device
+    payload: Payload,
+    members: tuple[MemberSpec, ...],
+    rows: Sequence[Array],
+    device: torch.device,
+    *,
+    compiled: bool = False,
 ) -> SlotModule:
     """The members with their initial weights, ready for the first step."""
     nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
-    recipe = Recipe(members, steps_per_epoch(len(rows[0]), members[0].training.batch_size), device)
+    steps = steps_per_epoch(len(rows[0]), members[0].training.batch_size)
+    recipe = Recipe(members, steps, device, lead=members[0])
     data = DeviceData(payload.dataset, nets, device, augmented=bool(members[0].augment))
-    return MemberModule(recipe, nets, data) if len(nets) == 1 else PackModule(recipe, nets, data)
+    kind = MemberModule if len(nets) == 1 else PackModule
+    return kind(recipe, nets, data, compiled=compiled)

@@ -35,15 +35,14 @@ class DeviceData:
     def __init__(
         self, dataset: Dataset, nets: Sequence[MemberNet], device: torch.device, *, augmented: bool
     ) -> None:
-        self.raw_N = torch.from_numpy(np.ascontiguousarray(dataset.x)).to(device)
+        self.x_N = torch.from_numpy(np.ascontiguousarray(dataset.x)).to(device)
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
-        plain = self.raw_N.is_floating_point() and not augmented
+        plain = self.x_N.is_floating_point() and not augmented
         self.transformed = plain and _same_transform(nets)
-        self.x_N = self.raw_N
         if self.transformed:
             transform = copy.deepcopy(nets[0].transform).to(device)
             with torch.no_grad():
-                self.x_N = torch.cat([transform(x) for x in chunks(self.raw_N, 1)])
+                self.x_N = torch.cat([transform(x) for x in chunks(self.x_N, 1)])
 
 
 class EpochFeed:
@@ -66,12 +65,17 @@ class EpochFeed:
         first_epoch: int = 0,
         single_steps: bool = False,
     ) -> None:
-        self.members, self.rows, self.device = members, rows, device
+        self.members, self.rows, self.device = list(members), list(rows), device
         self.single_steps = single_steps
         self.batch_size = members[0].training.batch_size
         self.first_epoch = first_epoch
         self.epoch = first_epoch
         self.sampler = self
+
+    def drop(self, keep: Sequence[int]) -> None:
+        """From the next epoch on, feed the members at these positions alone."""
+        self.members = [self.members[k] for k in keep]
+        self.rows = [self.rows[k] for k in keep]
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before each epoch, counting from where this attempt began."""

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
 import time
 import uuid
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
 import torch
 
-from ensemble_svc.errors import TrainError
+from ensemble_svc.errors import OutOfMemory, TrainError
 from ensemble_svc.plan.executor import Report
-from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.plan import Pack, Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.build import build_module, training_rows
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.finish import seal_slot
+from ensemble_svc.train.halve import halves, is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
@@ -33,46 +38,85 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
     """Train the slot's members and seal them; does nothing for a slot that is sealed already.
 
     Started again after a death at any moment, it goes on from the last commit and ends with the
-    same bits (on one kind of CPU, with the slot's number of threads).
+    same bits (on one kind of CPU, with the slot's number of threads). A pack that memory does not
+    hold is halved and goes on from its last commit.
 
     Raises:
         TrainError: training that another attempt may save.
         EnsembleSvcError: a model or data that no attempt will save.
     """
+    _fit(payload, slot, report, (), num_deaths(Path(payload.run), slot))
+
+
+def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...], halvings: int) -> None:
+    """Train a slot, or a half of one whose larger packs, the smallest first, were ``parents``.
+
+    Args:
+        halvings: how often the pack is halved before anything is tried.
+    """
+    run = Path(payload.run)
+    if len(slot.pack) > 1 and (halvings > 0 or was_halved(run, slot)):
+        for half in halves(slot):
+            _fit(payload, half, report, (slot.pack, *parents), halvings - 1)
+        commits_of(run, slot.pack).clear()
+        return
+    try:
+        _train(payload, slot, report, parents)
+        return
+    except OutOfMemory as fault:
+        if len(slot.pack) == 1:
+            raise
+        reason = str(fault)
+    _free_memory()
+    Journal(run / "journal.jsonl").append("halved", pack=slot.pack.id, reason=reason)
+    sizes = " and ".join(str(len(half.pack)) for half in halves(slot))
+    note = f"{slot.pack.id}: {reason}; going on with packs of {sizes}"
+    report(Progress(pack=slot.pack.id, epoch=0, epochs=0, members=(), seconds=0.0, note=note))
+    _fit(payload, slot, report, parents, 0)
+
+
+def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]) -> None:
     run, members = Path(payload.run), slot.pack.members
-    attempt = uuid.uuid4().hex[:8]
-    commits = Commits(run, slot.pack.id, tuple(m.digest for m in members), attempt)
+    commits = commits_of(run, slot.pack)
     if all(member.digest in sealed(run) for member in members):
         commits.clear()
         return
     began = time.monotonic()
     place = {"node": socket.gethostname(), "pid": os.getpid()}
     ids = [m.id for m in members]
-    Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=ids, **place)
-    _prepare_process(slot)
-    rows = training_rows(payload, members)
-    device = torch.device("cuda" if slot.gpus else "cpu")
-    module = build_module(payload, members, rows, device)
-    training = members[0].training
-    ledger = Ledger(module.recipe, module.weights)
-    module.keep_books(ledger)
-    module.first_epoch = resume(commits, module, ledger)
-    watch = Watch(
-        slot.pack,
-        ledger,
-        commits,
-        report,
-        validation_N=torch.from_numpy(payload.split.validation).to(device),
-        commit_every_s=payload.commit_every_s,
-        first_epoch=module.first_epoch,
+    Journal(run / "journal.jsonl").append(
+        "start", pack=slot.pack.id, attempt=commits.attempt, members=ids, **place
     )
-    if ledger.any_active and module.first_epoch < training.epochs:
+    with _process_of(slot), _memory_bound(slot):
+        rows = training_rows(payload, members)
+        device = torch.device("cuda" if slot.gpus else "cpu")
+        module = build_module(payload, members, rows, device, compiled=slot.compile)
+        ledger = Ledger(module.recipe, module.weights)
+        module.keep_books(ledger)
+        module.first_epoch = resume(commits, module, ledger, parents)
         alone = isinstance(module, MemberModule)
         feed = EpochFeed(members, rows, device, first_epoch=module.first_epoch, single_steps=alone)
-        epochs = training.epochs - module.first_epoch
-        _run(_trainer(slot, epochs, training.clip_norm if alone else None, watch), module, feed)
-    seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
+        feed.drop(ledger.standing)
+        validation_N = torch.from_numpy(payload.split.validation).to(device)
+        watch = Watch(
+            slot.pack,
+            ledger,
+            commits,
+            report,
+            validation_N=validation_N,
+            commit_every_s=payload.commit_every_s,
+            feed=feed,
+        )
+        if ledger.any_active:
+            clip_norm = members[0].training.clip_norm if alone else None
+            _run(_trainer(slot, watch.epochs - watch.epoch, clip_norm, watch), module, feed)
+        seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
     commits.clear()
+
+
+def commits_of(run: Path, pack: Pack) -> Commits:
+    """The pack's commits, for an attempt that begins now."""
+    return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8])
 
 
 def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> L.Trainer:
@@ -92,22 +136,50 @@ def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> 
 
 
 def _run(trainer: L.Trainer, module: SlotModule, feed: EpochFeed) -> None:
-    """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide.
-
-    Raises:
-        TrainError: what torch raised in a step, out of memory included.
-    """
+    """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide."""
     try:
         trainer.fit(module, train_dataloaders=feed)
     except SystemExit as left:
         raise KeyboardInterrupt from left
-    except RuntimeError as fault:
-        first = next(iter(str(fault).splitlines()), "")
-        raise TrainError(f"{type(fault).__name__} in a training step: {first}") from fault
 
 
-def _prepare_process(slot: Slot) -> None:
+@contextmanager
+def _memory_bound(slot: Slot) -> Iterator[None]:
+    """What torch raises inside, as ours.
+
+    Raises:
+        OutOfMemory: the device's memory does not hold the pack.
+        TrainError: anything else that torch raised.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as fault:
+        first = next(iter(str(fault).splitlines()), "") or "no memory"
+        if is_out_of_memory(fault):
+            count = "one member" if len(slot.pack) == 1 else f"{len(slot.pack)} members at once"
+            remedy = "; lower training.batch_size" if len(slot.pack) == 1 else ""
+            raise OutOfMemory(f"memory does not hold {count} ({first[:200]}){remedy}") from None
+        raise TrainError(f"{type(fault).__name__} in training: {first}") from fault
+
+
+def _free_memory() -> None:
+    """Let go of what the failed attempt held; Lightning's objects refer to one another."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+@contextmanager
+def _process_of(slot: Slot) -> Iterator[None]:
+    """The process's settings for this slot: threads, silence, and how exact products are."""
     torch.set_num_threads(slot.cpus)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+    before = torch.get_float32_matmul_precision()
+    if slot.pack.members[0].training.precision == "tf32":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -1,7 +1,7 @@
 """The books of K members in training: averages, best epochs, who stopped, who diverged.
 
 One ledger serves a member alone (K = 1) and a pack. Nothing here depends on how the step is done.
-Shapes: K members.
+Shapes: K members of the pack, A ≤ K members that still stand in its stack.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ensemble_svc.optim.average import ema_update
 from ensemble_svc.plan.progress import MemberStatus
+from ensemble_svc.spec.training import EarlyStopping
 from ensemble_svc.store.tensors import prefixed, under
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.recipe import Recipe
@@ -48,7 +49,11 @@ class Ledger:
 
     def __init__(self, recipe: Recipe, weights: Stack) -> None:
         self.recipe = recipe
+        """The recipe of the members that stand in the stack."""
+        self.members = recipe.members
         self.entries = [Entry() for _ in recipe.members]
+        self.standing = list(range(len(recipe.members)))
+        """Positions in the pack of the members that stand in the stack, [A]."""
         self.num_steps = 0
         self.average: Stack | None = None if recipe.decay is None else _copy(weights)
         self.kept = _copy(weights)
@@ -69,7 +74,7 @@ class Ledger:
         epoch: int,
         weights: Stack,
         *,
-        losses_SK: Tensor,
+        losses_SA: Tensor,
         rates: Sequence[float],
         seconds: float,
         validation: Mapping[str, Tensor],
@@ -78,89 +83,113 @@ class Ledger:
 
         Args:
             epoch: counted from 1.
-            losses_SK: each step's loss; the mean over steps is the epoch's training loss.
-            rates: each member's learning rate at the last step.
+            weights: of the members that stand in the stack, [A, …].
+            losses_SA: each step's loss; the mean over steps is the epoch's training loss.
+            rates: each member's learning rate at the last step, A of them.
             seconds: wall time of the epoch.
-            validation: metric → its value for each member [K].
+            validation: metric → its value for each member [A].
         """
-        finite_K = _finite(weights)
-        losses = losses_SK.double().mean(0).tolist()
+        finite_A = _finite(weights) & losses_SA.isfinite().all(0)
+        losses, finite = losses_SA.double().mean(0).tolist(), finite_A.tolist()
         metrics = {name: values.tolist() for name, values in validation.items()}
         improved = []
-        for k, entry in enumerate(self.entries):
+        for a, k in enumerate(self.standing):
+            entry, training = self.entries[k], self.members[k].training
             if not entry.active:
                 continue
-            measured = {f"val_{name}": values[k] for name, values in metrics.items()}
-            row = {"epoch": epoch, "train_loss": losses[k], "learning_rate": rates[k], "seconds": seconds}
-            entry.history.append(row | measured)
+            own = {name: values[a] for name, values in metrics.items()}
+            row = {"epoch": epoch, "train_loss": losses[a], "learning_rate": rates[a], "seconds": seconds}
+            entry.history.append(row | {f"val_{name}": value for name, value in own.items()})
             entry.epochs = epoch
-            if not bool(finite_K[k]) or not torch.isfinite(losses_SK[:, k]).all():
-                self._diverge(entry, epoch, losses_SK[:, k])
-            elif self._improves(entry, {name: values[k] for name, values in metrics.items()}):
+            if not finite[a]:
+                _diverge(entry, epoch, losses_SA[:, a])
+                continue
+            if _improves(entry, training.early_stopping, own):
                 entry.best_epoch = epoch
-                improved.append(k)
-            elif self._out_of_patience(entry, epoch):
+                improved.append(a)
+            elif _out_of_patience(entry, training.early_stopping, epoch):
                 entry.status = "stopped"
+                continue
+            if epoch == training.epochs:
+                entry.status = "done"
         self._keep(improved, weights)
+
+    def drop(self, keep: list[int]) -> None:
+        """Go on with the members at positions ``keep`` of the stack; the others keep what they have."""
+        self.recipe = self.recipe.select(keep)
+        self.standing = [self.standing[a] for a in keep]
+        if self.average is not None:
+            index = torch.tensor(keep, device=self.recipe.device)
+            self.average = {name: value.index_select(0, index) for name, value in self.average.items()}
 
     @property
     def any_active(self) -> bool:
         """Whether some member still trains."""
         return any(entry.active for entry in self.entries)
 
+    @property
+    def active(self) -> list[int]:
+        """Positions in the stack of the members that still train."""
+        return [a for a, k in enumerate(self.standing) if self.entries[k].active]
+
     def state(self) -> tuple[Stack, dict[str, Any]]:
         """Everything a resumed ledger needs: tensors, and plain facts."""
         tensors = prefixed("kept", self.kept)
         if self.average is not None and self.kept_average is not None:
             tensors |= prefixed("average", self.average) | prefixed("kept_average", self.kept_average)
-        return tensors, {"num_steps": self.num_steps, "entries": [asdict(e) for e in self.entries]}
+        entries = [asdict(entry) for entry in self.entries]
+        return tensors, {"num_steps": self.num_steps, "entries": entries, "standing": self.standing}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Inverse of ``state``."""
         self.num_steps = facts["num_steps"]
         self.entries = [Entry(**entry) for entry in facts["entries"]]
+        self.standing = list(facts["standing"])
+        self.recipe = self.recipe.select(self.standing)
         device = self.recipe.device
         self.kept = _on(device, under("kept", tensors))
         if self.average is not None:
             self.average = _on(device, under("average", tensors))
             self.kept_average = _on(device, under("kept_average", tensors))
 
-    def _diverge(self, entry: Entry, epoch: int, losses_S: Tensor) -> None:
-        bad = (~torch.isfinite(losses_S)).nonzero()
-        step = int(bad[0]) + 1 if len(bad) else len(losses_S)
-        entry.status = "diverged"
-        entry.reason = f"the loss or a weight was not finite at step {step} of epoch {epoch}"
-
-    def _improves(self, entry: Entry, metrics: Mapping[str, float]) -> bool:
-        rule = self.recipe.shared.early_stopping
-        if rule is None:
-            return True
-        sign = 1.0 if rule.metric in HIGHER_IS_BETTER else -1.0
-        value = metrics[rule.metric]
-        better = entry.best is None or sign * (value - entry.best) > rule.min_delta
-        if better and value == value:
-            entry.best = value
-            return True
-        return False
-
-    def _out_of_patience(self, entry: Entry, epoch: int) -> bool:
-        rule = self.recipe.shared.early_stopping
-        return rule is not None and epoch - entry.best_epoch >= rule.patience
-
-    def _keep(self, members: list[int], weights: Stack) -> None:
-        if not members:
+    def _keep(self, improved: list[int], weights: Stack) -> None:
+        if not improved:
             return
         pairs = [(self.kept, weights)]
         if self.average is not None and self.kept_average is not None:
             pairs.append((self.kept_average, self.average))
-        everyone = len(members) == len(self.entries)
-        index = torch.tensor(members, device=self.recipe.device)
+        everyone = len(improved) == len(self.entries)
+        source = torch.tensor(improved, device=self.recipe.device)
+        target = torch.tensor([self.standing[a] for a in improved], device=self.recipe.device)
         for kept, now in pairs:
             for name, value in now.items():
                 if everyone:
                     kept[name].copy_(value.detach())
                 else:
-                    kept[name].index_copy_(0, index, value.detach().index_select(0, index))
+                    kept[name].index_copy_(0, target, value.detach().index_select(0, source))
+
+
+def _diverge(entry: Entry, epoch: int, losses_S: Tensor) -> None:
+    bad = (~torch.isfinite(losses_S)).nonzero()
+    step = int(bad[0]) + 1 if len(bad) else len(losses_S)
+    entry.status = "diverged"
+    entry.reason = f"the loss or a weight was not finite at step {step} of epoch {epoch}"
+
+
+def _improves(entry: Entry, rule: EarlyStopping | None, metrics: Mapping[str, float]) -> bool:
+    if rule is None:
+        return True
+    sign = 1.0 if rule.metric in HIGHER_IS_BETTER else -1.0
+    value = metrics[rule.metric]
+    better = entry.best is None or sign * (value - entry.best) > rule.min_delta
+    if better:
+        entry.best = value
+        return True
+    return False
+
+
+def _out_of_patience(entry: Entry, rule: EarlyStopping | None, epoch: int) -> bool:
+    return rule is not None and epoch - entry.best_epoch >= rule.patience
 
 
 def _finite(weights: Stack) -> Tensor:

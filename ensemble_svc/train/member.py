@@ -13,22 +13,24 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
-from ensemble_svc.optim.schedule import factor
 from ensemble_svc.optim.single import build, load_state, state_of
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.feed import DeviceData
-from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.module import SlotModule, compile_step
 from ensemble_svc.train.recipe import Recipe
 
 
 class MemberModule(SlotModule):
     """Trains one network with torch's own optimiser, one Lightning batch per step."""
 
-    def __init__(self, recipe: Recipe, nets: list[MemberNet], data: DeviceData) -> None:
+    def __init__(
+        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, *, compiled: bool = False
+    ) -> None:
         super().__init__(recipe, nets, data)
         self.member = nets[0].to(recipe.device)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
+        self._loss = compile_step(self.loss_of, recipe.device) if compiled else self.loss_of
         self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
 
     @property
@@ -40,9 +42,8 @@ class MemberModule(SlotModule):
         return self._views
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        schedule, total = self.recipe.shared.schedule, self.recipe.total_steps
-        done = self.ledger.num_steps
-        rate = torch.optim.lr_scheduler.LambdaLR(self.rule, lambda step: factor(schedule, done + step, total))
+        pace, done = self.recipe.paces[0], self.ledger.num_steps
+        rate = torch.optim.lr_scheduler.LambdaLR(self.rule, lambda step: pace.factor(done + step))
         return {"optimizer": self.rule, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
     def training_step(self, rows_KB: Tensor, batch_idx: int) -> Tensor:
@@ -50,7 +51,8 @@ class MemberModule(SlotModule):
         self.begin_step(len(self.step_losses))
         x_KB, y_KB = self.batch(rows_KB)
         state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-        loss = self.loss_of(state, x_KB[0], y_KB[0])
+        own = {name: values_K[0] for name, values_K in self.recipe.own_K.items()}
+        loss = self._loss(state, x_KB[0], y_KB[0], own)
         self._loss_K = loss.detach().unsqueeze(0)
         penalty = self.recipe.penalty_K({n: p.unsqueeze(0) for n, p in state.items()}, self.penalised)
         return loss + (penalty.squeeze(0) if isinstance(penalty, Tensor) else penalty)

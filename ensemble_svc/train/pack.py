@@ -13,11 +13,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from ensemble_svc.nn.member import MemberNet
-from ensemble_svc.optim.schedule import factor
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, stack
 from ensemble_svc.train.feed import DeviceData
-from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.module import SlotModule, compile_step
 from ensemble_svc.train.recipe import Recipe
 
 
@@ -28,19 +27,20 @@ class PackModule(SlotModule):
     cost would otherwise show.
     """
 
-    def __init__(self, recipe: Recipe, nets: list[MemberNet], data: DeviceData) -> None:
+    def __init__(
+        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, *, compiled: bool = False
+    ) -> None:
         super().__init__(recipe, nets, data)
         self.automatic_optimization = False
         states = [net.state_dict() for net in nets]
         self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
         self._net = nets[0].to(recipe.device)
-        self._trained = {
-            name: self._stack[name].requires_grad_()
-            for name, p in nets[0].named_parameters()
-            if p.requires_grad
-        }
-        self.optimizer = StackedOptimizer(self._trained, recipe.rules)
-        self._losses = vmap(self.loss_of, randomness="different")
+        names = [name for name, p in nets[0].named_parameters() if p.requires_grad]
+        self._trained = {name: self._stack[name].requires_grad_() for name in names}
+        self.optimizer = StackedOptimizer(self._trained, recipe.rules, paces=recipe.paces)
+        packed = vmap(self.loss_of, randomness="different")
+        self._losses = compile_step(packed, recipe.device) if compiled else packed
+        self._read = [n for n in self._stack if n.startswith("body.") or not data.transformed]
 
     @property
     def net(self) -> MemberNet:
@@ -57,20 +57,35 @@ class PackModule(SlotModule):
         self._net.train()
         for rows_KB in block_SKB.unbind(0):
             self.begin_step(len(self.step_losses))
-            self.optimizer.zero_grad()
-            x_KB, y_KB = self.batch(rows_KB)
-            losses_K = self._losses(self._stack, x_KB, y_KB)
-            total_K = losses_K + self.recipe.penalty_K(self._stack, self.penalised)
-            total_K.sum().backward()
-            if self.recipe.shared.clip_norm is not None:
-                clip_each(list(self._trained.values()), self.recipe.shared.clip_norm)
-            self.optimizer.step(
-                factor(self.recipe.shared.schedule, self.ledger.num_steps, self.recipe.total_steps)
-            )
-            self.end_step(losses_K.detach())
+            self.step(*self.batch(rows_KB))
+
+    def step(self, x_KB: Tensor, y_KB: Tensor) -> None:
+        """One optimiser step of every member on its own batch."""
+        self.optimizer.zero_grad()
+        reads = {name: self._stack[name] for name in self._read}
+        losses_K = self._losses(reads, x_KB, y_KB, self.recipe.own_K)
+        total_K = losses_K + self.recipe.penalty_K(self._stack, self.penalised)
+        total_K.sum().backward()
+        if self.recipe.clip_K is not None:
+            clip_each(list(self._trained.values()), self.recipe.clip_K)
+        self.optimizer.step(self.recipe.factors(self.ledger.num_steps))
+        self.end_step(losses_K.detach())
 
     def optimizer_state(self) -> Stack:
         return self.optimizer.state()
+
+    def drop(self, keep: list[int]) -> None:
+        """Go on with the members at these positions of the stack; the others are left out of every step."""
+        index = torch.tensor(keep, device=self.recipe.device)
+        self.recipe = self.recipe.select(keep)
+        self.optimizer = self.optimizer.compact(index)
+        self._trained = self.optimizer.params
+        with torch.no_grad():
+            rest = {n: w.index_select(0, index) for n, w in self._stack.items() if n not in self._trained}
+        self._stack = {
+            name: self._trained[name] if name in self._trained else rest[name] for name in self._stack
+        }
+        self.own_scale_K = {name: scale.index_select(0, index) for name, scale in self.own_scale_K.items()}
 
     def load(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], num_steps: int) -> None:
         with torch.no_grad():
@@ -79,13 +94,13 @@ class PackModule(SlotModule):
         self.optimizer.load(dict(optimizer), num_steps)
 
 
-def clip_each(stacked: list[Tensor], largest: float) -> None:
-    """Scale down each member's gradient whose norm over all its parameters exceeds ``largest``.
+def clip_each(stacked: list[Tensor], largest_K: Tensor) -> None:
+    """Scale down each member's gradient whose norm over all its parameters exceeds its ``largest_K``.
 
     The same as ``torch.nn.utils.clip_grad_norm_`` on each member alone.
     """
     grads = [p.grad for p in stacked if p.grad is not None]
     norm_K = torch.stack([g.flatten(1).norm(dim=1) for g in grads]).norm(dim=0)
-    scale_K = (largest / (norm_K + 1e-6)).clamp(max=1.0)
+    scale_K = (largest_K / (norm_K + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(scale_K.view(-1, *[1] * (grad.dim() - 1)))

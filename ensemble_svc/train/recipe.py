@@ -6,16 +6,29 @@ Shapes: K members, B rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.model import Network
 from ensemble_svc.spec.randomness import Purpose, derive_seed
-from ensemble_svc.spec.training import L1, L2, CrossEntropy, Ema, GaussianNll, Mse, Optimizer, TrainingSpec
+from ensemble_svc.spec.training import (
+    L1,
+    L2,
+    CrossEntropy,
+    Ema,
+    GaussianNll,
+    InputNoise,
+    Mse,
+    Optimizer,
+    TrainingSpec,
+    WeightNoise,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,12 @@ class Recipe:
     members: tuple[MemberSpec, ...]
     steps_per_epoch: int
     device: torch.device
+    lead: MemberSpec
+    """The pack's first member, which seeds its draws; it stays so when members are dropped."""
+
+    def select(self, members: Sequence[int]) -> Recipe:
+        """The recipe of some of the members, by position."""
+        return replace(self, members=tuple(self.members[k] for k in members))
 
     @property
     def shared(self) -> TrainingSpec:
@@ -41,10 +60,17 @@ class Recipe:
         """Each member's optimiser."""
         return [member.training.optimizer for member in self.members]
 
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole training."""
-        return self.steps_per_epoch * self.shared.epochs
+    @cached_property
+    def paces(self) -> tuple[Pace, ...]:
+        """Each member's schedule over its own number of steps."""
+        trainings = [member.training for member in self.members]
+        return tuple(Pace(t.schedule, self.steps_per_epoch * t.epochs) for t in trainings)
+
+    def factors(self, step: int) -> float | list[float]:
+        """What multiplies the learning rates at ``step``: one number where all members agree."""
+        if len(set(self.paces)) == 1:
+            return self.paces[0].factor(step)
+        return [pace.factor(step) for pace in self.paces]
 
     @cached_property
     def decay(self) -> Tensor | float | None:
@@ -57,9 +83,35 @@ class Recipe:
         return torch.tensor(decays, dtype=torch.float64, device=self.device)
 
     @cached_property
+    def clip_K(self) -> Tensor | None:
+        """Largest gradient norm of each member; None where none is clipped."""
+        norms = [m.training.clip_norm for m in self.members]
+        return self._vector([n if n is not None else torch.inf for n in norms]) if any(norms) else None
+
+    @cached_property
+    def own_K(self) -> dict[str, Tensor]:
+        """What acts inside a step with a strength per member: name → [K]; only what some member uses."""
+        wanted = {
+            "input_noise": self._stds(InputNoise),
+            "weight_noise": self._stds(WeightNoise),
+            "label_smoothing": [_smoothing(m.training) for m in self.members],
+        }
+        return {name: self._vector(values) for name, values in wanted.items() if any(values)}
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers; a network of the user's own may."""
+        models = [m.model for m in self.members]
+        own = any(not isinstance(m, Network) or m.dropout for m in models)
+        return (
+            own or bool(self.members[0].augment) or bool(self.own_K.keys() & {"input_noise", "weight_noise"})
+        )
+
+    @cached_property
     def penalties(self) -> tuple[tuple[int, Tensor], ...]:
-        """(norm, strengths [K]) for each regulariser."""
-        return tuple((_norm(rule), self._strengths(i)) for i, rule in enumerate(self.shared.regularizers))
+        """(norm, strengths [K]) for each penalty."""
+        kinds = enumerate(self.shared.regularizers)
+        return tuple((1 if isinstance(r, L1) else 2, self._strengths(i)) for i, r in kinds if _penalises(r))
 
     def penalty_K(self, weights_K: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | float:
         """What the regularisers add to each member's loss [K]; ``names`` are the penalised weights."""
@@ -72,18 +124,30 @@ class Recipe:
         return total
 
     def seed(self, purpose: Purpose, epoch: int, step: int) -> None:
-        """Make torch's global generator a function of the pack's first member, epoch and step."""
-        first = self.members[0]
-        torch.manual_seed(derive_seed(first.job_seed, first.index, purpose, epoch, step))
+        """Make torch's global generator a function of the pack's lead, epoch and step."""
+        torch.manual_seed(derive_seed(self.lead.job_seed, self.lead.index, purpose, epoch, step))
 
     def _strengths(self, position: int) -> Tensor:
-        values = [m.training.regularizers[position].strength for m in self.members]
+        rules = [m.training.regularizers[position] for m in self.members]
+        return self._vector([r.strength for r in rules if isinstance(r, L1 | L2)])
+
+    def _stds(self, kind: type[InputNoise] | type[WeightNoise]) -> list[float]:
+        """Independent noises add up in variance."""
+        return [
+            sum(r.std**2 for r in m.training.regularizers if isinstance(r, kind)) ** 0.5 for m in self.members
+        ]
+
+    def _vector(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.device)
 
 
-def _norm(rule: L1 | L2) -> int:
-    match rule:
-        case L1():
-            return 1
-        case L2():
-            return 2
+def _penalises(rule: object) -> bool:
+    return isinstance(rule, L1 | L2)
+
+
+def _smoothing(training: TrainingSpec) -> float:
+    return training.loss.label_smoothing if isinstance(training.loss, CrossEntropy) else 0.0
+
+
+Own = Mapping[str, Tensor]
+"""One member's values of ``Recipe.own_K``."""

@@ -6,16 +6,18 @@ Shapes: K members.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from ensemble_svc.plan.plan import Pack
+from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.feed import EpochFeed
+from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
 
@@ -38,31 +40,33 @@ class Watch(L.Callback):
         *,
         validation_N: Tensor,
         commit_every_s: float,
-        first_epoch: int,
+        feed: EpochFeed,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
-        self.epoch = first_epoch
+        self.feed, self.epoch = feed, feed.first_epoch
+        self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SlotModule)
         self.epoch += 1
         now = time.monotonic()
-        rates = [rule.lr * pl_module.last_factor for rule in pl_module.recipe.rules]
         self.ledger.close_epoch(
             self.epoch,
             pl_module.weights,
-            losses_SK=pl_module.take_losses(),
-            rates=rates,
+            losses_SA=pl_module.take_losses(),
+            rates=pl_module.last_rates,
             seconds=now - self.epoch_began,
             validation=measure(pl_module, self.ledger, self.validation_N),
         )
         self.epoch_began = now
         trainer.should_stop = not self.ledger.any_active
         self.report(self._progress())
-        last = trainer.should_stop or self.epoch == self.pack.members[0].training.epochs
-        if not last and time.monotonic() - self.committed >= self.commit_every_s:
+        if trainer.should_stop:
+            return
+        drop_stopped(pl_module, self.ledger, self.feed)
+        if time.monotonic() - self.committed >= self.commit_every_s:
             self._commit(pl_module)
 
     def _commit(self, module: SlotModule) -> None:
@@ -73,33 +77,57 @@ class Watch(L.Callback):
 
     def _progress(self) -> Progress:
         members = zip(self.pack.members, self.ledger.entries, strict=True)
-        watched = self.pack.members[0].training.early_stopping
-        metric = watched.metric if watched else "nll"
         return Progress(
             pack=self.pack.id,
             epoch=self.epoch,
-            epochs=self.pack.members[0].training.epochs,
-            members=tuple(_member_progress(member.id, entry, metric) for member, entry in members),
+            epochs=self.epochs,
+            members=tuple(_member_progress(member, entry) for member, entry in members),
             seconds=time.monotonic() - self.began,
         )
 
 
-def resume(commits: Commits, module: SlotModule, ledger: Ledger) -> int:
-    """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0."""
+def drop_stopped(module: SlotModule, ledger: Ledger, feed: EpochFeed) -> None:
+    """Leave the members that no longer train out of every step to come.
+
+    Gathering the others' slices costs about two steps, which one epoch repays.
+    """
+    keep = ledger.active
+    if len(keep) < len(ledger.standing):
+        module.drop(keep)
+        ledger.drop(keep)
+        feed.drop(keep)
+
+
+def resume(commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequence[Pack] = ()) -> int:
+    """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0.
+
+    Args:
+        parents: larger packs of which this one was a part, the smallest first; where it has no commit
+            of its own, it goes on from theirs.
+    """
     found = commits.newest()
+    for pack in parents:
+        if found is None:
+            digests = tuple(member.digest for member in pack.members)
+            whole = Commits(commits.run, pack.id, digests, commits.attempt).newest()
+            found = whole and take_part(*whole, pack.members, ledger.members)
     if found is None:
         return 0
     tensors, facts = found
+    standing = facts["standing"]
+    if len(standing) < len(ledger.members):
+        module.drop(standing)
     ledger.load(tensors, facts)
     module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
     return int(facts["epoch"])
 
 
 def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Tensor]:
-    """Each member's validation metrics [K] with the weights it would serve."""
+    """Validation metrics [A] of the members in the stack, with the weights they would serve."""
     if not len(rows_N):
         return {}
-    prediction = module.predict_rows(ledger.served(module.weights), rows_N)
+    served, scales = ledger.served(module.weights), module.own_scale_K
+    prediction = module.predict_rows(served, rows_N, scale_K=scales)
     return scores(prediction, module.data.y_N.index_select(0, rows_N))
 
 
@@ -116,10 +144,12 @@ def scores(prediction: Mapping[str, Tensor], target_N: Tensor) -> dict[str, Tens
     return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
 
 
-def _member_progress(member: str, entry: Entry, metric: str) -> MemberProgress:
+def _member_progress(member: MemberSpec, entry: Entry) -> MemberProgress:
+    watched = member.training.early_stopping
+    metric = watched.metric if watched else "nll"
     last = entry.history[-1] if entry.history else {}
     return MemberProgress(
-        id=member,
+        id=member.id,
         status=entry.status,
         epoch=entry.epochs,
         train_loss=last.get("train_loss"),
