@@ -1,6 +1,6 @@
 """A process whose address space ends a little above what it has: a pack that does not fit there is halved.
 
-    python limited_memory.py RUN
+python limited_memory.py RUN
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.errors import SpecError, TrainError
+from ensemble_svc.optim.blocks import as_gradients_come
 from ensemble_svc.optim.single import build, load_state, state_of
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.spec.training import OPTIMIZERS, AdamW, Optimizer, Sgd
@@ -242,6 +243,24 @@ def test_survivors_go_on_as_if_the_dropped_were_there(rule, data, stop) -> None:
 
 
 @over_rules
+def test_a_transposed_layout_changes_no_bit(rule) -> None:
+    rules = [rule(lr=0.1), rule(lr=0.2), rule(lr=0.1)]
+    start, grad = torch.randn(3, 16, 8), torch.randn(3, 16, 8)
+    found = []
+    for lay in (Tensor.contiguous, as_gradients_come):
+        stack = StackedOptimizer({"w": lay(start.clone()).requires_grad_()}, rules)
+        for _ in range(2):
+            stack.params["w"].grad = lay(grad)
+            stack.step(1.0)
+        rest = stack.compact(torch.tensor([2, 0]))
+        assert rest.params["w"].stride() == lay(torch.empty(2, 16, 8)).stride()
+        rest.params["w"].grad = lay(grad[[2, 0]])
+        rest.step(1.0)
+        found.append({"w": rest.params["w"], **rest.state()})
+    assert_same_bits(*found)
+
+
+@over_rules
 def test_any_layout_of_the_gradient_is_read_right(rule) -> None:
     optimizers = [
         StackedOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)
@@ -293,7 +312,7 @@ def test_what_is_no_stack_is_refused() -> None:
         StackedOptimizer({"w": torch.ones(1, 1), "v": torch.ones(1, 1).double()}, [Sgd()])
     with pytest.raises(ValueError, match="one class"):
         StackedOptimizer({"w": torch.ones(2, 1)}, [AdamW(), Sgd()])
-    with pytest.raises(ValueError, match="'w' is no contiguous stack of 2"):
+    with pytest.raises(ValueError, match="'w' is no dense stack of 2"):
         StackedOptimizer({"w": torch.ones(3, 1)}, [Sgd()] * 2)
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble_svc.optim.blocks import SideBySide, fills_vectors
+from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
 from ensemble_svc.optim.vectors import update_each
 from ensemble_svc.spec.training import Optimizer
@@ -47,7 +47,7 @@ class StackedOptimizer:
     step or at none, for steps are counted for all parameters together.
 
     Args:
-        params: contiguous leaves [K, …] by name, of one type and on one device.
+        params: dense leaves [K, …] by name, K outermost in memory, of one type and on one device.
         rules: one per member, all of one class; every option may differ.
         paces: one per member; members of equal pace get the same factor at every step. Absent: all do.
         vectors: update members that differ by vectors instead of one call per rule; on a GPU when absent.
@@ -142,7 +142,7 @@ class StackedOptimizer:
         Its ``params`` are new leaves that hold those members' weights.
         """
         index = keep.to(self._step.device)
-        params = {n: p.detach().index_select(0, index).requires_grad_() for n, p in self.params.items()}
+        params = {n: _gathered(p.detach(), index).requires_grad_() for n, p in self.params.items()}
         members = keep.tolist()
         smaller = StackedOptimizer(
             params,
@@ -160,8 +160,11 @@ class StackedOptimizer:
         self._even = [n for n in names if not self.vectors and fills_vectors(self.params[n])]
         odd = [name for name in names if name not in self._even]
         self._side = SideBySide([self.params[name].detach() for name in odd]) if odd else None
-        params = [self.params[name].detach() for name in self._even]
-        buffers = {b: [self._state[f"{b}/{name}"] for name in self._even] for b in self._buffers}
+        self._orders = {name: memory_order(self.params[name]) for name in self._even}
+        params = [self.params[name].detach().permute(self._orders[name]) for name in self._even]
+        buffers = {
+            b: [self._state[f"{b}/{n}"].permute(self._orders[n]) for n in self._even] for b in self._buffers
+        }
         if self._side:
             params.append(self._side.block)
             self._side_grads = torch.zeros_like(self._side.block)
@@ -176,7 +179,7 @@ class StackedOptimizer:
     def _grads(self) -> list[Tensor]:
         """The gradients in the layout of the weights, whose block is brought up to date too."""
         grads = {name: grad for name, p in self.params.items() if (grad := p.grad) is not None}
-        even = [grads.pop(name).contiguous() for name in self._even]
+        even = [grads.pop(name).permute(self._orders[name]).contiguous() for name in self._even]
         if self._side:
             self._side.pull()
             self._side.gather(list(grads.values()), self._side_grads)
@@ -211,6 +214,13 @@ def _rows(stacks: Sequence[Tensor], members: Sequence[int]) -> list[Tensor]:
     return [stack[k] for stack in stacks for k in members]
 
 
+def _gathered(stack: Tensor, index: Tensor) -> Tensor:
+    """Some members' slices, in the layout of ``stack``."""
+    order = memory_order(stack)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return stack.permute(order).index_select(0, index).permute(back)
+
+
 def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
     for rule in rules:
         check(rule)
@@ -219,5 +229,7 @@ def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> No
     if len({(param.dtype, param.device) for param in params.values()}) != 1:
         raise ValueError("the parameters of a stack need one type and one device")
     for name, param in params.items():
-        if param.shape[:1] != (len(rules),) or not param.is_contiguous():
-            raise ValueError(f"parameter '{name}' is no contiguous stack of {len(rules)} members")
+        order = memory_order(param)
+        is_dense = param.permute(order).is_contiguous() and order[:1] == [0]
+        if param.shape[:1] != (len(rules),) or not is_dense:
+            raise ValueError(f"parameter '{name}' is no dense stack of {len(rules)} members")

@@ -16,10 +16,11 @@ from ensemble_svc.data.dataset import Array, Dataset
 from ensemble_svc.data.indices import epoch_order
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.train.forward import chunks
 
 BLOCK_STEPS = 64
 """Steps handed to the training loop at once; spreads the loop's own cost over them."""
+ROWS_AT_ONCE = 8192
+"""Rows that go through the transform together."""
 
 
 class DeviceData:
@@ -42,7 +43,7 @@ class DeviceData:
         if self.transformed:
             transform = copy.deepcopy(nets[0].transform).to(device)
             with torch.no_grad():
-                self.x_N = torch.cat([transform(x) for x in chunks(self.x_N, 1)])
+                self.x_N = torch.cat([transform(x) for x in self.x_N.split(ROWS_AT_ONCE)])
 
 
 class EpochFeed:

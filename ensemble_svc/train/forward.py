@@ -6,6 +6,7 @@ Shapes: K members, N rows, O outputs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +16,24 @@ from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.member import in_target_units
 from ensemble_svc.spec.training import CrossEntropy, GaussianNll, Mse
 
-CHUNK_FLOATS = 2**24
-"""Input and activation numbers of one chunk, roughly; bounds the memory of a forward pass."""
+CHUNK_BYTES = 2**26
+"""What the activations of one chunk of rows may take, all members together, unless the caller says."""
 
 
-def outputs(net: nn.Module, weights_K: Mapping[str, Tensor], x_N: Tensor, *, alone: bool = False) -> Tensor:
+def outputs(
+    net: nn.Module,
+    weights_K: Mapping[str, Tensor],
+    x_N: Tensor,
+    *,
+    alone: bool = False,
+    budget_bytes: int = CHUNK_BYTES,
+) -> Tensor:
     """Outputs [K, N, O] of K members on the same rows; the net's mode is left as evaluation.
 
     Args:
         weights_K: the parameters and buffers of ``net`` by name, stacked over K.
         alone: run the members one after another instead of under vmap.
+        budget_bytes: memory for the activations of the rows that are in work at one time.
     """
     net.eval()
 
@@ -33,11 +42,14 @@ def outputs(net: nn.Module, weights_K: Mapping[str, Tensor], x_N: Tensor, *, alo
 
     num_members = next(iter(weights_K.values())).shape[0]
     with torch.no_grad():
+        row_bytes = activation_bytes(net, _slice(weights_K, 0), x_N)
         if alone or num_members == 1:
             each = [_slice(weights_K, k) for k in range(num_members)]
-            return torch.stack([torch.cat([call(w, x) for x in chunks(x_N, 1)]) for w in each])
+            pieces = [[call(w, x) for x in chunks(x_N, row_bytes, budget_bytes)] for w in each]
+            return torch.stack([torch.cat(piece) for piece in pieces])
         packed = vmap(call, in_dims=(0, None), randomness="error")
-        return torch.cat([packed(dict(weights_K), x) for x in chunks(x_N, num_members)], dim=1)
+        some = chunks(x_N, row_bytes * num_members, budget_bytes)
+        return torch.cat([packed(dict(weights_K), x) for x in some], dim=1)
 
 
 def predict(
@@ -57,10 +69,32 @@ def predict(
     return in_target_units(to_prediction(loss, outputs(net, weights_K, x_N, alone=alone)), scale_K)
 
 
-def chunks(x_N: Tensor, num_members: int) -> Iterator[Tensor]:
-    """Rows in pieces whose work for all members fits the memory bound; one empty piece for no rows."""
-    per_row = max(1, x_N[0].numel() if len(x_N) else 1) * num_members * 16
-    return iter(x_N.split(max(1, CHUNK_FLOATS // per_row)))
+def chunks(x_N: Tensor, row_bytes: int, budget_bytes: int = CHUNK_BYTES) -> Iterator[Tensor]:
+    """Rows in pieces of which each takes at most the budget, or one row; one empty piece for no rows."""
+    return iter(x_N.split(max(1, budget_bytes // max(1, row_bytes))))
+
+
+def activation_bytes(net: nn.Module, weights: Mapping[str, Tensor], x_N: Tensor) -> int:
+    """What one member's activations of one row take at most at one time: tried on a row.
+
+    A layer's output stands beside its input, so it is the largest sum of two that follow each other.
+    """
+    if not len(x_N):
+        return 0
+    sizes = [x_N[0].numel() * x_N.element_size()]
+
+    def note(_: nn.Module, __: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel() * output.element_size())
+
+    leaves = [module for module in net.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(note) for module in leaves]
+    try:
+        functional_call(net, dict(weights), (x_N[:1],))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(map(sum, pairwise(sizes)), default=sizes[0])
 
 
 def _slice(weights_K: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class MemberModule(SlotModule):
         self.member = nets[0].to(recipe.device)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
-        self._loss = compile_step(self.loss_of, recipe.device) if compiled else self.loss_of
+        self._outputs = compile_step(self.outputs_of, recipe.device) if compiled else self.outputs_of
         self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
 
     @property
@@ -52,10 +52,11 @@ class MemberModule(SlotModule):
         x_KB, y_KB = self.batch(rows_KB)
         state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
         own = {name: values_K[0] for name, values_K in self.recipe.own_K.items()}
-        loss = self._loss(state, x_KB[0], y_KB[0], own)
-        self._loss_K = loss.detach().unsqueeze(0)
+        outputs_BO = self._outputs(state, x_KB[0], own)
+        loss_K = self.losses(outputs_BO.unsqueeze(0), y_KB)
+        self._loss_K = loss_K.detach()
         penalty = self.recipe.penalty_K({n: p.unsqueeze(0) for n, p in state.items()}, self.penalised)
-        return loss + (penalty.squeeze(0) if isinstance(penalty, Tensor) else penalty)
+        return (loss_K + penalty).squeeze(0)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.end_step(self._loss_K)

@@ -100,8 +100,13 @@ class SlotModule(L.LightningModule):
             y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
         return x_KB, y_KB
 
-    def loss_of(self, weights: Mapping[str, Tensor], x_B: Tensor, y_B: Tensor, own: Own) -> Tensor:
-        """One member's mean loss over its batch, penalties apart.
+    def losses(self, outputs_KBO: Tensor, y_KB: Tensor) -> Tensor:
+        """Each member's mean loss over its batch [K], penalties apart."""
+        rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1))
+        return rows.unflatten(0, y_KB.shape[:2]).mean(1)
+
+    def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:
+        """One member's outputs [B, O] in training.
 
         Args:
             own: the member's values of ``Recipe.own_K``.
@@ -117,7 +122,7 @@ class SlotModule(L.LightningModule):
             body |= {n: body[n] + own["weight_noise"] * torch.randn_like(body[n]) for n in noisy}
         with arithmetic(self.recipe):
             outputs_BO: Tensor = functional_call(self.net.body, body, (x_B,))
-        return loss_rows(self.recipe.loss, outputs_BO.float(), y_B).mean()
+        return outputs_BO.float()
 
     def predict_rows(
         self, weights_K: Mapping[str, Tensor], rows_N: Tensor, *, scale_K: Mapping[str, Tensor] | None = None

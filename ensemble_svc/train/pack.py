@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.optim.blocks import as_gradients_come
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, stack
 from ensemble_svc.train.feed import DeviceData
@@ -36,10 +37,11 @@ class PackModule(SlotModule):
         self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
         self._net = nets[0].to(recipe.device)
         names = [name for name, p in nets[0].named_parameters() if p.requires_grad]
+        self._stack |= {n: as_gradients_come(self._stack[n]) for n in names if self._stack[n].dim() == 3}
         self._trained = {name: self._stack[name].requires_grad_() for name in names}
         self.optimizer = StackedOptimizer(self._trained, recipe.rules, paces=recipe.paces)
-        packed = vmap(self.loss_of, randomness="different")
-        self._losses = compile_step(packed, recipe.device) if compiled else packed
+        packed = vmap(self.outputs_of, randomness="different")
+        self._outputs = compile_step(packed, recipe.device) if compiled else packed
         self._read = [n for n in self._stack if n.startswith("body.") or not data.transformed]
 
     @property
@@ -63,7 +65,7 @@ class PackModule(SlotModule):
         """One optimiser step of every member on its own batch."""
         self.optimizer.zero_grad()
         reads = {name: self._stack[name] for name in self._read}
-        losses_K = self._losses(reads, x_KB, y_KB, self.recipe.own_K)
+        losses_K = self.losses(self._outputs(reads, x_KB, self.recipe.own_K), y_KB)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.penalised)
         total_K.sum().backward()
         if self.recipe.clip_K is not None:
