@@ -30,9 +30,7 @@ def nets(num_members: int, width: int) -> list[nn.Module]:
 def test_any_budget_gives_what_each_member_gives_alone(num_members, num_rows, budget, alone) -> None:
     members = nets(num_members, 7)
     x = torch.randn(num_rows, 5)
-    found = outputs(
-        members[0], stack([m.state_dict() for m in members]), x, alone=alone, budget_bytes=budget
-    )
+    found = outputs(members[0], stack([m.state_dict() for m in members]), x, alone=alone, budget_bytes=budget)
     assert found.shape == (num_members, num_rows, 3)
     with torch.no_grad():
         for k, member in enumerate(members):

@@ -35,6 +35,13 @@ def as_gradients_come(stack_KOI: Tensor) -> Tensor:
     return stack_KOI.transpose(1, 2).contiguous().transpose(1, 2)
 
 
+def gathered(stack: Tensor, index: Tensor) -> Tensor:
+    """Some members' slices, in the layout of ``stack``."""
+    order = memory_order(stack)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return stack.permute(order).index_select(0, index).permute(back)
+
+
 def fills_vectors(stack: Tensor) -> bool:
     """Whether each slice of ``stack`` [K, …] ends where a vector ends; on a GPU it does not matter."""
     return stack.is_cuda or stack[0].numel() * stack.element_size() % VECTOR_BYTES == 0

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
+from ensemble_svc.optim.blocks import SideBySide, fills_vectors, gathered, memory_order
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
 from ensemble_svc.optim.vectors import update_each
 from ensemble_svc.spec.training import Optimizer
@@ -142,7 +142,7 @@ class StackedOptimizer:
         Its ``params`` are new leaves that hold those members' weights.
         """
         index = keep.to(self._step.device)
-        params = {n: _gathered(p.detach(), index).requires_grad_() for n, p in self.params.items()}
+        params = {n: gathered(p.detach(), index).requires_grad_() for n, p in self.params.items()}
         members = keep.tolist()
         smaller = StackedOptimizer(
             params,
@@ -150,7 +150,7 @@ class StackedOptimizer:
             paces=[self.paces[k] for k in members],
             vectors=self._asked,
         )
-        kept = {name: self._state[name].index_select(0, index) for name in smaller._state}
+        kept = {name: gathered(self._state[name], index) for name in smaller._state}
         smaller.load(kept, self.num_steps)
         return smaller
 
@@ -212,13 +212,6 @@ def _shares(
 
 def _rows(stacks: Sequence[Tensor], members: Sequence[int]) -> list[Tensor]:
     return [stack[k] for stack in stacks for k in members]
-
-
-def _gathered(stack: Tensor, index: Tensor) -> Tensor:
-    """Some members' slices, in the layout of ``stack``."""
-    order = memory_order(stack)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    return stack.permute(order).index_select(0, index).permute(back)
 
 
 def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.average import ema_update
+from ensemble_svc.optim.blocks import gathered
 from ensemble_svc.plan.progress import MemberStatus
 from ensemble_svc.spec.training import EarlyStopping
-from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.store.tensors import prefixed
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.recipe import Recipe
 
@@ -120,7 +121,7 @@ class Ledger:
         self.standing = [self.standing[a] for a in keep]
         if self.average is not None:
             index = torch.tensor(keep, device=self.recipe.device)
-            self.average = {name: value.index_select(0, index) for name, value in self.average.items()}
+            self.average = {name: gathered(value, index) for name, value in self.average.items()}
 
     @property
     def any_active(self) -> bool:
@@ -141,16 +142,18 @@ class Ledger:
         return tensors, {"num_steps": self.num_steps, "entries": entries, "standing": self.standing}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Inverse of ``state``."""
+        """Inverse of ``state``; values are copied into tensors laid out as they were, for equal bits."""
+        if len(facts["standing"]) < len(self.standing):
+            self.drop(facts["standing"])
         self.num_steps = facts["num_steps"]
         self.entries = [Entry(**entry) for entry in facts["entries"]]
-        self.standing = list(facts["standing"])
-        self.recipe = self.recipe.select(self.standing)
-        device = self.recipe.device
-        self.kept = _on(device, under("kept", tensors))
-        if self.average is not None:
-            self.average = _on(device, under("average", tensors))
-            self.kept_average = _on(device, under("kept_average", tensors))
+        for prefix, own in (
+            ("kept", self.kept),
+            ("average", self.average),
+            ("kept_average", self.kept_average),
+        ):
+            for name, value in (own or {}).items():
+                value.copy_(tensors[f"{prefix}/{name}"])
 
     def _keep(self, improved: list[int], weights: Stack) -> None:
         if not improved:
@@ -202,7 +205,3 @@ def _finite(weights: Stack) -> Tensor:
 
 def _copy(weights: Mapping[str, Tensor]) -> Stack:
     return {name: weight.detach().clone() for name, weight in weights.items()}
-
-
-def _on(device: torch.device, tensors: Mapping[str, Tensor]) -> Stack:
-    return {name: tensor.to(device) for name, tensor in tensors.items()}
