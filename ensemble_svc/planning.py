@@ -43,14 +43,25 @@ def prepare(job: JobSpec, directory: Path) -> Prepared:
 
 def make_plan(job: JobSpec, prepared: Prepared, resources: Resources) -> Plan:
     """Where every member would run, and why."""
-    members = make_members(job, prepared.dataset.hash, prepared.split.hash)
+    dataset = prepared.dataset
+    members = make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
     return place(members, bag_sizes(members, prepared), job.compute, resources)
 
 
+def streams(job: JobSpec, dataset: Dataset) -> bool:
+    """Whether the rows reach the devices as a stream."""
+    if job.data.stream == "auto":
+        return dataset.x.nbytes > job.data.device_gib * 2**30
+    return job.data.stream == "on"
+
+
 def bag_sizes(members: Sequence[MemberSpec], prepared: Prepared) -> dict[int, int]:
-    """Training rows of each member, repeats counted, by its index."""
+    """Rows that each member reads in an epoch, repeats counted, by its index."""
     sizes = {}
     for m in members:
+        if m.streamed:
+            sizes[m.index] = len(prepared.split.train)
+            continue
         rows = member_rows(
             m.resample, prepared.split, prepared.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index
         )

@@ -30,6 +30,7 @@ from ensemble_svc.train import watch
 from ensemble_svc.train.assemble import Stack, assemble
 from ensemble_svc.train.fit import fit
 from ensemble_svc.train.member import MemberModule
+from ensemble_svc.train.module import Batch
 from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
 
@@ -313,9 +314,9 @@ class TestCompaction:
         sizes: list[int] = []
         step = PackModule.step
 
-        def counted(self: PackModule, x_KB: Tensor, y_KB: Tensor) -> None:
-            sizes.append(len(x_KB))
-            step(self, x_KB, y_KB)
+        def counted(self: PackModule, batch: Batch) -> None:
+            sizes.append(len(batch.x_KB))
+            step(self, batch)
 
         monkeypatch.setattr(PackModule, "step", counted)
         compacted = train(job_of(**self.JOB), tmp_path / "with")
@@ -346,10 +347,10 @@ class TestMemory:
         whole = train(job, tmp_path / "whole")
         step, notes = PackModule.step, []
 
-        def limited(self: PackModule, x_KB: Tensor, y_KB: Tensor) -> None:
-            if len(x_KB) > 2 and self.ledger.num_steps >= 20:
+        def limited(self: PackModule, batch: Batch) -> None:
+            if len(batch.x_KB) > 2 and self.ledger.num_steps >= 20:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            step(self, x_KB, y_KB)
+            step(self, batch)
 
         monkeypatch.setattr(PackModule, "step", limited)
         halved = train(job, tmp_path / "halved", lambda p: notes.append(p.note), commit_every_s=0)

@@ -22,7 +22,14 @@ MOST_DRAWS = 1000
 
 
 def member_rows(
-    resample: Resample, split: Split, y: Array, *, task: Task, job_seed: int, member: int
+    resample: Resample,
+    split: Split,
+    y: Array,
+    *,
+    task: Task,
+    job_seed: int,
+    member: int,
+    streamed: bool = False,
 ) -> Rows:
     """Training rows of one member, sorted; a bootstrap bag holds some of them several times.
 
@@ -31,6 +38,9 @@ def member_rows(
 
     Args:
         y: targets of the whole data set.
+        streamed: all members read one stream and count its rows as often as they have them. A bootstrap
+            bag then holds each row a Poisson(1) number of times, which is what drawing with replacement
+            comes to for many rows (Oza & Russell 2001), and its size varies.
 
     Raises:
         DataError: no bag holds all classes, or folds that cannot.
@@ -42,6 +52,8 @@ def member_rows(
         case Bootstrap():
 
             def bag(generator: np.random.Generator) -> Rows:
+                if streamed:
+                    return np.repeat(np.sort(train), generator.poisson(1.0, size=len(train)))
                 return np.sort(train[generator.integers(len(train), size=len(train))])
 
             return _draw(bag, train, y, task=task, job_seed=job_seed, member=member)

@@ -7,12 +7,19 @@ from ensemble_svc.spec.contradictions import resolve_vary
 from ensemble_svc.spec.job import JobSpec
 
 
-def make_members(job: JobSpec, data_hash: str, split_hash: str) -> tuple[MemberSpec, ...]:
-    """The members of a job, in order; more members leave the earlier ones as they are."""
-    return tuple(_member(job, index, data_hash, split_hash) for index in range(job.ensemble.members))
+def make_members(
+    job: JobSpec, data_hash: str, split_hash: str, *, streamed: bool = False
+) -> tuple[MemberSpec, ...]:
+    """The members of a job, in order; more members leave the earlier ones as they are.
+
+    Args:
+        streamed: the data are larger than a device should hold, see ``data.stream``.
+    """
+    indices = range(job.ensemble.members)
+    return tuple(_member(job, index, data_hash, split_hash, streamed=streamed) for index in indices)
 
 
-def _member(job: JobSpec, index: int, data_hash: str, split_hash: str) -> MemberSpec:
+def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, streamed: bool) -> MemberSpec:
     model, training, varied = resolve_vary(job, index)
     return MemberSpec(
         index=index,
@@ -24,6 +31,7 @@ def _member(job: JobSpec, index: int, data_hash: str, split_hash: str) -> Member
         augment=job.data.augment,
         standardize_target=job.data.standardize_target,
         resample=job.ensemble.resample,
+        streamed=streamed,
         model=model,
         training=training,
         varied=varied,

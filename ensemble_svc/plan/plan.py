@@ -28,6 +28,8 @@ class MemberSpec(Spec):
     augment: tuple[Augment, ...]
     standardize_target: bool
     resample: Resample
+    streamed: bool = False
+    """Whether its pack reads one stream of rows, each weighed by how often the member has it."""
     model: Model
     training: TrainingSpec
     varied: Mapping[str, Any] = {}

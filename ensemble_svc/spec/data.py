@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
 from ensemble_svc.spec.fields import DataPath, Factory, Fraction
@@ -213,6 +213,12 @@ class DataSpec(Spec):
     """Keep the classes' shares equal in all splits (classification)."""
     preprocess: tuple[Preprocess, ...] = ()
     """Steps in order, fitted on each member's own training rows and stored with it."""
+    stream: Literal["auto", "on", "off"] = "auto"
+    """How rows reach a device: kept there whole (``off``), or as one stream of batches that all members of
+    a pack read (``on``), each weighing a row by how often its bag holds it. ``auto`` streams data larger
+    than ``device_gib``."""
+    device_gib: PositiveFloat = 4.0
+    """Gibibytes of rows that a device may keep."""
     augment: tuple[Augment, ...] = ()
     """Random changes of training images, drawn anew for each batch."""
     standardize_target: bool = True

@@ -23,7 +23,7 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
-from ensemble_svc.spec.job import JobSpec, Metric, Task
+from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.training import AutoLoss, CrossEntropy, GaussianNll, Mse, Sgd
 from ensemble_svc.spec.wording import shown
@@ -152,6 +152,17 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
 
 
+def _stream(job: JobSpec) -> Iterator[Clash]:
+    """Batch norm takes its statistics from all rows of a batch, also from those that a member leaves out."""
+    normed = isinstance(job.model, Network) and job.model.norm == "batch"
+    if job.data.stream == "on" and normed and not isinstance(job.ensemble.resample, NoResample):
+        words = (
+            f"'on' with ensemble.resample '{job.ensemble.resample.name}' would let batch norm see the rows that "
+            "a member leaves out; use norm: layer or group, or data.stream: off"
+        )
+        yield Clash((("data", "stream"), ("model", "norm")), words)
+
+
 def _compute(job: JobSpec) -> Iterator[Clash]:
     share = job.compute.gpus_per_member
     if isinstance(share, float) and share > 0 and job.compute.device == "cpu":
@@ -190,6 +201,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _early_stopping,
     _measures,
     _recipe,
+    _stream,
     _compute,
     _numbers,
 )

@@ -8,14 +8,16 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.transform import Transform
+from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.heads import num_outputs, resolve_loss
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.randomness import derive_seed
 
 Stack = dict[str, Tensor]
@@ -52,10 +54,18 @@ def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
     """Build one network of each structure and let it go, before anything is written or started.
 
     Raises:
-        SpecError: a network that does not fit the data's shape.
+        SpecError: a network that does not fit the data's shape, or that would see rows left out of a bag.
     """
     for _, some in groupby(members, key=lambda member: member.model):
-        assemble(next(some), schema)
+        member = next(some)
+        net = assemble(member, schema)
+        bagged = member.streamed and not isinstance(member.resample, NoResample)
+        if bagged and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
+            found = (
+                "the data are streamed (data.stream), and batch norm would see the rows that a member's "
+                f"'{member.resample.name}' leaves out. Use norm: layer or group, or resample: none."
+            )
+            raise SpecError([Fault("model.norm", found)])
 
 
 def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:

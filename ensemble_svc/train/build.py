@@ -9,20 +9,31 @@ import torch
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.job import NoResample
 from ensemble_svc.train.assemble import assemble_fitted
-from ensemble_svc.train.feed import DeviceData, steps_per_epoch
+from ensemble_svc.train.feed import DeviceData, EpochFeed, steps_per_epoch
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.stream import BagWeights, StreamFeed
 
 
 def training_rows(payload: Payload, members: Sequence[MemberSpec]) -> list[Array]:
     """Each member's training rows, sorted."""
     split, y = payload.split, payload.dataset.y
     return [
-        member_rows(m.resample, split, y, task=m.task, job_seed=m.job_seed, member=m.index) for m in members
+        member_rows(
+            m.resample,
+            split,
+            y,
+            task=m.task,
+            job_seed=m.job_seed,
+            member=m.index,
+            streamed=m.streamed,
+        )
+        for m in members
     ]
 
 
@@ -36,8 +47,32 @@ def build_module(
 ) -> SlotModule:
     """The members with their initial weights, ready for the first step."""
     nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
-    steps = steps_per_epoch(len(rows[0]), members[0].training.batch_size)
-    recipe = Recipe(members, steps, device, lead=members[0])
-    data = DeviceData(payload.dataset, nets, device, augmented=bool(members[0].augment))
+    first, train = members[0], payload.split.train
+    num_rows = len(train) if first.streamed else len(rows[0])
+    steps = steps_per_epoch(num_rows, first.training.batch_size)
+    recipe = Recipe(members, steps, device, lead=first)
+    augmented = bool(first.augment)
+    data = DeviceData(payload.dataset, nets, device, augmented=augmented, streamed=first.streamed)
+    bags = None
+    if first.streamed and not isinstance(first.resample, NoResample):
+        bags = BagWeights(rows, len(payload.dataset), len(train), device)
     kind = MemberModule if len(nets) == 1 else PackModule
-    return kind(recipe, nets, data, compiled=compiled)
+    return kind(recipe, nets, data, bags, compiled=compiled)
+
+
+def build_feed(
+    payload: Payload, module: SlotModule, rows: Sequence[Array], *, first_epoch: int = 0
+) -> EpochFeed | StreamFeed:
+    """The batches of the module's members from ``first_epoch`` on."""
+    members, device = module.recipe.members, module.recipe.device
+    if members[0].streamed:
+        return StreamFeed(
+            payload.split.train,
+            payload.dataset.x,
+            device,
+            job_seed=members[0].job_seed,
+            batch_size=members[0].training.batch_size,
+            first_epoch=first_epoch,
+        )
+    alone = isinstance(module, MemberModule)
+    return EpochFeed(members, rows, device, first_epoch=first_epoch, single_steps=alone)

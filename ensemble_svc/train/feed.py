@@ -24,26 +24,47 @@ ROWS_AT_ONCE = 8192
 
 
 class DeviceData:
-    """All rows on the device, once for all members and epochs.
+    """All rows, once for all members and epochs: on the device, or in the host's memory for a stream.
 
-    ``transformed`` tells that ``x_N`` has been through the members' (common) transform already;
+    ``transformed`` tells that the rows have been through the members' (common) transform already;
     then batches go straight to the network's body.
 
     Args:
         augmented: batches are augmented, which comes before the transform.
+        streamed: leave the inputs where they are and bring batches of them to the device.
     """
 
     def __init__(
-        self, dataset: Dataset, nets: Sequence[MemberNet], device: torch.device, *, augmented: bool
+        self,
+        dataset: Dataset,
+        nets: Sequence[MemberNet],
+        device: torch.device,
+        *,
+        augmented: bool,
+        streamed: bool = False,
     ) -> None:
-        self.x_N = torch.from_numpy(np.ascontiguousarray(dataset.x)).to(device)
+        self.device, self.streamed = device, streamed
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
-        plain = self.x_N.is_floating_point() and not augmented
+        self.host = dataset.x
+        x_N = torch.from_numpy(np.ascontiguousarray(dataset.x[:0] if streamed else dataset.x)).to(device)
+        plain = x_N.is_floating_point() and not augmented and not streamed
         self.transformed = plain and _same_transform(nets)
         if self.transformed:
             transform = copy.deepcopy(nets[0].transform).to(device)
             with torch.no_grad():
-                self.x_N = torch.cat([transform(x) for x in self.x_N.split(ROWS_AT_ONCE)])
+                x_N = torch.cat([transform(x) for x in x_N.split(ROWS_AT_ONCE)])
+        self._x_N = x_N
+
+    def take(self, rows: Tensor) -> Tensor:
+        """The inputs of these rows on the device, [*rows.shape, …]."""
+        if not self.streamed:
+            return gather(self._x_N, rows)
+        found = self.host[rows.flatten().cpu().numpy()]
+        return torch.from_numpy(found).to(self.device).unflatten(0, rows.shape)
+
+    def targets(self, rows: Tensor) -> Tensor:
+        """The targets of these rows, [*rows.shape(, T)]."""
+        return gather(self.y_N, rows)
 
 
 class EpochFeed:
@@ -109,6 +130,11 @@ class EpochFeed:
         order = epoch_order(len(rows), job_seed=member.job_seed, member=member.index, epoch=self.epoch)
         ordered: Array = rows[order]
         return ordered
+
+
+def gather(values_N: Tensor, rows: Tensor) -> Tensor:
+    """``values_N[rows]``, as one flat selection."""
+    return values_N.index_select(0, rows.flatten()).unflatten(0, rows.shape)
 
 
 def steps_per_epoch(num_rows: int, batch_size: int) -> int:

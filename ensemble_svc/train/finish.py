@@ -24,7 +24,7 @@ from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
 from ensemble_svc.train.ledger import Entry, Ledger
-from ensemble_svc.train.module import SlotModule, gather
+from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.watch import scores
 
@@ -33,14 +33,13 @@ def seal_slot(
     slot: Slot, module: SlotModule, ledger: Ledger, payload: Payload, rows: Sequence[Array], *, seconds: float
 ) -> None:
     """Seal every member of the slot that is not sealed yet."""
-    rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
     served = ledger.kept
     if ledger.kept_average is not None:
         served = ledger.kept_average
         net, own = module.reader(served)
-        refresh(net, own, _batches(module, rows_KN))
+        refresh(net, own, _batches(module, rows))
     if isinstance(module.recipe.loss, Mse):
-        _set_noise(module, ledger, served, rows_KN)
+        _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
     already = sealed(Path(payload.run))
     for k, (member, entry) in enumerate(zip(slot.pack.members, ledger.entries, strict=True)):
@@ -70,19 +69,21 @@ def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str
     return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
 
 
-def _batches(module: SlotModule, rows_KN: Tensor) -> Iterator[Tensor]:
+def _batches(module: SlotModule, rows: Sequence[Array]) -> Iterator[Tensor]:
     """The members' training inputs, a batch at a time; a last batch of one row is dropped, as in training."""
+    rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
     for piece_KB in rows_KN.split(module.recipe.shared.batch_size, dim=1):
         if piece_KB.shape[1] > 1 or rows_KN.shape[1] == 1:
-            yield gather(module.data.x_N, piece_KB)
+            yield module.data.take(piece_KB)
 
 
-def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows_KN: Tensor) -> None:
+def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows: Sequence[Array]) -> None:
     """Variance of a network that gives means alone: its mean squared training residual, on its scale."""
     scale_K1T = module.scale_K["target_scale"].unsqueeze(1)
-    for k, rows_N in enumerate(rows_KN.unbind(0)):
+    for k, bag in enumerate(rows):
+        rows_N = torch.from_numpy(bag).to(module.recipe.device)
         mean_NT = module.predict_rows(_slice(served, k), rows_N, scale_K=_slice(module.scale_K, k))["mean"][0]
-        residual_NT = (mean_NT - module.data.y_N.index_select(0, rows_N)) / scale_K1T[k]
+        residual_NT = (mean_NT - module.data.targets(rows_N)) / scale_K1T[k]
         log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
         module.scale_K["noise_log_variance"][k] = log_variance_T
         for weights in (ledger.kept, ledger.kept_average or {}):
@@ -117,7 +118,7 @@ def _status(entry: Entry) -> str:
 def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int) -> dict[str, Any]:
     measured = {}
     for name, positions in _splits(payload).items():
-        target = module.data.y_N.index_select(0, torch.from_numpy(positions).to(module.recipe.device))
+        target = module.data.targets(torch.from_numpy(positions).to(module.recipe.device))
         one = {key: value[k : k + 1] for key, value in predictions[name].items()}
         measured[name] = {metric: float(value[0]) for metric, value in scores(one, target).items()}
     return {"metrics": measured}

@@ -23,15 +23,14 @@ from ensemble_svc.plan.progress import Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
-from ensemble_svc.train.build import build_module, training_rows
-from ensemble_svc.train.feed import EpochFeed
+from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.finish import seal_slot
 from ensemble_svc.train.halve import halves, is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
-from ensemble_svc.train.watch import Watch, resume
+from ensemble_svc.train.watch import Feed, Watch, resume
 
 
 def fit(payload: Payload, slot: Slot, report: Report) -> None:
@@ -94,9 +93,8 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
         ledger = Ledger(module.recipe, module.weights)
         module.keep_books(ledger)
         module.first_epoch = resume(commits, module, ledger, parents)
-        alone = isinstance(module, MemberModule)
-        feed = EpochFeed(members, rows, device, first_epoch=module.first_epoch, single_steps=alone)
-        feed.drop(ledger.standing)
+        standing = [rows[k] for k in ledger.standing]
+        feed = build_feed(payload, module, standing, first_epoch=module.first_epoch)
         validation_N = torch.from_numpy(payload.split.validation).to(device)
         watch = Watch(
             slot.pack,
@@ -108,7 +106,7 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
             feed=feed,
         )
         if ledger.any_active:
-            clip_norm = members[0].training.clip_norm if alone else None
+            clip_norm = members[0].training.clip_norm if isinstance(module, MemberModule) else None
             _run(_trainer(slot, watch.epochs - watch.epoch, clip_norm, watch), module, feed)
         seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
     commits.clear()
@@ -135,7 +133,7 @@ def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> 
     )
 
 
-def _run(trainer: L.Trainer, module: SlotModule, feed: EpochFeed) -> None:
+def _run(trainer: L.Trainer, module: SlotModule, feed: Feed) -> None:
     """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide."""
     try:
         trainer.fit(module, train_dataloaders=feed)

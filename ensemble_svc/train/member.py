@@ -18,15 +18,22 @@ from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import SlotModule, compile_step
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 
 class MemberModule(SlotModule):
     """Trains one network with torch's own optimiser, one Lightning batch per step."""
 
     def __init__(
-        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, *, compiled: bool = False
+        self,
+        recipe: Recipe,
+        nets: list[MemberNet],
+        data: DeviceData,
+        bags: BagWeights | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(recipe, nets, data)
+        super().__init__(recipe, nets, data, bags)
         self.member = nets[0].to(recipe.device)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
@@ -46,14 +53,14 @@ class MemberModule(SlotModule):
         rate = torch.optim.lr_scheduler.LambdaLR(self.rule, lambda step: pace.factor(done + step))
         return {"optimizer": self.rule, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
 
-    def training_step(self, rows_KB: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, rows: Tensor | StreamBatch, batch_idx: int) -> Tensor:
         self.member.train()
         self.begin_step(len(self.step_losses))
-        x_KB, y_KB = self.batch(rows_KB)
+        batch = self.batch(rows)
         state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
         own = {name: values_K[0] for name, values_K in self.recipe.own_K.items()}
-        outputs_BO = self._outputs(state, x_KB[0], own)
-        loss_K = self.losses(outputs_BO.unsqueeze(0), y_KB)
+        outputs_BO = self._outputs(state, batch.x_KB[0], own)
+        loss_K = self.losses(outputs_BO.unsqueeze(0), batch)
         self._loss_K = loss_K.detach()
         penalty = self.recipe.penalty_K({n: p.unsqueeze(0) for n, p in state.items()}, self.penalised)
         return (loss_K + penalty).squeeze(0)

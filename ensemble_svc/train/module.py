@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import lightning as L
 import torch
@@ -18,18 +19,30 @@ from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.train.assemble import Stack, part, stack
-from ensemble_svc.train.feed import DeviceData
+from ensemble_svc.train.feed import ROWS_AT_ONCE, DeviceData
 from ensemble_svc.train.forward import predict
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.stream import BagWeights, StreamBatch
+
+
+class Batch(NamedTuple):
+    """One step's data, a batch for each member."""
+
+    x_KB: Tensor
+    y_KB: Tensor
+    weight_KB: Tensor | None = None
+    """How much each row counts, mean 1 over the training rows; None where all count alike."""
 
 
 class SlotModule(L.LightningModule):
     """K ≥ 1 members in training; reads no file and knows nothing of other slots."""
 
-    def __init__(self, recipe: Recipe, nets: list[MemberNet], data: DeviceData) -> None:
+    def __init__(
+        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, bags: BagWeights | None = None
+    ) -> None:
         super().__init__()
-        self.recipe, self.data = recipe, data
+        self.recipe, self.data, self.bags = recipe, data, bags
         self.penalised = penalised(nets[0])
         self.augment = _augment(recipe)
         self.step_losses: list[Tensor] = []
@@ -90,20 +103,31 @@ class SlotModule(L.LightningModule):
         self.step_losses = []
         return losses_SK
 
-    def batch(self, rows_KB: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs [K, B, …] and targets [K, B(, T)] of the members' rows, augmented, targets scaled."""
-        x_KB = gather(self.data.x_N, rows_KB)
-        y_KB = gather(self.data.y_N, rows_KB)
+    def batch(self, batch: Tensor | StreamBatch) -> Batch:
+        """The members' inputs and targets of one step, augmented, targets scaled.
+
+        Args:
+            batch: row numbers [K, B] of each member's own, or rows of the stream that all of them read.
+        """
+        if isinstance(batch, StreamBatch):
+            rows_KB = batch.rows_B.expand(len(self.recipe.members), -1)
+            x_KB = batch.x_B.expand(len(self.recipe.members), *batch.x_B.shape)
+            weight_KB = self.bags.of(batch.rows_B) if self.bags else None
+        else:
+            rows_KB, x_KB, weight_KB = batch, self.data.take(batch), None
+        y_KB = self.data.targets(rows_KB)
         if self.augment is not None:
             x_KB = self.augment(as_pixels(x_KB.flatten(0, 1))).unflatten(0, rows_KB.shape)
         if scale_K := self.own_scale_K:
             y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
-        return x_KB, y_KB
+        return Batch(x_KB, y_KB, weight_KB)
 
-    def losses(self, outputs_KBO: Tensor, y_KB: Tensor) -> Tensor:
+    def losses(self, outputs_KBO: Tensor, batch: Batch) -> Tensor:
         """Each member's mean loss over its batch [K], penalties apart."""
+        y_KB = batch.y_KB
         rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1))
-        return rows.unflatten(0, y_KB.shape[:2]).mean(1)
+        rows_KB = rows.unflatten(0, y_KB.shape[:2])
+        return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
 
     def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:
         """One member's outputs [B, O] in training.
@@ -133,10 +157,13 @@ class SlotModule(L.LightningModule):
             scale_K: target scales of just these members; all members' when absent.
         """
         net, own = self.reader(weights_K)
-        x_N = self.data.x_N.index_select(0, rows_N)
         scales = self.scale_K if scale_K is None else scale_K
+        pieces = rows_N.split(ROWS_AT_ONCE) if self.data.streamed else (rows_N,)
         with arithmetic(self.recipe):
-            return predict(net, own, self.recipe.loss, x_N, scale_K=scales)
+            parts = [
+                predict(net, own, self.recipe.loss, self.data.take(rows), scale_K=scales) for rows in pieces
+            ]
+        return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
 
     def reader(self, weights: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
         """The part of the network that reads the data as it lies on the device, with its weights."""
@@ -165,11 +192,6 @@ def compile_step(losses: Callable[..., Tensor], device: torch.device) -> Callabl
     """The same function, compiled; on a GPU its kernels are recorded once and replayed as one launch."""
     mode = "reduce-overhead" if device.type == "cuda" else None
     return torch.compile(losses, mode=mode, dynamic=False)
-
-
-def gather(values_N: Tensor, rows_KB: Tensor) -> Tensor:
-    """``values_N[rows_KB]``, as one flat selection."""
-    return values_N.index_select(0, rows_KB.flatten()).unflatten(0, rows_KB.shape)
 
 
 def as_pixels(x_N: Tensor) -> Tensor:

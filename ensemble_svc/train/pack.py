@@ -17,8 +17,9 @@ from ensemble_svc.optim.blocks import as_gradients_come
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, stack
 from ensemble_svc.train.feed import DeviceData
-from ensemble_svc.train.module import SlotModule, compile_step
+from ensemble_svc.train.module import Batch, SlotModule, compile_step
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 
 class PackModule(SlotModule):
@@ -29,9 +30,15 @@ class PackModule(SlotModule):
     """
 
     def __init__(
-        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, *, compiled: bool = False
+        self,
+        recipe: Recipe,
+        nets: list[MemberNet],
+        data: DeviceData,
+        bags: BagWeights | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
-        super().__init__(recipe, nets, data)
+        super().__init__(recipe, nets, data, bags)
         self.automatic_optimization = False
         states = [net.state_dict() for net in nets]
         self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
@@ -55,17 +62,17 @@ class PackModule(SlotModule):
     def configure_optimizers(self) -> None:
         """None: the stacked optimiser is stepped here."""
 
-    def training_step(self, block_SKB: Tensor, block_idx: int) -> None:
+    def training_step(self, block: Tensor | StreamBatch, block_idx: int) -> None:
         self._net.train()
-        for rows_KB in block_SKB.unbind(0):
+        for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
             self.begin_step(len(self.step_losses))
-            self.step(*self.batch(rows_KB))
+            self.step(self.batch(rows))
 
-    def step(self, x_KB: Tensor, y_KB: Tensor) -> None:
+    def step(self, batch: Batch) -> None:
         """One optimiser step of every member on its own batch."""
         self.optimizer.zero_grad()
         reads = {name: self._stack[name] for name in self._read}
-        losses_K = self.losses(self._outputs(reads, x_KB, self.recipe.own_K), y_KB)
+        losses_K = self.losses(self._outputs(reads, batch.x_KB, self.recipe.own_K), batch)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.penalised)
         total_K.sum().backward()
         if self.recipe.clip_K is not None:
@@ -87,6 +94,8 @@ class PackModule(SlotModule):
         self._stack = {
             name: self._trained[name] if name in self._trained else rest[name] for name in self._stack
         }
+        if self.bags:
+            self.bags.drop(keep)
         self.own_scale_K = {name: scale.index_select(0, index) for name, scale in self.own_scale_K.items()}
 
     def load(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], num_steps: int) -> None:

@@ -20,6 +20,9 @@ from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.stream import StreamFeed
+
+Feed = EpochFeed | StreamFeed
 
 
 class Watch(L.Callback):
@@ -40,7 +43,7 @@ class Watch(L.Callback):
         *,
         validation_N: Tensor,
         commit_every_s: float,
-        feed: EpochFeed,
+        feed: Feed,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
@@ -86,7 +89,7 @@ class Watch(L.Callback):
         )
 
 
-def drop_stopped(module: SlotModule, ledger: Ledger, feed: EpochFeed) -> None:
+def drop_stopped(module: SlotModule, ledger: Ledger, feed: Feed) -> None:
     """Leave the members that no longer train out of every step to come.
 
     Gathering the others' slices costs about two steps, which one epoch repays.
@@ -128,7 +131,7 @@ def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Ten
         return {}
     served, scales = ledger.served(module.weights), module.own_scale_K
     prediction = module.predict_rows(served, rows_N, scale_K=scales)
-    return scores(prediction, module.data.y_N.index_select(0, rows_N))
+    return scores(prediction, module.data.targets(rows_N))
 
 
 def scores(prediction: Mapping[str, Tensor], target_N: Tensor) -> dict[str, Tensor]:
