@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ensemble_svc.data.augment import build_augment
 from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.regularize import penalised
@@ -86,18 +87,20 @@ class SlotModule(L.LightningModule):
         x_KB = gather(self.data.x_N, rows_KB)
         y_KB = gather(self.data.y_N, rows_KB)
         if self.augment is not None:
-            x_KB = self.augment(as_pixels(x_KB.flatten(0, 1))).unflatten(0, rows_KB.shape)
+            x_KB = as_pixels(self.augment(x_KB))
         if self.scale_K:
             y_KB = (y_KB - self.scale_K["target_mean"].unsqueeze(1)) / self.scale_K["target_scale"].unsqueeze(
                 1
             )
         return x_KB, y_KB
 
-    def loss_of(self, weights: Mapping[str, Tensor], x_B: Tensor, y_B: Tensor) -> Tensor:
-        """One member's mean loss over its batch, penalties apart."""
+    def loss_of(
+        self, weights: Mapping[str, Tensor], x_B: Tensor, y_B: Tensor, smoothing: Tensor | None = None
+    ) -> Tensor:
+        """One member's mean loss over its batch, penalties apart; ``smoothing`` is the member's own."""
         net, own = self.reader(weights)
         outputs_BO: Tensor = functional_call(net, own, (x_B,))
-        return loss_rows(self.recipe.loss, outputs_BO, y_B).mean()
+        return loss_rows(self.recipe.loss, outputs_BO, y_B, smoothing).mean()
 
     def predict_rows(
         self, weights_K: Mapping[str, Tensor], rows_N: Tensor, *, scale_K: Mapping[str, Tensor] | None = None
@@ -120,12 +123,9 @@ class SlotModule(L.LightningModule):
 
 
 def _augment(recipe: Recipe) -> nn.Module | None:
-    choices = recipe.members[0].augment
-    if not choices:
+    if not recipe.members[0].augment:
         return None
-    from ensemble_svc.data.augment import build_augment  # kornia takes two seconds to load
-
-    return build_augment(choices)
+    return build_augment([member.augment for member in recipe.members]).to(recipe.device)
 
 
 def gather(values_N: Tensor, rows_KB: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.noise import set_draws
 from ensemble_svc.optim.schedule import factor
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, stack
@@ -34,6 +35,8 @@ class PackModule(SlotModule):
         states = [net.state_dict() for net in nets]
         self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
         self._net = nets[0].to(recipe.device)
+        set_draws(self._net, self._stack)
+        self._own = () if recipe.smoothing_K is None else (recipe.smoothing_K,)
         self._trained = {
             name: self._stack[name].requires_grad_()
             for name, p in nets[0].named_parameters()
@@ -59,7 +62,7 @@ class PackModule(SlotModule):
             self.begin_step(len(self.step_losses))
             self.optimizer.zero_grad()
             x_KB, y_KB = self.batch(rows_KB)
-            losses_K = self._losses(self._stack, x_KB, y_KB)
+            losses_K = self._losses(self._stack, x_KB, y_KB, *self._own)
             total_K = losses_K + self.recipe.penalty_K(self._stack, self.penalised)
             total_K.sum().backward()
             if self.recipe.shared.clip_norm is not None:

@@ -57,6 +57,13 @@ class Recipe:
         return torch.tensor(decays, dtype=torch.float64, device=self.device)
 
     @cached_property
+    def smoothing_K(self) -> Tensor | None:
+        """The members' label smoothing where they differ in it; None where the loss's own is everyone's."""
+        losses = [m.training.loss for m in self.members]
+        values = [loss.label_smoothing for loss in losses if isinstance(loss, CrossEntropy)]
+        return torch.tensor(values, device=self.device) if len(set(values)) > 1 else None
+
+    @cached_property
     def penalties(self) -> tuple[tuple[int, Tensor], ...]:
         """(norm, strengths [K]) for each regulariser."""
         return tuple((_norm(rule), self._strengths(i)) for i, rule in enumerate(self.shared.regularizers))
