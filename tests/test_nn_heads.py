@@ -53,6 +53,33 @@ def test_cross_entropy_is_torchs(seed, size, smoothing) -> None:
 
 
 @settings(max_examples=30)
+@given(seed=seeds, size=st.integers(1, 6), shares=st.lists(st.floats(0, 0.99), min_size=1, max_size=4))
+def test_each_member_of_a_pack_smooths_by_its_own_share(seed, size, shares) -> None:
+    loss, share_K = CrossEntropy(label_smoothing=0.5), torch.tensor(shares, dtype=torch.float64)
+    outputs_K, y_K = draw(loss, seed, size, (len(shares), 6))
+    outputs_K.requires_grad_()
+    rows_K = vmap(lambda outputs, y, share: loss_rows(loss, outputs, y, share))(outputs_K, y_K, share_K)
+    own_K = torch.stack(
+        [
+            F.cross_entropy(outputs, y, reduction="none", label_smoothing=share)
+            for outputs, y, share in zip(outputs_K, y_K, shares, strict=True)
+        ]
+    )
+    torch.testing.assert_close(rows_K, own_K, rtol=1e-12, atol=1e-12)
+    (grad,), (own_grad,) = (torch.autograd.grad(rows.sum(), outputs_K) for rows in (rows_K, own_K))
+    torch.testing.assert_close(grad, own_grad, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(loss_rows(loss, outputs_K[0], y_K[0], shares[0]), own_K[0])
+
+
+def test_a_share_of_0_is_no_smoothing_to_the_bit() -> None:
+    outputs, y = draw(CrossEntropy(), 0, 5)
+    outputs = outputs.float()
+    plain = loss_rows(CrossEntropy(), outputs, y)
+    assert torch.equal(loss_rows(CrossEntropy(label_smoothing=0.3), outputs, y, torch.tensor(0.0)), plain)
+    assert not torch.equal(loss_rows(CrossEntropy(label_smoothing=0.3), outputs, y), plain)
+
+
+@settings(max_examples=30)
 @given(seed=seeds, size=sizes)
 def test_gaussian_nll_is_torchs_with_its_constant(seed, size) -> None:
     outputs, y = draw(GaussianNll(), seed, size)

@@ -143,7 +143,7 @@ def test_faults_of_every_kind_are_told_together(tmp_path: Path) -> None:
         "  source: digits\n"
         "  source: iris\n"  # 4: twice
         "  validation: 0\n"
-        "  augment: [{name: crop, padding: 0}, flipp]\n"  # 6: a value and a choice
+        "  augment: [{name: crop, padding: -1}, flipp]\n"  # 6: a value and a choice
         "training:\n"
         "  epoch: 3\n"  # 8: a key
         "  early_stopping: {metric: nll}\n"  # 9: contradicts line 5

@@ -138,6 +138,25 @@ class TestPackedIsAlone:
         assert len(payload_of(job, tmp_path)[1].slots) == 1
         assert_close(*both(job, tmp_path))
 
+    def test_label_smoothing_with_its_own_shares(self, tmp_path):
+        job = job_of(
+            training__loss={"name": "cross_entropy"},
+            ensemble__vary={"training.loss.label_smoothing": (0.0, 0.1, 0.6)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_a_member_without_dropout_or_noise_beside_members_with(self, tmp_path):
+        job = job_of(
+            ensemble__vary={"model.dropout": (0.0, 0.5, 0.9), "model.activation_noise": (0.0, 0.0, 0.5)}
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        together, apart = both(job, tmp_path)
+        assert_close({0: together[0]}, {0: apart[0]})
+        for index in (1, 2):  # these draw, and not what they draw alone
+            weights = "weights.safetensors/body.output.weight"
+            assert not torch.allclose(together[index][weights], apart[index][weights], atol=1e-3)
+
     @pytest.mark.parametrize("resample", list(RESAMPLES), ids=lambda c: c.model_fields["name"].default)
     def test_every_resampling(self, resample, tmp_path):
         assert_close(*both(job_of(ensemble__resample=resample.model_fields["name"].default), tmp_path))

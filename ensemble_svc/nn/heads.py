@@ -55,21 +55,35 @@ def num_outputs(task: Task, loss: Loss, num_classes_or_targets: int) -> int:
             return num_classes_or_targets
 
 
-def loss_rows(loss: ResolvedLoss, outputs_BO: Tensor, y_B: Tensor) -> Tensor:
+def loss_rows(
+    loss: ResolvedLoss, outputs_BO: Tensor, y_B: Tensor, smoothing: Tensor | float | None = None
+) -> Tensor:
     """Each row's training loss [B]; targets of one row are summed.
 
     Args:
         y_B: class numbers [B], or numbers [B, T].
+        smoothing: label smoothing in place of the loss's own: the member's, a scalar, where the
+            members of a pack differ in it. For cross-entropy alone.
     """
     match loss:
         case CrossEntropy():
-            return F.cross_entropy(outputs_BO, y_B, reduction="none", label_smoothing=loss.label_smoothing)
+            share = loss.label_smoothing if smoothing is None else smoothing
+            if isinstance(share, Tensor):
+                return _smoothed(outputs_BO, y_B, share)
+            return F.cross_entropy(outputs_BO, y_B, reduction="none", label_smoothing=share)
         case GaussianNll():
             mean_BT, variance_BT = mean_and_variance(outputs_BO)
             squared_BT = (y_B - mean_BT).square()
             return 0.5 * (math.log(2 * math.pi) + variance_BT.log() + squared_BT / variance_BT).sum(-1)
         case Mse():
             return (y_B - outputs_BO).square().sum(-1)
+
+
+def _smoothed(outputs_BC: Tensor, y_B: Tensor, share: Tensor) -> Tensor:
+    """Cross-entropy with a target of which ``share`` is spread over all classes; torch takes no tensor."""
+    log_probs_BC = outputs_BC.log_softmax(-1)
+    of_true_B = F.nll_loss(log_probs_BC, y_B, reduction="none")
+    return (1 - share) * of_true_B - share * log_probs_BC.mean(-1)
 
 
 def to_prediction(loss: ResolvedLoss, outputs: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What the networks of the zoo are made of: a layer with its norm, activation and dropout.
+"""What the networks of the zoo are made of: a layer with its norm, activation, noise and dropout.
 
 The parts of a layer carry names, so a weight is called the same whatever the options are.
 A layer before a norm has no bias: its gradient there is pure round-off, which Adam scales into drift.
@@ -12,13 +12,14 @@ from itertools import pairwise
 from torch import nn
 
 from ensemble_svc.errors import Fault, SpecError
+from ensemble_svc.nn.noise import ActivationNoise, Dropout
 from ensemble_svc.spec.model import Activation, Network, Norm
 
 LARGEST_GROUP_COUNT = 8
 
 
 def dense(num_in: int, num_out: int, network: Network) -> nn.Sequential:
-    """A linear layer [B, num_in] → [B, num_out], normed, activated and dropped out as ``network`` says."""
+    """A linear layer [B, num_in] → [B, num_out]; norm, activation, noise and dropout as ``network`` says."""
     if num_out == 1 and network.norm in ("layer", "group"):
         found = f"{network.norm} over a layer of one unit leaves nothing of it."
         raise SpecError([Fault("model.norm", f"{found} Give it 2 units or more, or use norm: batch.")])
@@ -34,7 +35,7 @@ def dense_stack(sizes: Sequence[int], network: Network) -> nn.Sequential:
 def conv(
     num_in: int, num_out: int, network: Network, *, kernel: int, padding: int, stride: int = 1
 ) -> nn.Sequential:
-    """A convolution over [B, C, H, W], normed, activated and dropped out as ``network`` says.
+    """A convolution over [B, C, H, W]; norm, activation, noise and dropout as ``network`` says.
 
     Dropout zeroes single numbers, not channels.
     """
@@ -47,7 +48,8 @@ def _layer(name: str, weights: nn.Module, norm: nn.Module, network: Network) -> 
     layer.add_module(name, weights)
     layer.add_module("norm", norm)
     layer.add_module("activation", activation(network.activation))
-    layer.add_module("dropout", nn.Dropout(network.dropout))
+    layer.add_module("noise", ActivationNoise(network.activation_noise))
+    layer.add_module("dropout", Dropout(network.dropout))
     return layer
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ensemble_svc.nn.images import image_shape
 from ensemble_svc.nn.initial import initialise
 from ensemble_svc.nn.layers import activation, conv, image_norm
+from ensemble_svc.nn.noise import ActivationNoise
 from ensemble_svc.spec.model import ResNet
 
 NUM_STAGES = 3
@@ -34,12 +35,13 @@ class Residual(nn.Module):
         self.second = nn.Conv2d(num_out, num_out, 3, padding=1, bias=network.norm == "none")
         self.norm = image_norm(network.norm, num_out)
         self.activation = activation(network.activation)
+        self.noise = ActivationNoise(network.activation_noise)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         shortcut = x_BCHW[..., :: self.stride, :: self.stride]
         shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.num_new))
         branch: Tensor = self.norm(self.second(self.first(x_BCHW)))
-        return self.activation(shortcut + branch)
+        return self.noise(self.activation(shortcut + branch))
 
 
 def build_resnet(model: ResNet, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

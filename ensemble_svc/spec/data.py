@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand, Spec
 from ensemble_svc.spec.fields import DataPath, Factory, Fraction
 
 
@@ -180,7 +180,7 @@ class Flip(Choice):
     """Mirrors an image left to right with probability ``p``."""
 
     name: Literal["flip"] = "flip"
-    p: Annotated[float, Field(ge=0, le=1)] = 0.5
+    p: Annotated[float, Field(ge=0, le=1), Elementwise()] = 0.5
     """Probability for each image of each batch."""
 
 
@@ -188,8 +188,8 @@ class Crop(Choice):
     """Shifts an image by up to ``padding`` pixels: pads it, then crops it back at random."""
 
     name: Literal["crop"] = "crop"
-    padding: PositiveInt = 4
-    """Pixels added on each side before the crop."""
+    padding: Annotated[NonNegativeInt, Elementwise()] = 4
+    """Pixels added on each side before the crop; 0 leaves the image where it is."""
     mode: Literal["reflect", "constant"] = "reflect"
     """What the added pixels hold: the mirrored image, or 0."""
 

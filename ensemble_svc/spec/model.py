@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from ensemble_svc.registry import Choice, Registry, Shorthand
+from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
 from ensemble_svc.spec.fields import Factory, Fraction
 
 Activation = Literal["relu", "tanh", "sigmoid", "leaky_relu", "elu", "gelu", "silu"]
@@ -37,8 +37,10 @@ class Network(Architecture):
     """Normalisation before the activation; a layer followed by one has no bias."""
     init: Init = "he"
     """Initial weights: he (arXiv:1502.01852), xavier (Glorot & Bengio 2010), or torch's own."""
-    dropout: Fraction = 0.0
+    dropout: Annotated[Fraction, Elementwise()] = 0.0
     """Probability of zeroing a hidden unit in training (Srivastava et al. 2014)."""
+    activation_noise: Annotated[NonNegativeFloat, Elementwise()] = 0.0
+    """Standard deviation of Gaussian noise added in training after each activation."""
 
 
 class Mlp(Network):

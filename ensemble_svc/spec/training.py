@@ -106,7 +106,7 @@ class CrossEntropy(Choice):
     """Classification: minus the log probability of the true class."""
 
     name: Literal["cross_entropy"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1), Elementwise()] = 0.0
     """Share of the target spread over all classes (arXiv:1512.00567)."""
 
 

@@ -198,7 +198,9 @@ def _out_of_patience(entry: Entry, rule: EarlyStopping | None, epoch: int) -> bo
 def _finite(weights: Stack) -> Tensor:
     """Whether all of each member's weights are finite, [K]."""
     flags = [
-        w.isfinite().flatten(1).all(1) for w in weights.values() if w.is_floating_point() and w[0].numel()
+        w.isfinite().reshape(len(w), -1).all(1)
+        for w in weights.values()
+        if w.is_floating_point() and w[0].numel()
     ]
     return torch.stack(flags).all(0)
 

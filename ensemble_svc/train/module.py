@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ensemble_svc.data.augment import build_augment
 from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.regularize import penalised
@@ -44,7 +45,7 @@ class SlotModule(L.LightningModule):
         super().__init__()
         self.recipe, self.data, self.bags = recipe, data, bags
         self.penalised = penalised(nets[0])
-        self.augment = _augment(recipe)
+        self.augment = augment_of(recipe)
         self.step_losses: list[Tensor] = []
         self.first_epoch = 0
         self.scale_K: Stack = {}
@@ -117,7 +118,7 @@ class SlotModule(L.LightningModule):
             rows_KB, x_KB, weight_KB = batch, self.data.take(batch), None
         y_KB = self.data.targets(rows_KB)
         if self.augment is not None:
-            x_KB = self.augment(as_pixels(x_KB.flatten(0, 1))).unflatten(0, rows_KB.shape)
+            x_KB = as_pixels(self.augment(x_KB))
         if scale_K := self.own_scale_K:
             y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
         return Batch(x_KB, y_KB, weight_KB)
@@ -125,7 +126,9 @@ class SlotModule(L.LightningModule):
     def losses(self, outputs_KBO: Tensor, batch: Batch) -> Tensor:
         """Each member's mean loss over its batch [K], penalties apart."""
         y_KB = batch.y_KB
-        rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1))
+        smoothing_K = self.recipe.smoothing_K
+        smoothing = None if smoothing_K is None else smoothing_K.repeat_interleave(y_KB.shape[1])
+        rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
         rows_KB = rows.unflatten(0, y_KB.shape[:2])
         return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
 
@@ -172,13 +175,11 @@ class SlotModule(L.LightningModule):
         return self.net.body, part("body", weights)
 
 
-def _augment(recipe: Recipe) -> nn.Module | None:
-    choices = recipe.members[0].augment
-    if not choices:
+def augment_of(recipe: Recipe) -> nn.Module | None:
+    """The members' augmentation, each at its own strength; None without one."""
+    if not recipe.members[0].augment:
         return None
-    from ensemble_svc.data.augment import build_augment  # kornia takes two seconds to load
-
-    return build_augment(choices)
+    return build_augment([member.augment for member in recipe.members]).to(recipe.device)
 
 
 def arithmetic(recipe: Recipe) -> AbstractContextManager[object]:

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.func import vmap
 
 from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.noise import set_draws
 from ensemble_svc.optim.blocks import as_gradients_come
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, stack
 from ensemble_svc.train.feed import DeviceData
-from ensemble_svc.train.module import Batch, SlotModule, compile_step
+from ensemble_svc.train.module import Batch, SlotModule, augment_of, compile_step
 from ensemble_svc.train.recipe import Recipe
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
@@ -43,6 +44,7 @@ class PackModule(SlotModule):
         states = [net.state_dict() for net in nets]
         self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
         self._net = nets[0].to(recipe.device)
+        set_draws(self._net, self._stack)
         names = [name for name, p in nets[0].named_parameters() if p.requires_grad]
         self._stack |= {n: as_gradients_come(self._stack[n]) for n in names if self._stack[n].dim() == 3}
         self._trained = {name: self._stack[name].requires_grad_() for name in names}
@@ -94,6 +96,8 @@ class PackModule(SlotModule):
         self._stack = {
             name: self._trained[name] if name in self._trained else rest[name] for name in self._stack
         }
+        set_draws(self._net, self._stack)
+        self.augment = augment_of(self.recipe)
         if self.bags:
             self.bags.drop(keep)
         self.own_scale_K = {name: scale.index_select(0, index) for name, scale in self.own_scale_K.items()}

@@ -94,7 +94,6 @@ class Recipe:
         wanted = {
             "input_noise": self._stds(InputNoise),
             "weight_noise": self._stds(WeightNoise),
-            "label_smoothing": [_smoothing(m.training) for m in self.members],
         }
         return {name: self._vector(values) for name, values in wanted.items() if any(values)}
 
@@ -102,10 +101,17 @@ class Recipe:
     def draws(self) -> bool:
         """Whether a step draws random numbers; a network of the user's own may."""
         models = [m.model for m in self.members]
-        own = any(not isinstance(m, Network) or m.dropout for m in models)
+        own = any(not isinstance(m, Network) or m.dropout or m.activation_noise for m in models)
         return (
             own or bool(self.members[0].augment) or bool(self.own_K.keys() & {"input_noise", "weight_noise"})
         )
+
+    @cached_property
+    def smoothing_K(self) -> Tensor | None:
+        """The members' label smoothing where they differ in it; None where the loss's own is everyone's."""
+        losses = [m.training.loss for m in self.members]
+        values = [loss.label_smoothing for loss in losses if isinstance(loss, CrossEntropy)]
+        return torch.tensor(values, device=self.device) if len(set(values)) > 1 else None
 
     @cached_property
     def penalties(self) -> tuple[tuple[int, Tensor], ...]:
@@ -143,10 +149,6 @@ class Recipe:
 
 def _penalises(rule: object) -> bool:
     return isinstance(rule, L1 | L2)
-
-
-def _smoothing(training: TrainingSpec) -> float:
-    return training.loss.label_smoothing if isinstance(training.loss, CrossEntropy) else 0.0
 
 
 Own = Mapping[str, Tensor]

@@ -1,0 +1,87 @@
+"""What a network draws anew in every training step: dropout, and noise on its activations.
+
+Each strength is a buffer, so K stacked networks have K strengths: under ``torch.func.vmap`` with
+``randomness="different"`` every member draws for itself and by its own. A layer's modules stand there
+whatever the strength is, so members with and without have the same state.
+
+Shapes: any x; in a pack, x of each member.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST_KEEP = 2.0**-24
+"""Spacing of the uniform draws: what is kept at a rate that float32 cannot tell from 1."""
+
+
+class Draw(nn.Module):
+    """Something drawn in training and left out elsewhere.
+
+    ``draws`` tells whether any member's strength is above 0. Where it is False nothing is drawn and
+    nothing computed; where it is True a member of strength 0 keeps its values all the same. It is
+    not part of the state: ``set_draws`` sets it for a pack.
+
+    Args:
+        strength: of the member; 0 for none.
+    """
+
+    strength_name: ClassVar[str]
+    """The buffer's name."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.register_buffer(self.strength_name, torch.tensor(float(strength), dtype=torch.float32))
+        self.draws = bool(self.get_buffer(self.strength_name) > 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape and type."""
+        return self.drawn(x) if self.training and self.draws else x
+
+    @abstractmethod
+    def drawn(self, x: Tensor) -> Tensor:
+        """``x`` with a fresh draw."""
+
+
+class Dropout(Draw):
+    """Zeroes each number with probability ``rate`` and divides the others by 1 - rate.
+
+    So the expectation in training is the value in evaluation (Srivastava et al. 2014, section 10).
+    """
+
+    strength_name: ClassVar[str] = "rate"
+    rate: Tensor
+
+    def drawn(self, x: Tensor) -> Tensor:
+        keep = (1 - self.rate).clamp(min=SMALLEST_KEEP)
+        kept = torch.rand(x.shape, device=x.device, dtype=torch.float32) < keep
+        return x * kept.to(x.dtype).div_(keep)
+
+
+class ActivationNoise(Draw):
+    """Adds Gaussian noise of standard deviation ``std`` to each number."""
+
+    strength_name: ClassVar[str] = "std"
+    std: Tensor
+
+    def drawn(self, x: Tensor) -> Tensor:
+        return torch.addcmul(x, torch.randn_like(x), self.std.to(x.dtype))
+
+
+def set_draws(net: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Let ``net``, the template of a pack, draw where some member does.
+
+    Args:
+        state: the members' stacked buffers by name, [K] each, or one member's; what it lacks is
+            read from ``net`` itself. Reading it waits for the device, so not in every step.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, Draw):
+            own = module.get_buffer(module.strength_name)
+            key = f"{name}.{module.strength_name}" if name else module.strength_name
+            module.draws = bool((state.get(key, own) > 0).any())
