@@ -104,6 +104,17 @@ def test_what_makes_sense_is_let_through(text: str) -> None:
     assert contradictions(job_of(text)) == []
 
 
+def test_the_strength_of_an_augmentation_may_vary() -> None:
+    data = "data: {source: digits, augment: [flip, {name: crop, padding: 2}]}"
+    vary = "{data.augment.0.p: [0.1, 0.9], data.augment.1.padding: [0, 1, 2]}"
+    job = job_of(f"{{{data}, ensemble: {{vary: {vary}}}}}")
+    assert contradictions(job) == []
+    found = [tuple(resolve_vary(job, i).augment) for i in range(3)]
+    assert [(flip.p, crop.padding) for flip, crop in found] == [(0.1, 0), (0.9, 1), (0.1, 2)]
+    faults = contradictions(job_of(f"{{{data}, ensemble: {{vary: {{data.augment.0.p: [2.0]}}}}}}"))
+    assert [fault.path for fault in faults] == ["ensemble.vary.data.augment.0.p.0"]
+
+
 @pytest.mark.parametrize("text, path, words", VARIED, ids=[vary[0] for vary in VARIED])
 def test_what_cannot_vary_is_told_at_its_key(text: str, path: str, words: str) -> None:
     vary = text if text.startswith("{") else f"{{{text}}}"
@@ -144,7 +155,7 @@ def test_values_are_dealt_in_turn(lrs: list[float], hidden: list[list[int]], mem
         {"name": "x", "data": {"source": "digits"}, "ensemble": {"members": members, "vary": vary}}
     )
     for index in range(members):
-        model, training, varied = resolve_vary(job, index)
+        model, training, _, varied = resolve_vary(job, index)
         lr, sizes = lrs[index % len(lrs)], tuple(hidden[index % len(hidden)])
         assert varied == {"training.optimizer.lr": lr, "model.hidden": sizes}
         assert (training.optimizer.lr, model.model_dump()["hidden"]) == (lr, sizes)
@@ -157,7 +168,7 @@ def test_values_are_dealt_in_turn(lrs: list[float], hidden: list[list[int]], mem
 
 def test_without_vary_members_have_the_job_itself() -> None:
     job = job_of("ensemble: {members: 3}")
-    assert resolve_vary(job, 2) == (job.model, job.training, {})
+    assert resolve_vary(job, 2) == (job.model, job.training, job.data.augment, {})
     assert resolve_vary(job, 2)[0] is job.model
 
 
@@ -167,7 +178,7 @@ def test_whole_choices_and_list_items_vary() -> None:
         " training.regularizers.0.strength: [0, 1, 2], model: [mlp, {name: mlp, hidden: [3]}]}}}"
     )
     assert contradictions(job) == []
-    model, training, varied = resolve_vary(job, 5)
+    model, training, _, varied = resolve_vary(job, 5)
     assert training.optimizer.model_dump()["name"] == "adamw"
     assert training.optimizer.lr == 0.5
     assert training.regularizers[0].strength == 2

@@ -20,7 +20,7 @@ def make_members(
 
 
 def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, streamed: bool) -> MemberSpec:
-    model, training, varied = resolve_vary(job, index)
+    own = resolve_vary(job, index)
     return MemberSpec(
         index=index,
         job_seed=job.seed,
@@ -28,11 +28,11 @@ def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, stream
         data_hash=data_hash,
         split_hash=split_hash,
         preprocess=job.data.preprocess,
-        augment=job.data.augment,
+        augment=own.augment,
         standardize_target=job.data.standardize_target,
         resample=job.ensemble.resample,
         streamed=streamed,
-        model=model,
-        training=training,
-        varied=varied,
+        model=own.model,
+        training=own.training,
+        varied=own.keys,
     )

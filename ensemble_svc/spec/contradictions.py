@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from math import lcm
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
 from ensemble_svc.errors import Fault, SpecError, did_you_mean
-from ensemble_svc.spec.anatomy import JOB, field_shape, shape_at
+from ensemble_svc.spec.anatomy import JOB, shape_at
 from ensemble_svc.spec.compose import KeyPath, dotted
+from ensemble_svc.spec.data import Augment
 from ensemble_svc.spec.faults import explain, overlaps
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.model import Model
@@ -28,8 +29,12 @@ from ensemble_svc.spec.yaml import frozen
 MAX_RECIPES = 256
 """Members whose recipes are checked for contradictions; further ones repeat or recombine values."""
 
-_MODEL: Final[TypeAdapter[Model]] = TypeAdapter(Model)
-_TRAINING: Final = TypeAdapter(TrainingSpec)
+_PARTS: Final[dict[str, TypeAdapter[Any]]] = {
+    "model": TypeAdapter(Model),
+    "training": TypeAdapter(TrainingSpec),
+    "data": TypeAdapter(tuple[Augment, ...]),
+}
+"""What of each section may vary."""
 
 
 def contradictions(job: JobSpec) -> list[Fault]:
@@ -48,8 +53,18 @@ def all_clashes(job: JobSpec) -> Iterator[Clash]:
         yield from _recipe_clashes(job, {clash.message for clash in own})
 
 
-def resolve_vary(job: JobSpec, index: int) -> tuple[Model, TrainingSpec, dict[str, Any]]:
-    """The model and the training of member ``index``, and in what they depart from the job.
+class Varied(NamedTuple):
+    """A member's own recipe."""
+
+    model: Model
+    training: TrainingSpec
+    augment: tuple[Augment, ...]
+    keys: dict[str, Any]
+    """In what it departs from the job, by dotted path."""
+
+
+def resolve_vary(job: JobSpec, index: int) -> Varied:
+    """The recipe of member ``index``.
 
     Values are dealt in turn: member i has value ``i % len(values)`` of each key.
 
@@ -58,20 +73,28 @@ def resolve_vary(job: JobSpec, index: int) -> tuple[Model, TrainingSpec, dict[st
     """
     varied = {key: frozen(values[index % len(values)]) for key, values in job.ensemble.vary.items()}
     if not varied:
-        return job.model, job.training, varied
+        return Varied(job.model, job.training, job.data.augment, varied)
     data = _sections(job)
     for key, value in varied.items():
         data = put(data, split_path(key, data), value)
     try:
-        return _MODEL.validate_python(data["model"]), _TRAINING.validate_python(data["training"]), varied
+        model, training, augment = (_PARTS[key].validate_python(_part(data, key)) for key in _PARTS)
+        return Varied(model, training, augment, varied)
     except ValidationError as error:
         raise SpecError(f"ensemble.vary gives member {index} values that are not allowed: {error}") from error
 
 
 def _sections(job: JobSpec) -> dict[str, Any]:
     """The part of the job that may vary, as a job file would hold it."""
-    data: dict[str, Any] = frozen(job.model_dump(include={"model", "training"}))
+    data: dict[str, Any] = frozen(
+        job.model_dump(include={"model": True, "training": True, "data": {"augment"}})
+    )
     return data
+
+
+def _part(data: Mapping[str, Any], section: str) -> Any:
+    """What of a section may vary: of the data, the augmentation."""
+    return data["data"]["augment"] if section == "data" else data[section]
 
 
 def _vary_faults(job: JobSpec) -> Iterator[Clash]:
@@ -81,7 +104,7 @@ def _vary_faults(job: JobSpec) -> Iterator[Clash]:
         where: KeyPath = ("ensemble", "vary", key)
         path = _vary_path(key, data)
         if path is None:
-            yield Clash((where,), f"no such key in model or training{_near_key(key, data)}")
+            yield Clash((where,), f"no such key in model, training or data.augment{_near_key(key, data)}")
             continue
         if within := [other for start, other in seen.items() if overlaps(start, [path])]:
             yield Clash((where,), f"lies within '{escaped(within[0])}', which varies too; vary one of them")
@@ -99,7 +122,8 @@ def _vary_path(key: str, data: Mapping[str, Any]) -> KeyPath | None:
         put(data, path, None)
     except SpecError:
         return None
-    if path[0] not in data or shape_at(data, path) is None:
+    allowed = path[0] in data and (path[0] != "data" or path[1:2] == ("augment",))
+    if not allowed or shape_at(data, path) is None:
         return None
     parent = shape_at(data, path[:-1])
     return path[:-1] if path[-1] == "name" and parent and parent.choices else path
@@ -108,12 +132,13 @@ def _vary_path(key: str, data: Mapping[str, Any]) -> KeyPath | None:
 def _value_faults(value: Any, path: KeyPath, data: Mapping[str, Any], *, where: KeyPath) -> Iterator[Clash]:
     section = str(path[0])
     changed = put(data, path, value)
-    adapter, shape = (_MODEL if section == "model" else _TRAINING), field_shape(JobSpec, section)
+    start: KeyPath = ("data", "augment") if section == "data" else (section,)
+    part = _part(changed, section)
     try:
-        adapter.validate_python(changed[section])
+        _PARTS[section].validate_python(part)
     except ValidationError as error:
-        for finding in explain(error, changed[section], shape or JOB):
-            found = (section, *finding.path)
+        for finding in explain(error, part, shape_at(changed, start) or JOB):
+            found = (*start, *finding.path)
             prefix = "" if found in (path, (*path, "name")) else f"{dotted(found)}: "
             yield Clash((where,), f"{prefix}{finding.message}")
 
@@ -136,8 +161,9 @@ def _recipe_clashes(job: JobSpec, known: set[str]) -> Iterator[Clash]:
     """Rules that a member's recipe breaks though the job's own does not; each is told once."""
     period = lcm(*(len(values) for values in job.ensemble.vary.values()))
     for index in islice(range(job.ensemble.members), min(period, MAX_RECIPES)):
-        model, training, _ = resolve_vary(job, index)
-        recipe = job.model_copy(update={"model": model, "training": training})
+        own = resolve_vary(job, index)
+        augmented = job.data.model_copy(update={"augment": own.augment})
+        recipe = job.model_copy(update={"model": own.model, "training": own.training, "data": augmented})
         for clash in clashes(recipe):
             if clash.message not in known:
                 known.add(clash.message)
