@@ -68,7 +68,7 @@ VARIED = [
     ("optimizer.lr: [1]", "optimizer.lr", "Did you mean 'training.optimizer.lr'?"),
     ("training.optimzer.lr: [1]", "training.optimzer.lr", "Did you mean 'training.optimizer.lr'?"),
     ("training.optimizer.momentum: [0.9]", "training.optimizer.momentum", "no such key"),
-    ("data.test: [0.3]", "data.test", "only those can vary"),
+    ("data.test: [0.3]", "data.test", "model, training or data.augment"),
     ("seed: [1, 2]", "seed", "no such key"),
     ("'': [1]", "''", "no such key"),
     ("model..dropout: [1]", "model..dropout", "no such key"),

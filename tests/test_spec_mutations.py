@@ -28,7 +28,8 @@ task: classification
 data: {source: {name: npz, path: a.npz, x: x, y: y, layout: NHWC},
   split: {name: indices, path: i.npz, index: 1},
   validation: 0.1, test: 0.1, stratify: true, preprocess: [{name: impute, strategy: mean, indicator: true}],
-  augment: [{name: flip, p: 0.5}, {name: crop, padding: 4, mode: constant}], standardize_target: false}
+  augment: [{name: flip, p: 0.5}, {name: crop, padding: 4, mode: constant}], standardize_target: false,
+  stream: auto, device_gib: 2.0}
 model: {name: resnet, depth: 20, width: 16, norm: group, activation: gelu, init: xavier, dropout: 0.1,
   activation_noise: 0.05}
 training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing: 0.1},
@@ -40,7 +41,7 @@ ensemble: {members: 4, resample: {name: kfold, folds: 4}, quorum: 0.5}
 aggregate: {combine: mean, select: all, soup: none, calibrate: none}
 evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, ood: []}
 compute: {pack: 4, device: auto, gpus_per_member: 0.25, cpus_per_slot: 1, executor: local, storage: runs,
-  commit_every_s: 1.0, retries: 1}
+  compile: auto, commit_every_s: 1.0, retries: 1}
 """,
     """\
 name: table
