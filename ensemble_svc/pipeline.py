@@ -1,55 +1,51 @@
-"""The arrows in order: job → data → members → plan → trained members → ensemble → numbers → report."""
+"""The arrows in order: job → data → members → plan → trained members → ensemble → numbers → report.
+
+Several jobs can go together: all are prepared before any begins, their slots train in one run of the
+executor, and each ends in a folder of its own, as if it had been alone.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
-from ensemble_svc.conclude import conclude
-from ensemble_svc.errors import QuorumError, StoreError
+from ensemble_svc.course import Clock, Course, Ready
+from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
 from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
-from ensemble_svc.planning import Prepared, make_plan, prepare
-from ensemble_svc.report.html import write_report
+from ensemble_svc.planning import DataSets, make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.store.begin import begin
-from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.lock import sole_driver
-from ensemble_svc.store.manifest import write_manifest
-from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.assemble import check_networks
-from ensemble_svc.train.payload import Payload
-from ensemble_svc.train.start import fit
+from ensemble_svc.train.start import fit_own
 
 
 @dataclass
 class Listener:
-    """What the caller wants to hear while a run goes on; by default nothing."""
+    """What the caller wants to hear while runs go on; by default nothing."""
 
     planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
-    """The plan of what is left to train, and warnings about the data."""
+    """The plan of what is left to train, of all runs, and warnings about the data."""
     progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
     failure: Callable[[Slot, str, bool], None] = lambda slot, reason, again: None
+    finished: Callable[[Run], None] = lambda run: None
+    """A run has its numbers and its report; others may still train."""
 
 
-@dataclass
-class Clock:
-    """Wall seconds of the pipeline's stages, by name."""
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
 
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
-        began = time.monotonic()
-        yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
+    run: Run
+    shortfall: QuorumError | None
+    """Fewer members finished than ``ensemble.quorum`` asks, and why."""
 
 
 def train(
@@ -65,30 +61,62 @@ def train(
         QuorumError: fewer members finished than ``ensemble.quorum`` asks; the run folder says which.
         EnsembleSvcError: a job, data, folder or cluster that someone has to mend first.
     """
-    listener, clock = listener or Listener(), Clock()
-    run = Run(out or Path(job.compute.storage).expanduser() / job.name)
-    _refuse_url(run.path)
+    folder = out or Path(job.compute.storage).expanduser() / job.name
+    (outcome,) = train_together({folder: job}, directory=directory, executor=executor, listener=listener)
+    if outcome.shortfall is not None:
+        raise outcome.shortfall
+    return outcome.run
+
+
+def train_together(
+    jobs: Mapping[Path, JobSpec], *, directory: Path, executor: Executor, listener: Listener | None = None
+) -> tuple[Outcome, ...]:
+    """Train several jobs, each in its run folder, their slots side by side on one executor.
+
+    A run whose slots are done is finished while others train. One that falls short of its quorum says so
+    in its outcome and holds up no other. A fault that ends the executor's run (a full disk, a lost
+    cluster, Ctrl-C) leaves finished runs finished; the same call again goes on with the rest.
+
+    Returns:
+        One outcome for each job, in order.
+
+    Raises:
+        EnsembleSvcError: as ``train``; a job, its data or its folder that is refused is refused
+            before any of them begins.
+    """
+    listener, resources = listener or Listener(), executor.resources()
+    ready = _prepare_all(jobs, directory, _share(resources, len(jobs)))
+    with ExitStack() as locks:
+        for one in ready:
+            locks.enter_context(sole_driver(one.run.path))
+        for one in ready:
+            with _told_of(one.run.path, alone=len(ready) == 1):
+                one.check()
+        courses = [one.begin(directory, resources) for one in ready]
+        warnings = dict.fromkeys(chain.from_iterable(one.prepared.warnings for one in ready))
+        listener.planned(Plan(slots=tuple(chain.from_iterable(c.left.slots for c in courses))), [*warnings])
+        for some in _apart(courses):
+            _train(some, executor, listener)
+    return tuple(Outcome(course.run, course.shortfall()) for course in courses)
+
+
+def _prepare_all(jobs: Mapping[Path, JobSpec], directory: Path, resources: Resources) -> list[Ready]:
+    read, ready = DataSets(), []
+    for folder, job in jobs.items():
+        with _told_of(folder, alone=len(jobs) == 1):
+            ready.append(_prepare(job, folder, directory, resources, read))
+    return ready
+
+
+def _prepare(job: JobSpec, folder: Path, directory: Path, resources: Resources, read: DataSets) -> Ready:
+    _refuse_url(folder)
+    clock = Clock()
     with clock.stage("data"):
-        prepared = prepare(job, directory)
+        prepared = prepare(job, directory, read=read)
     with clock.stage("plan"):
-        plan = make_plan(job, prepared, executor.resources())
+        plan = make_plan(job, prepared, resources)
         check_networks(plan.members, prepared.schema)
-    with sole_driver(run.path):
-        begin(
-            run.path,
-            job,
-            data_hash=prepared.dataset.hash,
-            split_hash=prepared.split.hash,
-            directory=directory,
-        )
-        whole = _settle(run, plan)
-        left = _left(run, whole, job, executor.resources())
-        listener.planned(left, prepared.warnings)
-        with clock.stage("train"):
-            _train(run, job, prepared, left, executor, listener)
-        _finish(run, job, prepared, whole, clock)
-    _require_quorum(run, job)
-    return run
+    return Ready(Run(folder), job, prepared, plan, clock)
 
 
 def _refuse_url(path: Path) -> None:
@@ -98,119 +126,100 @@ def _refuse_url(path: Path) -> None:
         )
 
 
-def _settle(run: Run, plan: Plan) -> Plan:
-    """The plan of the whole run: packs that have something to show stay as they were composed.
+@contextmanager
+def _told_of(folder: Path, *, alone: bool) -> Iterator[None]:
+    """Name the run in what is said against it, where there are several."""
+    try:
+        yield
+    except EnsembleSvcError as fault:
+        if not alone:
+            fault.args = (f"{folder.name}: {fault}",)
+        raise
 
-    A pack keeps its members while it has a commit or a sealed member to go on from; one that failed
-    for good, or never got that far, is placed anew as the job says today. Damaged members are
-    unsealed; they train again.
+
+def _share(resources: Resources, num_runs: int) -> Resources:
+    """What one of several runs may count on: its part of the cores, on the same machines."""
+    return replace(resources, cpus=max(1, resources.cpus // num_runs))
+
+
+def _apart(courses: Sequence[Course]) -> list[list[Course]]:
+    """The courses in rounds, so that no two of a round hold the same pack.
+
+    Runs that differ in what alters no member (how they are measured, say) have the same packs.
     """
-    journal = run.journal
-    for event in sealed(run.path).values():
-        broken = intact(run.path, event)
-        if broken is not None:
-            journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
-    known, placed = {member.digest for member in plan.members}, set[str]()
-    begun, kept = _begun_packs(journal), []
-    for slot in (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]):
-        digests = {member.digest for member in slot.pack.members}
-        if slot.pack.id in begun and digests <= known and not digests & placed:
-            kept.append(slot)
-            placed |= digests
-    fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
-    if fresh:
-        journal.append("plan", slots=[slot.model_dump_json() for slot in fresh])
-    return Plan(slots=(*kept, *fresh))
+    rounds: list[tuple[set[str], list[Course]]] = []
+    for course in courses:
+        packs = {slot.pack.id for slot in course.left.slots}
+        free = next((some for some in rounds if not some[0] & packs), None)
+        if free is None:
+            rounds.append(free := (set(), []))
+        free[0].update(packs)
+        free[1].append(course)
+    return [some for _, some in rounds]
 
 
-def _begun_packs(journal: Journal) -> set[str]:
-    """Packs with a commit or a sealed member, and no failure for good after it."""
-    begun: set[str] = set()
-    for event in journal.of_kind("commit", "sealed", "failed"):
-        if event["event"] == "failed":
-            begun.discard(event["pack"])
-        else:
-            begun.add(event["pack"])
-    return begun
+def _train(courses: Sequence[Course], executor: Executor, listener: Listener) -> None:
+    """Train the slots of all courses; finish each course when its own are done."""
+    desk = _Desk(courses, listener)
+    desk.finish_ended()
+    slots = tuple(chain.from_iterable(course.left.slots for course in courses))
+    if slots:
+        payloads = {slot.pack.id: course.payload for course in courses for slot in course.left.slots}
+        try:
+            executor.run(slots, fit_own, payloads, on_progress=desk.progress, on_failure=desk.failure)
+        except EnsembleSvcError:
+            desk.finish_sealed()
+            raise
+    desk.finish_all()
 
 
-def _without(slot: Slot, placed: set[str]) -> Slot | None:
-    members = tuple(m for m in slot.pack.members if m.digest not in placed)
-    return (
-        slot.model_copy(update={"pack": slot.pack.model_copy(update={"members": members})})
-        if members
-        else None
-    )
+class _Desk:
+    """Hands each slot's news to its run and to the listener, and finishes runs whose slots are done."""
 
+    def __init__(self, courses: Sequence[Course], listener: Listener) -> None:
+        self._listener, self._began = listener, time.monotonic()
+        self._by_pack = {slot.pack.id: course for course in courses for slot in course.left.slots}
+        self._open = {course: {slot.pack.id for slot in course.left.slots} for course in courses}
+        self._closing: dict[str, Slot] = {}
 
-def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
-    """The slots with members to train, on what the job and the machines of today give them."""
-    done = sealed(run.path)
-    left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
-    cpus = max(machine.cpus for machine in resources.machines)
-    gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
-    return Plan(
-        slots=tuple(s.model_copy(update={"cpus": min(s.cpus, cpus), "gpus": min(s.gpus, gpus)}) for s in left)
-    )
+    def progress(self, slot: Slot, progress: Progress) -> None:
+        """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
+        self._listener.progress(slot, progress)
+        if len(self._open) > 1:
+            self.finish_sealed()
+        if progress.epoch >= progress.epochs or all(m.status != "training" for m in progress.members):
+            self._closing[slot.pack.id] = slot
 
+    def failure(self, slot: Slot, reason: str, again: bool) -> None:
+        """An attempt at a slot has failed."""
+        course = self._by_pack[slot.pack.id]
+        course.failed(slot, reason, again)
+        self._listener.failure(slot, reason, again)
+        if not again and course in self._open:
+            self._open[course].discard(slot.pack.id)
+            self.finish_ended()
 
-def _train(
-    run: Run, job: JobSpec, prepared: Prepared, plan: Plan, executor: Executor, listener: Listener
-) -> None:
-    if not plan.slots:
-        return
+    def finish_sealed(self) -> None:
+        """Finish runs that wait for no other pack than those that were sealed since they were last seen."""
+        for pack, slot in list(self._closing.items()):
+            course = self._by_pack[pack]
+            if course.has_sealed(slot):
+                del self._closing[pack]
+                if course in self._open:
+                    self._open[course].discard(pack)
+        self.finish_ended()
 
-    def failed(slot: Slot, reason: str, again: bool) -> None:
-        members = [member.id for member in slot.pack.members]
-        run.journal.append("retry" if again else "failed", pack=slot.pack.id, members=members, reason=reason)
-        listener.failure(slot, reason, again)
+    def finish_ended(self) -> None:
+        """Finish runs that wait for no pack."""
+        for course in [course for course, packs in self._open.items() if not packs]:
+            self._finish(course)
 
-    payload = Payload(
-        dataset=prepared.dataset,
-        split=prepared.split,
-        schema=prepared.schema,
-        run=str(run.path.resolve()),
-        commit_every_s=job.compute.commit_every_s,
-    )
-    executor.run(plan.slots, fit, payload, on_progress=listener.progress, on_failure=failed)
+    def finish_all(self) -> None:
+        """Finish every run that is not finished yet: no slot trains any more."""
+        for course in list(self._open):
+            self._finish(course)
 
-
-def _finish(run: Run, job: JobSpec, prepared: Prepared, plan: Plan, clock: Clock) -> None:
-    members = sorted(plan.members, key=lambda member: member.index)
-    files: dict[str, str] = {}
-
-    def publish() -> None:
-        write_manifest(
-            run.path,
-            job,
-            members,
-            plan,
-            prepared.schema,
-            rows={n: len(getattr(prepared.split, n)) for n in ("train", "validation", "test")},
-            files=files,
-            warnings=prepared.warnings,
-            seconds=clock.seconds,
-        )
-
-    publish()
-    with clock.stage("evaluate"):
-        files |= conclude(run, job, prepared, members)
-    publish()
-    if "metrics.json" in files:
-        with clock.stage("report"):
-            files["report.html"] = write_report(run)
-        publish()
-    Journal(run.path / "journal.jsonl").append("finished", files=files)
-
-
-def _require_quorum(run: Run, job: JobSpec) -> None:
-    entries = run.manifest()["members"]
-    done = sum(entry["status"] == "done" for entry in entries)
-    if done < job.ensemble.quorum * len(entries) - 1e-9:
-        others = [f"{e['id']}: {e['status']}, {e['reason']}" for e in entries if e["status"] != "done"]
-        raise QuorumError(
-            f"{done} of {len(entries)} members finished; ensemble.quorum asks for {job.ensemble.quorum:.0%}.\n  "
-            + "\n  ".join(others[:10])
-            + (f"\n  … and {len(others) - 10} more" if len(others) > 10 else "")
-            + f"\nWhat did finish is kept in {run.path}."
-        )
+    def _finish(self, course: Course) -> None:
+        del self._open[course]
+        course.finish(train_s=time.monotonic() - self._began)
+        self._listener.finished(course.run)

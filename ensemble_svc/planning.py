@@ -16,6 +16,7 @@ from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.placement import place
 from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec
 
 
@@ -29,16 +30,38 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(job: JobSpec, directory: Path) -> Prepared:
+def prepare(job: JobSpec, directory: Path, *, read: DataSets | None = None) -> Prepared:
     """Read, split and check the job's data.
+
+    Args:
+        read: data sets that other jobs have read; the job takes its own from them, and adds it.
 
     Raises:
         DataError: what is wrong with it, where, and what to do.
     """
-    dataset = load_data(job.data, task=job.task, directory=directory)
+    dataset = (read or DataSets()).load(job, directory)
     split = make_split(dataset, job.data, task=job.task, seed=job.seed, directory=directory)
     warnings = check(dataset, split, job.data, task=job.task)
     return Prepared(dataset, split, describe(dataset, split, job.data), warnings)
+
+
+class DataSets:
+    """Data sets by what is read and how: jobs that differ in their split alone hold one, and its hash."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Dataset] = {}
+
+    def load(self, job: JobSpec, directory: Path) -> Dataset:
+        """As ``load_data``, once for each source.
+
+        Raises:
+            DataError: as ``load_data``.
+        """
+        aside = job.data.split.column if isinstance(job.data.split, Column) else ""
+        key = repr((directory, job.task, aside, job.data.source))
+        if key not in self._known:
+            self._known[key] = load_data(job.data, task=job.task, directory=directory)
+        return self._known[key]
 
 
 def make_plan(job: JobSpec, prepared: Prepared, resources: Resources) -> Plan:

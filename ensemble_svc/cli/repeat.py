@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -11,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble_svc import pipeline
+from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.options import console, print_json, read_job
 from ensemble_svc.cli.training import place
-from ensemble_svc.errors import SpecError
+from ensemble_svc.errors import QuorumError, SpecError
 from ensemble_svc.store.document import write_document
+from ensemble_svc.store.run import Run
 
 
 def train_each(
@@ -24,24 +28,55 @@ def train_each(
 
     Args:
         each: ``key=A:B`` (whole numbers from A to B-1) or ``key=v1,v2,…``.
+
+    Raises:
+        QuorumError: after all runs have ended, naming those that fell short; the others are summarised.
     """
     key, values = parse_each(each)
-    progress = Console(stderr=True)
-    first = read_job(job, [*overrides, f"{key}={values[0]}"])
+    jobs = {value: read_job(job, [*overrides, f"{key}={value}"]) for value in values}
+    first = jobs[values[0]]
     folder = out or Path(first.compute.storage).expanduser() / first.name
-    found: dict[str, dict[str, Any]] = {}
-    with place(first, address, folder) as executor:
-        for value in values:
-            spec = read_job(job, [*overrides, f"{key}={value}"])
-            run = pipeline.train(spec, out=folder / f"{key}={value}", directory=Path.cwd(), executor=executor)
-            found[value] = run.metrics()
-            progress.print(f"{key}={value}: {_brief(found[value])}", highlight=False)
-    summary = summarize_each(found)
-    write_document(folder / "each.json", {"key": key, "values": values, "summary": summary})
+    folders = {value: folder / f"{key}={value}" for value in values}
+    with place(first, address, folder) as executor, _shown(first.name, quiet=as_json) as listener:
+        outcomes = pipeline.train_together(
+            {folders[value]: jobs[value] for value in values},
+            directory=Path.cwd(),
+            executor=executor,
+            listener=listener,
+        )
+    ended = dict(zip(values, outcomes, strict=True))
+    short = {value: str(outcome.shortfall) for value, outcome in ended.items() if outcome.shortfall}
+    summary = summarize_each({v: outcome.run.metrics() for v, outcome in ended.items() if v not in short})
+    body = {"key": key, "values": values, "summary": summary, "short": short}
+    write_document(folder / "each.json", body)
     if as_json:
-        print_json({"key": key, "values": values, "summary": summary})
-    else:
+        print_json(body)
+    elif summary:
         console().print(_table(key, summary))
+    if short:
+        raise QuorumError("\n".join(f"{key}={value}: {why}" for value, why in short.items()))
+
+
+@contextmanager
+def _shown(name: str, *, quiet: bool) -> Iterator[pipeline.Listener]:
+    """Listeners that show members, and each run's numbers when it ends, on standard error.
+
+    Args:
+        quiet: the runs' numbers alone, as for a script.
+    """
+    screen = Console(stderr=True)
+
+    def finished(run: Run) -> None:
+        if "metrics.json" in run.manifest()["files"]:
+            screen.print(f"{run.path.name}: {_brief(run.metrics())}", highlight=False, soft_wrap=True)
+
+    if quiet:
+        yield pipeline.Listener(finished=finished)
+        return
+    with MembersView(name, screen) as view:
+        yield pipeline.Listener(
+            planned=view.planned, progress=view.progress, failure=view.failure, finished=finished
+        )
 
 
 def parse_each(text: str) -> tuple[str, list[str]]:
@@ -57,13 +92,16 @@ def parse_each(text: str) -> tuple[str, list[str]]:
     )
     if not (key and equals and values):
         raise SpecError(f"--each {text}: write KEY=A:B (whole numbers from A to B-1) or KEY=V1,V2")
-    return key, values
+    return key, list(dict.fromkeys(values))
 
 
 def summarize_each(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard error over the runs, for each split, of the ensemble and of the mean member."""
+    """Mean and standard error over the runs, for each split, of the ensemble and of the mean member.
+
+    Empty without runs.
+    """
     summary: dict[str, Any] = {}
-    for split in next(iter(found.values())):
+    for split in next(iter(found.values()), {}):
         runs = [metrics[split] for metrics in found.values()]
         summary[split] = {
             "ensemble": _spread([run["ensemble"] for run in runs]),

@@ -10,11 +10,12 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ensemble_svc.report.figure import Figure
@@ -42,6 +43,18 @@ class Section:
 
 def render(view: RunView) -> str:
     """The whole page for one run."""
+    page, style = _templates()
+    policy = b64encode(sha256(style.encode()).digest()).decode()
+    return page.render(
+        style=Markup(style),
+        policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
+        **_content(view),
+    )
+
+
+@cache
+def _templates() -> tuple[Template, str]:
+    """The page and its style sheet, compiled once for the pages of a whole process."""
     pages = Environment(
         loader=PackageLoader("ensemble_svc.report", "templates"),
         autoescape=True,
@@ -50,13 +63,7 @@ def render(view: RunView) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = pages.get_template("report.css").render()
-    policy = b64encode(sha256(style.encode()).digest()).decode()
-    return pages.get_template("report.html.j2").render(
-        style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
-        **_content(view),
-    )
+    return pages.get_template("report.html.j2"), pages.get_template("report.css").render()
 
 
 def write_report(run: Run) -> str:

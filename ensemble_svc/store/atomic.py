@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import NoReturn
@@ -26,24 +28,50 @@ def write_atomic(path: Path, body: bytes) -> str:
     Raises:
         StoreError: disk full, no permission, path not a folder; the old file, if any, is intact.
     """
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    return write_all({path: body})[path]
+
+
+def write_all(bodies: Mapping[Path, bytes]) -> dict[Path, str]:
+    """Put each body at its path, with one sync of each folder; returns their SHA-256 by path.
+
+    Each file is old or new at every moment; together they are not one step, so what binds them must be
+    recorded after this returns.
+
+    Raises:
+        StoreError: as ``write_atomic``; files that this call did not come to are as they were.
+    """
+    temporary = {path: path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}") for path in bodies}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        changed = set[Path]()
+        for path in bodies:
+            changed |= _make_folder(path.parent)
+        for path, body in bodies.items():
+            temporary[path].write_bytes(body)
+        for path in bodies:  # after all are written: the first sync carries most of what the others need
+            sync(temporary[path])
+        for path in bodies:
+            os.replace(temporary[path], path)
+        for path in changed:
+            sync(path)
     except OSError as fault:
-        temporary.unlink(missing_ok=True)
+        for left in temporary.values():
+            with suppress(OSError):
+                left.unlink()
         refuse(fault, path)
-    return sha256(body).hexdigest()
+    return {path: sha256(body).hexdigest() for path, body in bodies.items()}
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the folder's own entries durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def _make_folder(folder: Path) -> set[Path]:
+    """Make the folder where it is not there yet; the folders whose entries change with a file in it."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return {folder, *(place.parent for place in made)}
+
+
+def sync(path: Path) -> None:
+    """Make a file's bytes, or a folder's own entries, durable."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

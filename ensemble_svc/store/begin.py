@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,12 @@ def begin(run: Path, job: JobSpec, *, data_hash: str, split_hash: str, directory
     """Record a start of the job in its folder; the caller holds the run's lock.
 
     Raises:
-        OtherJob: the folder holds another job, other data or another split, or files of no run.
+        OtherJob: as ``check_folder``.
         StoreError: the folder cannot be written.
     """
-    journal = Journal(run / "journal.jsonl")
-    begun = journal.of_kind("begin")
-    if begun:
-        _refuse_other(run, begun[-1], job, data_hash, split_hash)
-    else:
-        _refuse_foreign(run, dump_job(job))
+    check_folder(run, job, data_hash=data_hash, split_hash=split_hash)
     sha = write_atomic(run / "job.yaml", dump_job(job).encode())
-    journal.append(
+    Journal(run / "journal.jsonl").append(
         "begin",
         schema_version=SCHEMA_VERSION,
         job=job.model_dump_json(),
@@ -50,6 +46,20 @@ def begin(run: Path, job: JobSpec, *, data_hash: str, split_hash: str, directory
     )
 
 
+def check_folder(run: Path, job: JobSpec, *, data_hash: str, split_hash: str) -> None:
+    """Make sure that the job may begin in the folder; writes nothing.
+
+    Raises:
+        OtherJob: the folder holds another job, other data or another split, or files of no run.
+    """
+    begun = Journal(run / "journal.jsonl").of_kind("begin")
+    if begun:
+        _refuse_other(run, begun[-1], job, data_hash, split_hash)
+    else:
+        _refuse_foreign(run, job)
+
+
+@cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that shape the numbers."""
     found = {"python": platform.python_version()}
@@ -83,11 +93,11 @@ def _refuse_other(run: Path, begun: Mapping[str, Any], job: JobSpec, data_hash: 
         )
 
 
-def _refuse_foreign(run: Path, resolved: str) -> None:
+def _refuse_foreign(run: Path, job: JobSpec) -> None:
     """Refuse files of no run; what a start that was killed at once has left is not foreign."""
     foreign = sorted(p.name for p in run.iterdir() if not p.name.startswith(".")) if run.is_dir() else []
     ours = {"journal.jsonl"}
-    if (run / "job.yaml").is_file() and (run / "job.yaml").read_bytes() == resolved.encode():
+    if (run / "job.yaml").is_file() and (run / "job.yaml").read_bytes() == dump_job(job).encode():
         ours.add("job.yaml")
     foreign = [name for name in foreign if name not in ours]
     if foreign:

@@ -17,8 +17,13 @@ Document = dict[str, Any]
 
 def write_document(path: Path, body: Mapping[str, Any]) -> str:
     """Write ``body`` with its schema version and checksum; returns the file's SHA-256."""
+    return write_atomic(path, encode_document(body))
+
+
+def encode_document(body: Mapping[str, Any]) -> bytes:
+    """The bytes of the document that holds ``body``."""
     facts = {**body, "schema_version": SCHEMA_VERSION}
-    return write_atomic(path, _text({**facts, "checksum": _checksum(facts)}).encode())
+    return _text({**facts, "checksum": _checksum(facts)}).encode()
 
 
 def read_document(path: Path) -> Document:

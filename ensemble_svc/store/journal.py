@@ -1,6 +1,6 @@
 """The append-only record of a run: one JSON object a line, each with its own checksum.
 
-Every process of a run may append (an exclusive lock and one write per line). A last line that a
+Every process of a run may append (an exclusive lock and one write of whole lines). A last line that a
 crash tore is ignored by readers and cut off by the next writer; damage anywhere else is named.
 """
 
@@ -10,13 +10,13 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ensemble_svc.errors import CorruptArtifact
-from ensemble_svc.store.atomic import refuse, sync_folder
+from ensemble_svc.store.atomic import refuse, sync
 
 Event = dict[str, Any]
 
@@ -33,20 +33,28 @@ class Journal:
         Raises:
             StoreError: the disk is full or the folder is not writable.
         """
-        event = {"event": kind, "time": time.time(), **facts}
+        return self.append_all(kind, [facts])[0]
+
+    def append_all(self, kind: str, facts: Iterable[Mapping[str, Any]]) -> list[Event]:
+        """Add several events of one kind, with one sync; a crash inside leaves the first ones, whole.
+
+        Raises:
+            StoreError: as ``append``.
+        """
+        events = [{"event": kind, "time": time.time(), **some} for some in facts]
         try:
             new = not self.path.exists()
             with open(self.path, "a+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _cut_torn_line(file.fileno())
-                file.write(_line(event))
+                file.write(b"".join(map(_line, events)))
                 file.flush()
                 os.fsync(file.fileno())
             if new:
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
         except OSError as fault:
             refuse(fault, self.path)
-        return event
+        return events
 
     def events(self) -> Iterator[Event]:
         """All events in order.

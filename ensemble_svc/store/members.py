@@ -8,7 +8,8 @@ not fit it.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +19,89 @@ from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.store.atomic import hash_file, read_verified, write_atomic
-from ensemble_svc.store.document import write_document
+from ensemble_svc.store.atomic import hash_file, read_verified, write_all
+from ensemble_svc.store.document import encode_document
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.tensors import Tensors, decode, encode
 
 Sealed = dict[str, Event]
 """Seal events by member digest."""
 
+BATCH_BYTES = 64 * 2**20
+"""Files of members that are sealed together, at least one member's: it bounds the memory they take."""
 
-def seal(
-    run: Path,
-    member: MemberSpec,
-    *,
-    weights: Mapping[str, Tensor],
-    averaged: Mapping[str, Tensor] | None,
-    predictions: Mapping[str, Mapping[str, Tensor]],
-    history: Sequence[Mapping[str, Any]],
-    rows: np.ndarray[Any, Any],
-    health: Mapping[str, Any],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write a member's files, then the event that makes them count.
 
-    Args:
-        weights: the network's own weights at its last (or best) epoch, transform included.
-        averaged: the Polyak average, when the recipe has one; then it is what predicts.
-        predictions: split → the member's outputs on that split's rows.
-        rows: [n] positions of its training rows, repeats included.
-        facts: status, epochs, seconds, where, … as the manifest shows them.
+@dataclass(frozen=True)
+class Result:
+    """What training leaves of one member."""
+
+    member: MemberSpec
+    weights: Mapping[str, Tensor]
+    """The network's own weights at its last (or best) epoch, transform included."""
+    averaged: Mapping[str, Tensor] | None
+    """The Polyak average, when the recipe has one; then it is what predicts."""
+    predictions: Mapping[str, Mapping[str, Tensor]]
+    """Split → the member's outputs on that split's rows."""
+    history: Sequence[Mapping[str, Any]]
+    rows: np.ndarray[Any, Any]
+    """[n] positions of its training rows, repeats included."""
+    health: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    """Status, epochs, seconds, where, … as the manifest shows them."""
+
+
+def seal(run: Path, results: Iterable[Result], *, batch_bytes: int = BATCH_BYTES) -> None:
+    """Write the members' files, then the events that make them count, many members at a time.
+
+    A member's event is written once all of its files are on the disk: killed at any moment, each member is
+    sealed and whole, or not sealed. Members share the waits for the disk, up to ``batch_bytes`` of files.
+
+    Raises:
+        StoreError: the disk is full; what was sealed before is unharmed.
     """
-    folder = run / "members" / member.id
-    identity = {"member": member.id, "digest": member.digest}
-    files = {"weights.safetensors": encode(weights, identity)}
-    if averaged is not None:
-        files["averaged.safetensors"] = encode(averaged, identity)
-    for split, tensors in predictions.items():
+    batch: list[tuple[MemberSpec, Mapping[str, Any], dict[str, bytes]]] = []
+    size = 0
+    for result in results:
+        files = _files(result)
+        batch.append((result.member, result.facts, files))
+        size += sum(map(len, files.values()))
+        if size >= batch_bytes:
+            _seal_together(run, batch)
+            batch, size = [], 0
+    if batch:
+        _seal_together(run, batch)
+
+
+def _seal_together(
+    run: Path, batch: Sequence[tuple[MemberSpec, Mapping[str, Any], Mapping[str, bytes]]]
+) -> None:
+    hashes = write_all({run / name: body for _, _, files in batch for name, body in files.items()})
+    events = [
+        {
+            **facts,
+            "member": member.id,
+            "digest": member.digest,
+            "index": member.index,
+            "files": {name: hashes[run / name] for name in files},
+            "spec": member.model_dump(mode="json"),
+        }
+        for member, facts, files in batch
+    ]
+    Journal(run / "journal.jsonl").append_all("sealed", events)
+
+
+def _files(result: Result) -> dict[str, bytes]:
+    """The member's files by their names in the run folder."""
+    identity = {"member": result.member.id, "digest": result.member.digest}
+    files = {"weights.safetensors": encode(result.weights, identity)}
+    if result.averaged is not None:
+        files["averaged.safetensors"] = encode(result.averaged, identity)
+    for split, tensors in result.predictions.items():
         files[f"predictions-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
-    files["history.parquet"] = _parquet(history)
-    files["resample.npy"] = _npy(rows)
-    hashes = {name: write_atomic(folder / name, body) for name, body in files.items()}
-    hashes["health.json"] = write_document(folder / "health.json", health)
-    named = {f"members/{member.id}/{name}": sha for name, sha in hashes.items()}
-    event = {**facts, "member": member.id, "digest": member.digest, "index": member.index, "files": named}
-    event["spec"] = member.model_dump(mode="json")
-    Journal(run / "journal.jsonl").append("sealed", **event)
+    files["history.parquet"] = _parquet(result.history)
+    files["resample.npy"] = _npy(result.rows)
+    files["health.json"] = encode_document(result.health)
+    return {f"members/{result.member.id}/{name}": body for name, body in files.items()}
 
 
 def sealed(run: Path) -> Sealed:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import hparams
 
 from ensemble_svc.plan.plan import MemberSpec
@@ -14,20 +19,32 @@ from ensemble_svc.train.ledger import Entry
 
 
 def write_events(folder: Path, member: MemberSpec, entry: Entry) -> None:
-    """One TensorBoard run for the member: a curve per history column, and its hyper-parameters."""
+    """One TensorBoard run for the member: a curve per history column, and its hyper-parameters.
+
+    The records are written here and now: ``SummaryWriter`` starts a thread, a queue and a disk sync for
+    each member, and keeps them until the process ends.
+    """
     shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(logdir=str(folder), write_to_disk=True) as writer:
-        last = {
-            name: value
-            for name, value in (entry.history[-1] if entry.history else {}).items()
-            if name != "epoch"
-        }
-        for summary in hparams(hyperparameters(member), {_tag(name): value for name, value in last.items()}):
-            writer.file_writer.add_summary(summary)
-        for row in entry.history:
-            for name, value in row.items():
-                if name != "epoch":
-                    writer.add_scalar(_tag(name), value, int(row["epoch"]))
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    file = RecordWriter(str(folder / f"events.out.tfevents.{now:.0f}.{socket.gethostname()}"))
+    for event in _events(member, entry, now):
+        file.write(event.SerializeToString())
+    file.close()
+
+
+def _events(member: MemberSpec, entry: Entry, now: float) -> Iterator[Event]:
+    yield Event(wall_time=now, file_version="brain.Event:2")
+    last = _scalars(entry.history[-1]) if entry.history else {}
+    for summary in hparams(hyperparameters(member), last):
+        yield Event(wall_time=now, summary=summary)
+    for row in entry.history:
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(row).items()]
+        yield Event(wall_time=now, step=int(row["epoch"]), summary=Summary(value=values))
+
+
+def _scalars(row: Mapping[str, float | int]) -> dict[str, float]:
+    return {_tag(name): value for name, value in row.items() if name != "epoch"}
 
 
 def hyperparameters(member: MemberSpec) -> dict[str, Any]:

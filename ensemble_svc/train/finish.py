@@ -18,7 +18,7 @@ from torch import Tensor
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.training import Mse
-from ensemble_svc.store.members import seal, sealed
+from ensemble_svc.store.members import Result, seal, sealed
 from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.batchnorm import refresh
@@ -41,22 +41,27 @@ def seal_slot(
     if isinstance(module.recipe.loss, Mse):
         _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
-    already = sealed(Path(payload.run))
-    for k, (member, entry) in enumerate(zip(slot.pack.members, ledger.entries, strict=True)):
-        if member.digest in already:
-            continue
-        seal(
-            Path(payload.run),
-            member,
-            weights=unstack(ledger.kept, k),
-            averaged=None if ledger.kept_average is None else unstack(ledger.kept_average, k),
-            predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
-            history=entry.history,
-            rows=rows[k],
-            health={"status": _status(entry), "reason": entry.reason, "findings": []},
-            facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
-        )
-        write_events(Path(payload.run) / "tune" / "tensorboard" / member.id, member, entry)
+    run, already = Path(payload.run), sealed(Path(payload.run))
+    members = zip(slot.pack.members, ledger.entries, strict=True)
+    open_ = [(k, member, entry) for k, (member, entry) in enumerate(members) if member.digest not in already]
+    seal(
+        run,
+        (
+            Result(
+                member,
+                weights=unstack(ledger.kept, k),
+                averaged=None if ledger.kept_average is None else unstack(ledger.kept_average, k),
+                predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
+                history=entry.history,
+                rows=rows[k],
+                health={"status": _status(entry), "reason": entry.reason, "findings": []},
+                facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
+            )
+            for k, member, entry in open_
+        ),
+    )
+    for _, member, entry in open_:
+        write_events(run / "tune" / "tensorboard" / member.id, member, entry)
 
 
 def _splits(payload: Payload) -> dict[str, Array]:

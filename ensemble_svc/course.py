@@ -1,0 +1,216 @@
+"""One run on its way: what its folder holds already, what is left to train, how it ends.
+
+A course holds no executor: several of them can train on one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ensemble_svc.conclude import conclude
+from ensemble_svc.errors import QuorumError
+from ensemble_svc.plan.executor import Resources
+from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.planning import Prepared
+from ensemble_svc.report.html import write_report
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.begin import begin, check_folder
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.manifest import write_manifest
+from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.run import Run
+from ensemble_svc.train.payload import Payload
+
+
+@dataclass
+class Clock:
+    """Wall seconds of the pipeline's stages, by name."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage."""
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 3)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A job that nothing speaks against: its data are read and its members placed; nothing is written."""
+
+    run: Run
+    job: JobSpec
+    prepared: Prepared
+    plan: Plan
+    """Where every member would run, whatever the folder holds already."""
+    clock: Clock
+
+    def check(self) -> None:
+        """Make sure that the job may begin in its folder.
+
+        Raises:
+            OtherJob: as ``store.begin.check_folder``.
+        """
+        check_folder(
+            self.run.path,
+            self.job,
+            data_hash=self.prepared.dataset.hash,
+            split_hash=self.prepared.split.hash,
+        )
+
+    def begin(self, directory: Path, resources: Resources) -> Course:
+        """Record the start and see what is left; the caller holds the run's lock."""
+        begin(
+            self.run.path,
+            self.job,
+            data_hash=self.prepared.dataset.hash,
+            split_hash=self.prepared.split.hash,
+            directory=directory,
+        )
+        whole = _settle(self.run, self.plan)
+        return Course(self, whole, _left(self.run, whole, self.job, resources))
+
+
+@dataclass(frozen=True, eq=False)
+class Course:
+    """A run that has begun."""
+
+    ready: Ready
+    whole: Plan
+    """Every slot of the run, as its members have trained or will train."""
+    left: Plan
+    """The slots with members to train."""
+
+    @property
+    def run(self) -> Run:
+        """Its folder."""
+        return self.ready.run
+
+    @property
+    def payload(self) -> Payload:
+        """What its slots get besides their members."""
+        prepared = self.ready.prepared
+        return Payload(
+            dataset=prepared.dataset,
+            split=prepared.split,
+            schema=prepared.schema,
+            run=str(self.run.path.resolve()),
+            commit_every_s=self.ready.job.compute.commit_every_s,
+        )
+
+    def failed(self, slot: Slot, reason: str, again: bool) -> None:
+        """Record an attempt that failed."""
+        members = [member.id for member in slot.pack.members]
+        kind = "retry" if again else "failed"
+        self.run.journal.append(kind, pack=slot.pack.id, members=members, reason=reason)
+
+    def has_sealed(self, slot: Slot) -> bool:
+        """Whether every member of the slot is sealed."""
+        done = sealed(self.run.path)
+        return all(member.digest in done for member in slot.pack.members)
+
+    def finish(self, *, train_s: float) -> None:
+        """Combine, measure and report what is sealed.
+
+        Args:
+            train_s: wall seconds that the run's slots took, with those that trained beside them.
+        """
+        job, prepared, clock = self.ready.job, self.ready.prepared, self.ready.clock
+        clock.seconds["train"] = round(train_s, 3)
+        members = sorted(self.whole.members, key=lambda member: member.index)
+        files: dict[str, str] = {}
+
+        def publish() -> None:
+            write_manifest(
+                self.run.path,
+                job,
+                members,
+                self.whole,
+                prepared.schema,
+                rows={n: len(getattr(prepared.split, n)) for n in ("train", "validation", "test")},
+                files=files,
+                warnings=prepared.warnings,
+                seconds=clock.seconds,
+            )
+
+        publish()
+        with clock.stage("evaluate"):
+            files |= conclude(self.run, job, prepared, members)
+        publish()
+        if "metrics.json" in files:
+            with clock.stage("report"):
+                files["report.html"] = write_report(self.run)
+            publish()
+        self.run.journal.append("finished", files=files)
+
+    def shortfall(self) -> QuorumError | None:
+        """What to raise where fewer members finished than ``ensemble.quorum`` asks."""
+        entries, quorum = self.run.manifest()["members"], self.ready.job.ensemble.quorum
+        done = sum(entry["status"] == "done" for entry in entries)
+        if done >= quorum * len(entries) - 1e-9:
+            return None
+        others = [f"{e['id']}: {e['status']}, {e['reason']}" for e in entries if e["status"] != "done"]
+        return QuorumError(
+            f"{done} of {len(entries)} members finished; ensemble.quorum asks for {quorum:.0%}.\n  "
+            + "\n  ".join(others[:10])
+            + (f"\n  … and {len(others) - 10} more" if len(others) > 10 else "")
+            + f"\nWhat did finish is kept in {self.run.path}."
+        )
+
+
+def _settle(run: Run, plan: Plan) -> Plan:
+    """The plan of the whole run: packs that have something to show stay as they were composed.
+
+    A pack keeps its members while it has a commit or a sealed member to go on from; one that failed
+    for good, or never got that far, is placed anew as the job says today. Damaged members are
+    unsealed; they train again.
+    """
+    journal = run.journal
+    for event in sealed(run.path).values():
+        broken = intact(run.path, event)
+        if broken is not None:
+            journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
+    known, placed = {member.digest for member in plan.members}, set[str]()
+    begun, kept = _begun_packs(journal), []
+    for slot in (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]):
+        digests = {member.digest for member in slot.pack.members}
+        if slot.pack.id in begun and digests <= known and not digests & placed:
+            kept.append(slot)
+            placed |= digests
+    fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
+    if fresh:
+        journal.append("plan", slots=[slot.model_dump_json() for slot in fresh])
+    return Plan(slots=(*kept, *fresh))
+
+
+def _begun_packs(journal: Journal) -> set[str]:
+    """Packs with a commit or a sealed member, and no failure for good after it."""
+    begun: set[str] = set()
+    for event in journal.of_kind("commit", "sealed", "failed"):
+        if event["event"] == "failed":
+            begun.discard(event["pack"])
+        else:
+            begun.add(event["pack"])
+    return begun
+
+
+def _without(slot: Slot, placed: set[str]) -> Slot | None:
+    members = tuple(m for m in slot.pack.members if m.digest not in placed)
+    return slot.model_copy(update={"pack": Pack(members=members)}) if members else None
+
+
+def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
+    """The slots with members to train, on what the job and the machines of today give them."""
+    done = sealed(run.path)
+    left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
+    cpus = max(machine.cpus for machine in resources.machines)
+    gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
+    return Plan(
+        slots=tuple(s.model_copy(update={"cpus": min(s.cpus, cpus), "gpus": min(s.gpus, gpus)}) for s in left)
+    )
