@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -26,14 +27,20 @@ from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.share import ALONE, Share
+from ensemble_svc.train.sharednorm import synchronised
+from ensemble_svc.train.strategy import strategy_of
 from ensemble_svc.train.watch import Watch, resume
 
 
-def fit(payload: Payload, slot: Slot, report: Report) -> None:
+def fit(payload: Payload, slot: Slot, report: Report, share: Share = ALONE) -> None:
     """Train the slot's members and seal them; does nothing for a slot that is sealed already.
 
     Started again after a death at any moment, it goes on from the last commit and ends with the
     same bits (on one kind of CPU, with the slot's number of threads).
+
+    Args:
+        share: this process's, where several train the slot's one member; only the first of them writes.
 
     Raises:
         TrainError: training that another attempt may save.
@@ -48,11 +55,15 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
     began = time.monotonic()
     place = {"node": socket.gethostname(), "pid": os.getpid()}
     ids = [m.id for m in members]
-    Journal(run / "journal.jsonl").append("start", pack=slot.pack.id, attempt=attempt, members=ids, **place)
+    if share.leads:
+        Journal(run / "journal.jsonl").append(
+            "start", pack=slot.pack.id, attempt=attempt, members=ids, **place
+        )
     _prepare_process(slot)
     rows = training_rows(payload, members)
     device = torch.device("cuda" if slot.gpus else "cpu")
     module = build_module(payload, members, rows, device)
+    module.share = share
     training = members[0].training
     ledger = Ledger(module.recipe, module.weights)
     module.keep_books(ledger)
@@ -63,23 +74,26 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
         commits,
         report,
         validation_N=torch.from_numpy(payload.split.validation).to(device),
-        commit_every_s=payload.commit_every_s,
+        commit_every_s=payload.commit_every_s if share.leads else math.inf,
         first_epoch=module.first_epoch,
     )
     if ledger.any_active and module.first_epoch < training.epochs:
         alone = isinstance(module, MemberModule)
         feed = EpochFeed(members, rows, device, first_epoch=module.first_epoch, single_steps=alone)
         epochs = training.epochs - module.first_epoch
-        _run(_trainer(slot, epochs, training.clip_norm if alone else None, watch), module, feed)
-    seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
-    commits.clear()
+        with synchronised(module.net, share):
+            _run(_trainer(slot, epochs, training.clip_norm if alone else None, watch, module), module, feed)
+    if share.leads:
+        seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
+        commits.clear()
 
 
-def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> L.Trainer:
+def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch, module: SlotModule) -> L.Trainer:
     """Lightning with everything off that this project does itself (checkpoints, logs, bars)."""
     return L.Trainer(
         accelerator="gpu" if slot.gpus else "cpu",
-        devices=1,
+        devices=module.share.processes,
+        strategy=strategy_of(module),
         max_epochs=epochs,
         callbacks=[watch],
         gradient_clip_val=clip_norm,
@@ -88,6 +102,7 @@ def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> 
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
     )
 
 
@@ -107,7 +122,7 @@ def _run(trainer: L.Trainer, module: SlotModule, feed: EpochFeed) -> None:
 
 
 def _prepare_process(slot: Slot) -> None:
-    torch.set_num_threads(slot.cpus)
+    torch.set_num_threads(max(1, slot.cpus // slot.processes))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

@@ -48,9 +48,9 @@ class MemberModule(SlotModule):
     def training_step(self, rows_KB: Tensor, batch_idx: int) -> Tensor:
         self.member.train()
         self.begin_step(len(self.step_losses))
-        x_KB, y_KB = self.batch(rows_KB)
+        x_KB, y_KB = self.batch(self.share.take(rows_KB))
         state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-        loss = self.loss_of(state, x_KB[0], y_KB[0])
+        loss = self.share.weigh(self.loss_of(state, x_KB[0], y_KB[0]))
         self._loss_K = loss.detach().unsqueeze(0)
         penalty = self.recipe.penalty_K({n: p.unsqueeze(0) for n, p in state.items()}, self.penalised)
         return loss + (penalty.squeeze(0) if isinstance(penalty, Tensor) else penalty)

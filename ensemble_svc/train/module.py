@@ -22,6 +22,7 @@ from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.forward import predict
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.share import ALONE
 
 
 class SlotModule(L.LightningModule):
@@ -32,6 +33,7 @@ class SlotModule(L.LightningModule):
         self.recipe, self.data = recipe, data
         self.penalised = penalised(nets[0])
         self.augment = _augment(recipe)
+        self.share = ALONE
         self.step_losses: list[Tensor] = []
         self.first_epoch = 0
         self.scale_K: Stack = {}
@@ -64,6 +66,7 @@ class SlotModule(L.LightningModule):
     def begin_step(self, step_of_epoch: int) -> None:
         """Seed the draws inside a step (dropout, augmentation) from member, epoch and step."""
         self.recipe.seed("dropout", self.first_epoch + self.current_epoch, step_of_epoch)
+        self.share.draw_apart()
 
     def end_step(self, losses_K: Tensor) -> None:
         """Account for a finished step."""
@@ -79,7 +82,7 @@ class SlotModule(L.LightningModule):
         """The epoch's losses [S, K], once."""
         losses_SK = torch.stack(self.step_losses)
         self.step_losses = []
-        return losses_SK
+        return self.share.mean(losses_SK)
 
     def batch(self, rows_KB: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs [K, B, …] and targets [K, B(, T)] of the members' rows, augmented, targets scaled."""

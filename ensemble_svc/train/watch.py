@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import lightning as L
 import torch
@@ -99,7 +100,8 @@ def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Ten
     """Each member's validation metrics [K] with the weights it would serve."""
     if not len(rows_N):
         return {}
-    prediction = module.predict_rows(ledger.served(module.weights), rows_N)
+    served = ledger.served(module.weights)
+    prediction = module.share.predict(partial(module.predict_rows, served), rows_N)
     return scores(prediction, module.data.y_N.index_select(0, rows_N))
 
 
