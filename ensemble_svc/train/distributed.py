@@ -33,8 +33,8 @@ from ensemble_svc.train.rank import Done, Failure, Task
 GRACE_S = 1.0
 """After a first failure, how long the other processes have to say what they saw."""
 ENTRY = "import sys; from ensemble_svc.train.rank import main; main(int(sys.argv[1]))"
-LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-"""Where the libraries listen, unless the environment says otherwise."""
+DEFAULTS = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+"""The libraries listen on this machine alone and keep their advice to themselves, unless told otherwise."""
 
 
 class RankFailed(Exception):
@@ -115,7 +115,7 @@ def _environment(rank: int, slot: Slot) -> dict[str, str]:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": slot.processes}
     threads = {"OMP_NUM_THREADS": max(1, slot.cpus // slot.processes)}
     modules = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
-    return LOOPBACK | os.environ | {name: str(v) for name, v in (place | threads | modules).items()}
+    return DEFAULTS | os.environ | {name: str(v) for name, v in (place | threads | modules).items()}
 
 
 def _listen(children: Sequence[Child], report: Report) -> None:

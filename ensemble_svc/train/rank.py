@@ -97,7 +97,7 @@ def _attempt(task: Task, parent: Connection) -> Done | Failure:
 
 def _work(task: Task, parent: Connection) -> None:
     fit, payload = take_up(task.work)
-    warnings.filterwarnings("ignore", message=".*(find_unused_parameters=True|array is not writable)")
+    warnings.filterwarnings("ignore", message=".*array is not writable")
     share = Share(task.rank, task.slot.processes)
     _meet(share, task)
     fit(payload, task.slot, _reporter(parent) if share.leads else _silent, share)
