@@ -211,6 +211,4 @@ def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
     left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
     cpus = max(machine.cpus for machine in resources.machines)
     gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
-    return Plan(
-        slots=tuple(s.model_copy(update={"cpus": min(s.cpus, cpus), "gpus": min(s.gpus, gpus)}) for s in left)
-    )
+    return Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))

@@ -108,3 +108,9 @@ class QuorumError(EnsembleSvcError):
     """The run ended with fewer members than it was told to accept."""
 
     exit_code = 1
+
+
+def family(fault: EnsembleSvcError) -> type[EnsembleSvcError]:
+    """The class of a fault whose constructor takes one message: what crosses a process border."""
+    kinds = [cls for cls in type(fault).__mro__ if EnsembleSvcError in cls.__bases__]
+    return kinds[0] if kinds else EnsembleSvcError

@@ -45,6 +45,13 @@ RULES = [
     ("model.norm", "{model: {name: mlp, norm: batch}, training: {batch_size: 1}}", "at least two rows per step"),
     ("model.norm", "{model: resnet, training: {batch_size: 1}}", "at least two rows per step"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),
+    ("compute.gpus_per_member", "compute: {gpus_per_member: 1.5}", "above 1 give a whole number"),
+    ("compute.gpus_per_member", "compute: {gpus_per_member: 2, pack: 4}", "over 2 processes trains alone"),
+    ("compute.gpus_per_member", "{compute: {gpus_per_member: 8}, training: {batch_size: 4}}", "batches of 4 rows"),
+    ("compute.processes_per_member", "compute: {gpus_per_member: 2, processes_per_member: 1}", "one GPU of its own"),
+    ("compute.processes_per_member", "compute: {gpus_per_member: 0.5, processes_per_member: 2}", "2 on 0.5 GPUs"),
+    ("compute.processes_per_member", "compute: {processes_per_member: 2, pack: 3}", "compute.pack is 3"),
+    ("compute.processes_per_member", "{compute: {processes_per_member: 5}, training: {batch_size: 4}}", "at least one"),
     ("model.options.a.1", "model: {name: python, factory: 'a:b', options: {a: [1, .inf]}}", "must be a finite number"),
 ]  # fmt: skip
 FINE = [
@@ -57,6 +64,9 @@ FINE = [
     "training: {optimizer: {name: sgd, nesterov: true, momentum: 0.9}}",
     "{model: {name: mlp, norm: layer}, training: {batch_size: 1}}",
     "compute: {gpus_per_member: 0, device: cpu}",
+    "compute: {gpus_per_member: 0.5, processes_per_member: 1, pack: 3}",
+    "compute: {gpus_per_member: 2, processes_per_member: 2, pack: 1}",
+    "{compute: {gpus_per_member: 0, processes_per_member: 4, pack: off}, training: {batch_size: 4}}",
     "ensemble: {vary: {model.hidden: [[], [8, 8]], training.optimizer: [sgd, {name: adamw, lr: 0.1}]}}",
     "ensemble: {members: 1, vary: {training.early_stopping.patience: [2, 3], model.norm: [none, batch]}}",
     "{training: {regularizers: [l1]}, ensemble: {vary: {training.regularizers.0.strength: [0, 1]}}}",

@@ -40,8 +40,8 @@ training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing
 ensemble: {members: 4, resample: {name: kfold, folds: 4}, quorum: 0.5}
 aggregate: {combine: mean, select: all, soup: none, calibrate: none}
 evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, ood: []}
-compute: {pack: 4, device: auto, gpus_per_member: 0.25, cpus_per_slot: 1, executor: local, storage: runs,
-  compile: auto, commit_every_s: 1.0, retries: 1}
+compute: {pack: 4, device: auto, gpus_per_member: 0.25, processes_per_member: 1, cpus_per_slot: 1, executor: local,
+  storage: runs, compile: auto, commit_every_s: 1.0, retries: 1}
 """,
     """\
 name: table

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ray import tune
 from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
-from ensemble_svc.errors import EnsembleSvcError, TrainError
+from ensemble_svc.errors import EnsembleSvcError, TrainError, family
 from ensemble_svc.local import reason
 from ensemble_svc.plan.executor import Fit
 from ensemble_svc.plan.plan import Slot
@@ -66,7 +66,7 @@ def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit
         fit(payload, slot, report)
     except EnsembleSvcError as fault:
         if not isinstance(fault, TrainError):
-            tune.report({"event": "refusal", "kind": _kind(fault), "reason": str(fault)})
+            tune.report({"event": "refusal", "kind": family(fault).__name__, "reason": str(fault)})
             return
         tune.report({"event": "failure", "reason": reason(fault)})
         raise SlotFailed(reason(fault)) from fault
@@ -91,9 +91,3 @@ def _claim(slot: Slot) -> None:
 def _set_title(slot: Slot) -> None:
     """Tune's calls reset the title of the process, so it is set again after each report."""
     setproctitle(f"ray::{slot.pack.id}")
-
-
-def _kind(fault: EnsembleSvcError) -> str:
-    """The room-level class of the fault, whose constructor takes one message."""
-    family = [cls for cls in type(fault).__mro__ if EnsembleSvcError in cls.__bases__]
-    return family[0].__name__ if family else EnsembleSvcError.__name__

@@ -32,7 +32,7 @@ def place(
         num_rows: training rows of each member, by index.
 
     Raises:
-        PlanError: more GPUs asked for one member than is offered.
+        PlanError: a GPU where there is none.
     """
     on_gpu = compute.device == "cuda" or (compute.device == "auto" and resources.gpus > 0)
     if on_gpu and resources.gpus == 0:
@@ -61,6 +61,8 @@ def _cut(group: list[MemberSpec], compute: ComputeSpec, on_gpu: bool) -> Iterabl
 
 def _pack_size(group: list[MemberSpec], compute: ComputeSpec, on_gpu: bool) -> tuple[int, str]:
     model = group[0].model
+    if (processes := compute.processes(on_gpu=on_gpu)) > 1:
+        return 1, f"{processes} processes share each batch of a member"
     if len(group) == 1:
         return 1, "the only member of its structure"
     if compute.pack == "off":
@@ -76,16 +78,14 @@ def _slot(
     pack: Pack, reason: str, num_packs: int, compute: ComputeSpec, resources: Resources, on_gpu: bool
 ) -> Slot:
     widest = max(machine.cpus for machine in resources.machines)
-    share = max(1, resources.cpus // num_packs)
+    processes = compute.processes(on_gpu=on_gpu)
+    share = max(processes, resources.cpus // num_packs)
     cpus = min(widest, share) if compute.cpus_per_slot == "auto" else compute.cpus_per_slot
-    return Slot(pack=pack, cpus=cpus, gpus=_gpus(pack, compute) if on_gpu else 0.0, reason=reason)
+    gpus = _gpus(pack, compute) if on_gpu else 0.0
+    return Slot(pack=pack, cpus=cpus, gpus=gpus, reason=reason, processes=processes)
 
 
 def _gpus(pack: Pack, compute: ComputeSpec) -> float:
     if compute.gpus_per_member == "auto" or len(pack) > 1:
-        return 1.0
-    if compute.gpus_per_member > 1:
-        raise PlanError(
-            "compute.gpus_per_member: one member on several GPUs is not offered; set it to 1 or less"
-        )
+        return float(compute.processes(on_gpu=True))
     return compute.gpus_per_member

@@ -72,6 +72,14 @@ class Slot(Spec):
     """Whether the training step is compiled, which pays for long trainings alone."""
     reason: str
     """Why these members stand together here, one sentence."""
+    processes: int = 1
+    """Processes that share each batch of the slot's one member, and its cpus; on GPUs each has one of its own."""
+
+    def within(self, *, cpus: int, gpus: float) -> Slot:
+        """The same pack on a machine of today, which may be smaller than that of the plan."""
+        processes = min(self.processes, max(1, int(gpus))) if self.gpus else self.processes
+        fewer = {"cpus": min(self.cpus, cpus), "gpus": min(self.gpus, gpus), "processes": processes}
+        return self.model_copy(update=fewer)
 
 
 class Plan(Spec):

@@ -101,7 +101,10 @@ class ComputeSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: a GPU where the slot has one."""
     gpus_per_member: Literal["auto"] | NonNegativeFloat = "auto"
-    """GPUs a member needs when it trains alone; a share below 1 puts several on one GPU."""
+    """GPUs a member needs when it trains alone: a share below 1 puts several on one GPU; more than 1
+    must be a whole number, and the member's batches are shared among them."""
+    processes_per_member: Literal["auto"] | Annotated[PositiveInt, Field(le=1024)] = "auto"
+    """Processes that share each batch of a member; ``auto``: one, or one for each of its several GPUs."""
     cpus_per_slot: Literal["auto"] | PositiveInt = "auto"
     """CPU cores of a slot."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -114,6 +117,12 @@ class ComputeSpec(Spec):
     """Seconds between commits of a pack's training state (at epoch ends); 0 commits every epoch."""
     retries: Annotated[NonNegativeInt, Field(le=100)] = 2
     """How often a slot that dies is started again."""
+
+    def processes(self, *, on_gpu: bool) -> int:
+        """Processes that share each batch of a member."""
+        if self.processes_per_member != "auto":
+            return self.processes_per_member
+        return 1 if self.gpus_per_member == "auto" or not on_gpu else max(1, int(self.gpus_per_member))
 
 
 class JobSpec(Spec):

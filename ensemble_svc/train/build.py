@@ -74,5 +74,5 @@ def build_feed(
             batch_size=members[0].training.batch_size,
             first_epoch=first_epoch,
         )
-    alone = isinstance(module, MemberModule)
-    return EpochFeed(members, rows, device, first_epoch=first_epoch, single_steps=alone)
+    single = isinstance(module, MemberModule) and not module.alone
+    return EpochFeed(members, rows, device, first_epoch=first_epoch, single_steps=single)

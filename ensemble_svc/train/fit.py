@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import socket
 import time
@@ -27,24 +28,32 @@ from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.finish import seal_slot
 from ensemble_svc.train.halve import halves, is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
-from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.share import ALONE, Share
+from ensemble_svc.train.sharednorm import synchronised
+from ensemble_svc.train.strategy import strategy_of
 from ensemble_svc.train.watch import Feed, Watch, resume
 
 
-def fit(payload: Payload, slot: Slot, report: Report) -> None:
+def fit(payload: Payload, slot: Slot, report: Report, share: Share = ALONE) -> None:
     """Train the slot's members and seal them; does nothing for a slot that is sealed already.
 
     Started again after a death at any moment, it goes on from the last commit and ends with the
     same bits (on one kind of CPU, with the slot's number of threads). A pack that memory does not
     hold is halved and goes on from its last commit.
 
+    Args:
+        share: this process's, where several train the slot's one member; only the first of them writes.
+
     Raises:
         TrainError: training that another attempt may save.
         EnsembleSvcError: a model or data that no attempt will save.
     """
-    _fit(payload, slot, report, (), num_deaths(Path(payload.run), slot))
+    if share.processes > 1:
+        _train(payload, slot, report, (), share)
+    else:
+        _fit(payload, slot, report, (), num_deaths(Path(payload.run), slot))
 
 
 def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...], halvings: int) -> None:
@@ -60,7 +69,7 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
         commits_of(run, slot.pack).clear()
         return
     try:
-        _train(payload, slot, report, parents)
+        _train(payload, slot, report, parents, ALONE)
         return
     except OutOfMemory as fault:
         if len(slot.pack) == 1:
@@ -74,7 +83,7 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
     _fit(payload, slot, report, parents, 0)
 
 
-def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]) -> None:
+def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...], share: Share) -> None:
     run, members = Path(payload.run), slot.pack.members
     commits = commits_of(run, slot.pack)
     if all(member.digest in sealed(run) for member in members):
@@ -83,33 +92,34 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
     began = time.monotonic()
     place = {"node": socket.gethostname(), "pid": os.getpid()}
     ids = [m.id for m in members]
-    Journal(run / "journal.jsonl").append(
-        "start", pack=slot.pack.id, attempt=commits.attempt, members=ids, **place
-    )
+    if share.leads:
+        journal = Journal(run / "journal.jsonl")
+        journal.append("start", pack=slot.pack.id, attempt=commits.attempt, members=ids, **place)
     with _process_of(slot), _memory_bound(slot):
         rows = training_rows(payload, members)
         device = torch.device("cuda" if slot.gpus else "cpu")
         module = build_module(payload, members, rows, device, compiled=slot.compile)
+        module.share = share
         ledger = Ledger(module.recipe, module.weights)
         module.keep_books(ledger)
         module.first_epoch = resume(commits, module, ledger, parents)
         standing = [rows[k] for k in ledger.standing]
-        feed = build_feed(payload, module, standing, first_epoch=module.first_epoch)
-        validation_N = torch.from_numpy(payload.split.validation).to(device)
         watch = Watch(
             slot.pack,
             ledger,
             commits,
             report,
-            validation_N=validation_N,
-            commit_every_s=payload.commit_every_s,
-            feed=feed,
+            validation_N=torch.from_numpy(payload.split.validation).to(device),
+            commit_every_s=payload.commit_every_s if share.leads else math.inf,
+            feed=build_feed(payload, module, standing, first_epoch=module.first_epoch),
         )
         if ledger.any_active:
-            clip_norm = members[0].training.clip_norm if isinstance(module, MemberModule) else None
-            _run(_trainer(slot, watch.epochs - watch.epoch, clip_norm, watch), module, feed)
-        seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
-    commits.clear()
+            with synchronised(module.net, share):
+                _run(_trainer(slot, watch, module), module, watch.feed)
+        if share.leads:
+            seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
+    if share.leads:
+        commits.clear()
 
 
 def commits_of(run: Path, pack: Pack) -> Commits:
@@ -117,19 +127,20 @@ def commits_of(run: Path, pack: Pack) -> Commits:
     return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8])
 
 
-def _trainer(slot: Slot, epochs: int, clip_norm: float | None, watch: Watch) -> L.Trainer:
+def _trainer(slot: Slot, watch: Watch, module: SlotModule) -> L.Trainer:
     """Lightning with everything off that this project does itself (checkpoints, logs, bars)."""
     return L.Trainer(
         accelerator="gpu" if slot.gpus else "cpu",
-        devices=1,
-        max_epochs=epochs,
+        devices=module.share.processes,
+        strategy=strategy_of(module),
+        max_epochs=watch.epochs - watch.epoch,
         callbacks=[watch],
-        gradient_clip_val=clip_norm,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        use_distributed_sampler=False,
     )
 
 
@@ -170,7 +181,7 @@ def _free_memory() -> None:
 @contextmanager
 def _process_of(slot: Slot) -> Iterator[None]:
     """The process's settings for this slot: threads, silence, and how exact products are."""
-    torch.set_num_threads(slot.cpus)
+    torch.set_num_threads(max(1, slot.cpus // slot.processes))
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"lightning\..*")

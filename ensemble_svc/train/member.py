@@ -1,15 +1,14 @@
-"""One member alone: the plain Lightning way, which every packed member must equal.
+"""One member alone, with torch's own optimiser: what every packed member must equal.
 
 Shapes: K = 1 member, B rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
@@ -17,12 +16,17 @@ from ensemble_svc.optim.single import build, load_state, state_of
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import SlotModule, compile_step
-from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.recipe import Own, Recipe
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 
 class MemberModule(SlotModule):
-    """Trains one network with torch's own optimiser, one Lightning batch per step."""
+    """Trains one network.
+
+    By itself it steps through blocks of batches as a pack does: Lightning's own loop took as long as
+    the step of a small network. Over several processes each batch is a Lightning step, its gradients
+    averaged by the strategy.
+    """
 
     def __init__(
         self,
@@ -37,8 +41,11 @@ class MemberModule(SlotModule):
         self.member = nets[0].to(recipe.device)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
-        self._outputs = compile_step(self.outputs_of, recipe.device) if compiled else self.outputs_of
+        self._outputs = (
+            compile_step(self._outputs_of_own, recipe.device) if compiled else self._outputs_of_own
+        )
         self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
+        self._own: Own = {name: values_K[0] for name, values_K in recipe.own_K.items()}
 
     @property
     def net(self) -> MemberNet:
@@ -48,25 +55,35 @@ class MemberModule(SlotModule):
     def weights(self) -> Stack:
         return self._views
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        pace, done = self.recipe.paces[0], self.ledger.num_steps
-        rate = torch.optim.lr_scheduler.LambdaLR(self.rule, lambda step: pace.factor(done + step))
-        return {"optimizer": self.rule, "lr_scheduler": {"scheduler": rate, "interval": "step"}}
+    @property
+    def alone(self) -> bool:
+        """Whether no other process trains this member."""
+        return self.share.processes == 1
 
-    def training_step(self, rows: Tensor | StreamBatch, batch_idx: int) -> Tensor:
+    def configure_optimizers(self) -> torch.optim.Optimizer | None:
+        """None where the optimiser is stepped here."""
+        self.automatic_optimization = not self.alone
+        return None if self.alone else self.rule
+
+    def training_step(self, block: Tensor | StreamBatch, block_idx: int) -> Tensor | None:
         self.member.train()
-        self.begin_step(len(self.step_losses))
-        batch = self.batch(rows)
-        state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-        own = {name: values_K[0] for name, values_K in self.recipe.own_K.items()}
-        outputs_BO = self._outputs(state, batch.x_KB[0], own)
-        loss_K = self.losses(outputs_BO.unsqueeze(0), batch)
-        self._loss_K = loss_K.detach()
-        penalty = self.recipe.penalty_K({n: p.unsqueeze(0) for n, p in state.items()}, self.penalised)
-        return (loss_K + penalty).squeeze(0)
+        if not self.alone:
+            return self._loss_of(block)
+        for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
+            self.rule.zero_grad()
+            self._loss_of(rows).backward()
+            self._clip()
+            self.rule.step()
+            self.end_step(self._loss_K)
+        return None
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Called by Lightning once the processes' gradients are averaged."""
+        self._clip()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.end_step(self._loss_K)
+        if not self.alone:
+            self.end_step(self._loss_K)
 
     def optimizer_state(self) -> Stack:
         state = state_of(self.rule, self.names)
@@ -77,3 +94,29 @@ class MemberModule(SlotModule):
             for name, value in weights.items():
                 self._views[name].copy_(value)
         load_state(self.rule, self.names, {name: v[0] for name, v in optimizer.items()}, num_steps)
+
+    def _loss_of(self, rows: Tensor | StreamBatch) -> Tensor:
+        """What is minimised in one step; the rate is set for it."""
+        self.begin_step(len(self.step_losses))
+        for group in self.rule.param_groups:
+            group["lr"] = self.recipe.rules[0].lr * self.recipe.paces[0].factor(self.ledger.num_steps)
+        batch = self.batch(self.share.take(rows))
+        loss_K = self.share.weigh(self.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
+        self._loss_K = loss_K.detach()
+        if not self.recipe.penalties:
+            return loss_K.squeeze(0)
+        weights = {name: p.unsqueeze(0) for name, p in self.member.named_parameters()}
+        return (loss_K + self.recipe.penalty_K(weights, self.penalised)).squeeze(0)
+
+    def _outputs_of_own(self, x_B: Tensor) -> Tensor:
+        """The network's outputs; it is called as it stands unless its weights are to be changed."""
+        if "weight_noise" in self._own:
+            state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
+            return self.outputs_of(state, x_B, self._own)
+        transform: Callable[[Tensor], Tensor] = self.member.transform
+        return self.outputs_by(transform, self.member.body, x_B, self._own)
+
+    def _clip(self) -> None:
+        largest = self.recipe.shared.clip_norm
+        if largest is not None:
+            torch.nn.utils.clip_grad_norm_(self.member.parameters(), largest)

@@ -24,7 +24,10 @@ from ensemble_svc.train.feed import ROWS_AT_ONCE, DeviceData
 from ensemble_svc.train.forward import predict
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.share import ALONE
 from ensemble_svc.train.stream import BagWeights, StreamBatch
+
+Layer = Callable[[Tensor], Tensor]
 
 
 class Batch(NamedTuple):
@@ -46,6 +49,7 @@ class SlotModule(L.LightningModule):
         self.recipe, self.data, self.bags = recipe, data, bags
         self.penalised = penalised(nets[0])
         self.augment = augment_of(recipe)
+        self.share = ALONE
         self.step_losses: list[Tensor] = []
         self.first_epoch = 0
         self.scale_K: Stack = {}
@@ -85,6 +89,7 @@ class SlotModule(L.LightningModule):
         """Seed the draws inside a step (dropout, noise, augmentation) from pack, epoch and step."""
         if self.recipe.draws:
             self.recipe.seed("dropout", self.first_epoch + self.current_epoch, step_of_epoch)
+            self.share.draw_apart()
 
     def end_step(self, losses_K: Tensor) -> None:
         """Account for a finished step."""
@@ -102,7 +107,7 @@ class SlotModule(L.LightningModule):
         """The epoch's losses [S, K], once."""
         losses_SK = torch.stack(self.step_losses)
         self.step_losses = []
-        return losses_SK
+        return self.share.mean(losses_SK)
 
     def batch(self, batch: Tensor | StreamBatch) -> Batch:
         """The members' inputs and targets of one step, augmented, targets scaled.
@@ -139,17 +144,24 @@ class SlotModule(L.LightningModule):
             own: the member's values of ``Recipe.own_K``.
         """
         body = part("body", weights)
-        if not self.data.transformed:
-            transform = part("transform", weights)
-            x_B = functional_call(self.net.transform, transform, (x_B,))
-        if "input_noise" in own:
-            x_B = x_B + own["input_noise"] * torch.randn_like(x_B)
         if "weight_noise" in own:
             noisy = [name.removeprefix("body.") for name in self.penalised]
             body |= {n: body[n] + own["weight_noise"] * torch.randn_like(body[n]) for n in noisy}
+
+        def through(module: nn.Module, state: Stack) -> Layer:
+            return lambda x: functional_call(module, state, (x,))  # type: ignore[no-any-return]
+
+        transform = through(self.net.transform, part("transform", weights))
+        return self.outputs_by(transform, through(self.net.body, body), x_B, own)
+
+    def outputs_by(self, transform: Layer, body: Layer, x_B: Tensor, own: Own) -> Tensor:
+        """The outputs [B, O] of a member's transform and body, noise on its input between them."""
+        if not self.data.transformed:
+            x_B = transform(x_B)
+        if "input_noise" in own:
+            x_B = x_B + own["input_noise"] * torch.randn_like(x_B)
         with arithmetic(self.recipe):
-            outputs_BO: Tensor = functional_call(self.net.body, body, (x_B,))
-        return outputs_BO.float()
+            return body(x_B).float()
 
     def predict_rows(
         self, weights_K: Mapping[str, Tensor], rows_N: Tensor, *, scale_K: Mapping[str, Tensor] | None = None

@@ -11,8 +11,10 @@ from ensemble_svc.train.payload import Payload
 
 def fit(payload: Payload, slot: Slot, report: Report) -> None:
     """``train.fit.fit``, loaded where the slot runs: a driver whose slots run elsewhere saves seconds."""
-    from ensemble_svc.train.fit import fit as train_slot
-
+    if slot.processes > 1:
+        from ensemble_svc.train.distributed import fit_together as train_slot
+    else:
+        from ensemble_svc.train.fit import fit as train_slot
     train_slot(payload, slot, report)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import lightning as L
 import torch
@@ -130,7 +131,7 @@ def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Ten
     if not len(rows_N):
         return {}
     served, scales = ledger.served(module.weights), module.own_scale_K
-    prediction = module.predict_rows(served, rows_N, scale_K=scales)
+    prediction = module.share.predict(partial(module.predict_rows, served, scale_K=scales), rows_N)
     return scores(prediction, module.data.targets(rows_N))
 
 
