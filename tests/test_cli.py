@@ -202,6 +202,65 @@ class TestVerbs:
         assert ".xls" in outcome.err
 
 
+class TestEach:
+    """``--each``: several runs in one command."""
+
+    @pytest.fixture
+    def there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        Path("job.yaml").write_text(JOB)
+        return tmp_path / "runs" / "small"
+
+    def test_the_mean_over_the_runs(self, command, there):
+        told = json.loads(command("train", "job.yaml", "--each", "seed=3:5", "--json").out)
+        runs = [json.loads((there / f"seed={seed}" / "metrics.json").read_text()) for seed in (3, 4)]
+        values = [run["test"]["ensemble"]["accuracy"] for run in runs]
+        summary = told["summary"]["test"]["ensemble"]["accuracy"]
+        assert summary["mean"] == pytest.approx(sum(values) / 2)
+        assert summary["standard_error"] == pytest.approx(abs(values[0] - values[1]) / 2)
+        assert (told["values"], told["short"]) == (["3", "4"], {})
+        assert json.loads((there / "each.json").read_text())["summary"] == told["summary"]
+
+    def test_every_run_is_told_when_it_ends(self, command, there):
+        outcome = command("train", "job.yaml", "--each", "seed=0,1,0")
+        assert outcome.code == 0
+        assert "4 members to train in 2 slots" in outcome.err
+        assert [line.split(":")[0] for line in outcome.err.splitlines() if line.startswith("seed=")] == [
+            "seed=0",
+            "seed=1",
+        ]
+        assert "mean ± standard error" in outcome.out
+
+    @pytest.mark.parametrize(
+        ("each", "told"),
+        [
+            ("training.epochs=2,0", ["training.epochs", "0"]),
+            ("training.epoch=1:3", ["training.epoch", "epochs"]),
+            ("data.source=digits,breast", ["breast"]),
+            ("data.test=0.5,0.999", ["data.test=0.999: ", "leave no rows"]),
+            ("data.validation=0.1,holdout", ["data.validation=holdout: ", "Named splits: none"]),
+            ("seed", ["--each seed", "KEY=A:B"]),
+            ("seed=5:5", ["KEY=A:B"]),
+        ],
+    )
+    def test_a_bad_value_is_refused_before_anything_starts(self, each, told, command, there):
+        outcome = command("train", "job.yaml", "--each", each)
+        assert outcome.code == 2, outcome.err
+        assert all(words in outcome.err for words in told)
+        assert not there.exists()
+
+    def test_a_run_short_of_its_quorum_is_named_and_the_others_are_summarised(self, command, there):
+        Path("job.yaml").write_text(JOB.replace("name: adamw, lr: 0.01", "name: sgd, lr: 0.05"))
+        each = "training.optimizer.lr=0.05,1e30,0.1"
+        outcome = command("train", "job.yaml", "--each", each)
+        assert outcome.code == 1
+        assert "training.optimizer.lr=1e30: 0 of 2 members finished" in outcome.err
+        found = json.loads((there / "each.json").read_text())
+        assert list(found["short"]) == ["1e30"]
+        assert found["summary"]["test"]["ensemble"]["accuracy"]["runs"] == 2
+        assert "mean ± standard error" in outcome.out
+
+
 def read(path: Path) -> dict[str, Any]:
     """A table of any of the three formats as columns."""
     if path.suffix == ".npz":

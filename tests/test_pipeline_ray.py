@@ -42,6 +42,23 @@ def test_ray_trains_the_members_that_this_process_trains(pack, session, tmp_path
     assert artefacts(train_on_ray(job, tmp_path / "ray")) == artefacts(train(job, tmp_path / "local"))
 
 
+def test_runs_that_train_together_on_ray_are_those_of_this_process(session, tmp_path):
+    """Law 2 for several runs, two of which differ in no member."""
+    changes = ({"seed": 0}, {"seed": 1}, {"evaluate": {"bins": 5}})
+    jobs = [job_of(**change, compute={"pack": 2, "cpus_per_slot": 1}) for change in changes]
+    finished: list[Path] = []
+    outcomes = pipeline.train_together(
+        {tmp_path / "ray" / str(number): job for number, job in enumerate(jobs)},
+        directory=Path.cwd(),
+        executor=RayExecutor(tmp_path / "ray" / "tune"),
+        listener=pipeline.Listener(finished=lambda run: finished.append(run.path)),
+    )
+    assert sorted(finished) == [outcome.run.path for outcome in outcomes]
+    for number, (outcome, job) in enumerate(zip(outcomes, jobs, strict=True)):
+        assert outcome.shortfall is None
+        assert artefacts(outcome.run) == artefacts(train(job, tmp_path / "local" / str(number)))
+
+
 def test_a_killed_worker_ends_with_the_same_bits_and_no_help(session, tmp_path):
     """Law 3 for a worker: SIGKILL in the middle of its training; the driver starts it again."""
     job = job_of(

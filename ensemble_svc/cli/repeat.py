@@ -16,7 +16,8 @@ from ensemble_svc import pipeline
 from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.options import console, print_json, read_job
 from ensemble_svc.cli.training import place
-from ensemble_svc.errors import QuorumError, SpecError
+from ensemble_svc.errors import EnsembleSvcError, QuorumError, SpecError
+from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import Run
 
@@ -33,7 +34,7 @@ def train_each(
         QuorumError: after all runs have ended, naming those that fell short; the others are summarised.
     """
     key, values = parse_each(each)
-    jobs = {value: read_job(job, [*overrides, f"{key}={value}"]) for value in values}
+    jobs = {value: _read(job, overrides, f"{key}={value}") for value in values}
     first = jobs[values[0]]
     folder = out or Path(first.compute.storage).expanduser() / first.name
     folders = {value: folder / f"{key}={value}" for value in values}
@@ -55,6 +56,15 @@ def train_each(
         console().print(_table(key, summary))
     if short:
         raise QuorumError("\n".join(f"{key}={value}: {why}" for value, why in short.items()))
+
+
+def _read(job: Path, overrides: list[str], own: str) -> JobSpec:
+    """The job of one value, which is named in what is said against it."""
+    try:
+        return read_job(job, [*overrides, own])
+    except EnsembleSvcError as fault:
+        fault.args = (f"{own}: {fault}",)
+        raise
 
 
 @contextmanager

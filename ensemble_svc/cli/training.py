@@ -46,7 +46,8 @@ def train(
     if each is not None:
         from ensemble_svc.cli.repeat import train_each
 
-        train_each(job, changed, each, out=out, address=address, as_json=as_json)
+        with _terminable():
+            train_each(job, changed, each, out=out, address=address, as_json=as_json)
         return
     from ensemble_svc import pipeline
     from ensemble_svc.cli.live import follow

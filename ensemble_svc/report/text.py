@@ -23,6 +23,8 @@ def clean(text: object, *, limit: int = 2000) -> str:
     text = str(text)
     if len(text) > limit:
         text = text[: limit - 1] + "…"
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(" " if c in "\n\r\t" else c if _shown(c) else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

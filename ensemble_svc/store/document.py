@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,9 +35,9 @@ def read_document(path: Path) -> Document:
     """
     try:
         text = path.read_text()
+        sound = _is_sound(text)
         facts: Document = json.loads(text)
-        checksum = facts.pop("checksum")
-        sound = checksum == _checksum(facts) and text == _text({**facts, "checksum": checksum})
+        del facts["checksum"]
     except FileNotFoundError:
         raise CorruptArtifact(f"{path} is missing; run the training command again to make it") from None
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
@@ -48,6 +49,14 @@ def read_document(path: Path) -> Document:
             f"{path} has schema version {facts['schema_version']}; this release reads {SCHEMA_VERSION}"
         )
     return facts
+
+
+@lru_cache(maxsize=8)
+def _is_sound(text: str) -> bool:
+    """Whether the text is what was written, to the byte; the same few documents are read again and again."""
+    facts: Document = json.loads(text)
+    checksum = facts.pop("checksum")
+    return checksum == _checksum(facts) and text == _text({**facts, "checksum": checksum})
 
 
 def _text(facts: Mapping[str, Any]) -> str:
