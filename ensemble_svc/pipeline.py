@@ -11,10 +11,12 @@ from pathlib import Path
 
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError, StoreError
+from ensemble_svc.measuring import plan_measured, recorded
 from ensemble_svc.plan.executor import Executor, Resources
+from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
-from ensemble_svc.planning import Prepared, make_plan, prepare
+from ensemble_svc.planning import Prepared, make_plan, measured_in, prepare
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.begin import begin
@@ -32,6 +34,8 @@ from ensemble_svc.train.start import fit
 class Listener:
     """What the caller wants to hear while a run goes on; by default nothing."""
 
+    measuring: Callable[[float], None] = lambda seconds: None
+    """A few steps will be timed, for so many seconds at most."""
     planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
     """The plan of what is left to train, and warnings about the data."""
     progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
@@ -71,7 +75,7 @@ def train(
     with clock.stage("data"):
         prepared = prepare(job, directory)
     with clock.stage("plan"):
-        plan = make_plan(job, prepared, executor.resources())
+        plan = make_plan(job, prepared, executor.resources(), measured_in(run.path))
         check_networks(plan.members, prepared.schema)
     with sole_driver(run.path):
         begin(
@@ -81,10 +85,12 @@ def train(
             split_hash=prepared.split.hash,
             directory=directory,
         )
+        with clock.stage("measure"):
+            plan = plan_measured(run, job, prepared, plan, executor, tell=listener.measuring)
         whole = _settle(run, plan)
-        left = _left(run, whole, job, executor.resources())
+        left = with_forecast(_left(run, whole, job, executor.resources()), executor.resources())
         listener.planned(left, prepared.warnings)
-        with clock.stage("train"):
+        with clock.stage("train"), recorded(run.journal, left):
             _train(run, job, prepared, left, executor, listener)
         _finish(run, job, prepared, whole, clock)
     _require_quorum(run, job)

@@ -106,6 +106,8 @@ class ComputeSpec(Spec):
     """CPU cores of a slot."""
     executor: Literal["ray", "local"] = "ray"
     """``ray``: slots are Ray Tune trials; ``local``: one after another in this process."""
+    measure: Literal["auto", "on", "off"] = "auto"
+    """Time a few steps before the members are placed: always, never, or where a long run is ahead."""
     storage: DataPath = "runs"
     """Folder under which runs are kept."""
     commit_every_s: NonNegativeFloat = 5.0
