@@ -91,18 +91,22 @@ def crowded(timings: Sequence[Timing], members: int, at_once: int) -> Timing | N
 
     Between two measured numbers of packs it lies on the line between them.
     """
-    counts = sorted({timing.at_once for timing in timings})
-    above = next((count for count in counts if count >= at_once), None)
-    if above is None:
+    by_count = {
+        count: between([t for t in timings if t.at_once == count], members) for count in _counts(timings)
+    }
+    known = {count: timing for count, timing in by_count.items() if timing is not None}
+    above = min((count for count in known if count >= at_once), default=None)
+    below = max((count for count in known if count <= at_once), default=above)
+    if above is None or below is None:
         return None
-    upper = between([t for t in timings if t.at_once == above], members)
-    below = max((count for count in counts if count <= at_once), default=above)
-    if above in (below, at_once):
-        return upper
-    lower = between([t for t in timings if t.at_once == below], members)
-    share = (at_once - below) / (above - below)
+    lower, upper = known[below], known[above]
+    share = (at_once - below) / (above - below) if below < at_once < above else 1.0
     step_s = (1 - share) * lower.step_s + share * upper.step_s
     return upper.model_copy(update={"step_s": step_s, "at_once": at_once})
+
+
+def _counts(timings: Sequence[Timing]) -> set[int]:
+    return {timing.at_once for timing in timings}
 
 
 def slot_seconds(work: Work, timing: Timing) -> float:

@@ -60,11 +60,20 @@ def groups_of(
     def group(some: tuple[MemberSpec, ...]) -> Group:
         first, work = some[0], work_of(some[0], num_rows[some[0].index], shape)
         key = timing_key(structure(first, work.batch), first.data_hash, resources, device)
-        return Group(some, key, work, largest_pack(first, compute), known.of(key))
+        return Group(some, key, work, largest_pack(first, compute), _at_least(known.of(key), work))
 
     ordered = sorted(members, key=lambda m: (kind(m), m.index))
     found = [group(tuple(some)) for _, some in groupby(ordered, key=kind)]
     return sorted(_lent(found), key=lambda group: group.members[0].index)
+
+
+def _at_least(timings: tuple[Timing, ...], work: Work) -> tuple[Timing, ...]:
+    """Timings whose memory is at least the formula's: a process that reuses freed pages seems to need less."""
+    least = work.member_bytes or 0
+    more = [max(least, timing.member_bytes) for timing in timings]
+    return tuple(
+        t.model_copy(update={"member_bytes": bytes_}) for t, bytes_ in zip(timings, more, strict=True)
+    )
 
 
 def _lent(groups: list[Group]) -> list[Group]:

@@ -74,21 +74,23 @@ def _versions() -> tuple[str, ...]:
     return (version("torch"), version("lightning"), __version__)
 
 
-def between(timings: Sequence[Timing], members: int) -> Timing:
-    """The timing of a pack of ``members``, from those of smaller and larger packs.
+def between(timings: Sequence[Timing], members: int) -> Timing | None:
+    """The timing of a pack of ``members``, from those of smaller and larger packs; None where there are none.
 
     Seconds and bytes lie on the line between the two neighbours. Beyond the largest pack the seconds
     per member stay as they are there, which no larger pack was seen to beat; below the smallest its
-    own timing holds.
+    own timing holds. A member alone is no small pack: it trains another way, so neither tells of the other.
 
     Args:
-        timings: of one number of threads and one ``at_once``, not empty.
+        timings: of one number of threads and one ``at_once``.
     """
-    known = sorted(timings, key=lambda timing: timing.members)
+    alike = [timing for timing in timings if (timing.members == 1) == (members == 1)]
+    known = sorted(alike, key=lambda timing: timing.members)
     place = bisect_left([timing.members for timing in known], members)
+    if not known:
+        return None
     if place == len(known):
-        last = known[-1]
-        return _scaled(last, members, members / last.members)
+        return _scaled(known[-1], members, members / known[-1].members)
     above = known[place]
     if place == 0 or above.members == members:
         return above.model_copy(update={"members": members})
