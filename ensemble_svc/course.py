@@ -14,6 +14,7 @@ from pathlib import Path
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError
 from ensemble_svc.plan.executor import Resources
+from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
@@ -64,8 +65,8 @@ class Ready:
             split_hash=self.prepared.split.hash,
         )
 
-    def begin(self, directory: Path, resources: Resources) -> Course:
-        """Record the start and see what is left; the caller holds the run's lock."""
+    def begin(self, directory: Path) -> None:
+        """Record the start; the caller holds the run's lock."""
         begin(
             self.run.path,
             self.job,
@@ -73,8 +74,12 @@ class Ready:
             split_hash=self.prepared.split.hash,
             directory=directory,
         )
+
+    def course(self, resources: Resources) -> Course:
+        """What is left to do once the run has begun."""
         whole = _settle(self.run, self.plan)
-        return Course(self, whole, _left(self.run, whole, self.job, resources))
+        left = with_forecast(_left(self.run, whole, self.job, resources), resources)
+        return Course(self, whole, left)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from ensemble_svc.errors import TrainError
 from ensemble_svc.plan.executor import (
+    Call,
     Fit,
     Node,
     OnFailure,
@@ -28,11 +31,14 @@ from ensemble_svc.plan.plan import Slot
 
 P = TypeVar("P")
 
+LOAD_S = 2.5
+"""Seconds in which Lightning loads, on two quiet cores."""
+
 
 def this_machine() -> Resources:
     """The cores this process may use and the GPUs it can see; loads no torch, starts nothing."""
     cpus, gpus = _num_cpus(), float(_num_gpus())
-    return Resources(cpus, gpus, (Node(platform.node(), cpus, gpus),))
+    return Resources(cpus, gpus, (Node(platform.node(), cpus, gpus, _memory_bytes()),))
 
 
 @dataclass(frozen=True)
@@ -43,8 +49,14 @@ class LocalExecutor:
     """How often one slot is tried again."""
 
     def resources(self) -> Resources:
-        """This machine."""
-        return this_machine()
+        """This machine, one slot at a time."""
+        loaded = "lightning" in sys.modules
+        return replace(this_machine(), at_once=1, start_s=0.0 if loaded else LOAD_S)
+
+    @contextmanager
+    def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> Iterator[Call[P]]:
+        """As :meth:`ensemble_svc.plan.executor.Executor.workers` says; tasks run one after another here."""
+        yield lambda tasks: [task(payload) for task in tasks]
 
     def run(
         self,
@@ -84,6 +96,14 @@ def _num_cpus() -> int:
     quota = Path("/sys/fs/cgroup/cpu.max")
     limit, _, period = quota.read_text().partition(" ") if quota.is_file() else ("max", "", "")
     return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
+
+
+def _memory_bytes() -> int:
+    """Main memory, or what the process's container is allowed if that is less."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    allowed = limit.read_text().strip() if limit.is_file() else "max"
+    return whole if allowed == "max" else min(whole, int(allowed))
 
 
 def _num_gpus() -> int:

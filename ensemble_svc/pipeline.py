@@ -16,10 +16,12 @@ from pathlib import Path
 
 from ensemble_svc.course import Clock, Course, Ready
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
+from ensemble_svc.measuring import expect, plan_measured, took
 from ensemble_svc.plan.executor import Executor, Resources
+from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
-from ensemble_svc.planning import DataSets, make_plan, prepare
+from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
@@ -31,6 +33,8 @@ from ensemble_svc.train.start import fit_own
 class Listener:
     """What the caller wants to hear while runs go on; by default nothing."""
 
+    measuring: Callable[[float], None] = lambda seconds: None
+    """A few steps will be timed, for so many seconds at most."""
     planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
     """The plan of what is left to train, of all runs, and warnings about the data."""
     progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
@@ -92,12 +96,23 @@ def train_together(
         for one in ready:
             with _told_of(one.run.path, alone=len(ready) == 1):
                 one.check()
-        courses = [one.begin(directory, resources) for one in ready]
+        courses = [_begin(one, directory, executor, listener) for one in ready]
         warnings = dict.fromkeys(chain.from_iterable(one.prepared.warnings for one in ready))
-        listener.planned(Plan(slots=tuple(chain.from_iterable(c.left.slots for c in courses))), [*warnings])
+        whole = Plan(slots=tuple(chain.from_iterable(c.left.slots for c in courses)))
+        listener.planned(with_forecast(whole, resources), [*warnings])
         for some in _apart(courses):
             _train(some, executor, listener)
     return tuple(Outcome(course.run, course.shortfall()) for course in courses)
+
+
+def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
+    """Record the start, and look at a few real steps first where a long run is ahead."""
+    ready.begin(directory)
+    with ready.clock.stage("measure"):
+        plan = plan_measured(
+            ready.run, ready.job, ready.prepared, ready.plan, executor, tell=listener.measuring
+        )
+    return replace(ready, plan=plan).course(executor.resources())
 
 
 def _prepare_all(jobs: Mapping[Path, JobSpec], directory: Path, resources: Resources) -> list[Ready]:
@@ -114,7 +129,7 @@ def _prepare(job: JobSpec, folder: Path, directory: Path, resources: Resources, 
     with clock.stage("data"):
         prepared = prepare(job, directory, read=read)
     with clock.stage("plan"):
-        plan = make_plan(job, prepared, resources)
+        plan = make_plan(job, prepared, resources, measured_in(folder))
         check_networks(plan.members, prepared.schema)
     return Ready(Run(folder), job, prepared, plan, clock)
 
@@ -181,6 +196,9 @@ class _Desk:
         self._by_pack = {slot.pack.id: course for course in courses for slot in course.left.slots}
         self._open = {course: {slot.pack.id for slot in course.left.slots} for course in courses}
         self._closing: dict[str, Slot] = {}
+        self._lone = len(courses) == 1 and bool(courses[0].left.slots)
+        if self._lone:
+            expect(courses[0].run.journal, courses[0].left)
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
@@ -221,5 +239,8 @@ class _Desk:
 
     def _finish(self, course: Course) -> None:
         del self._open[course]
-        course.finish(train_s=time.monotonic() - self._began)
+        train_s = time.monotonic() - self._began
+        if self._lone:
+            took(course.run.journal, train_s)
+        course.finish(train_s=train_s)
         self._listener.finished(course.run)

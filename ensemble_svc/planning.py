@@ -12,12 +12,15 @@ from ensemble_svc.data.indices import member_rows
 from ensemble_svc.data.schema import describe
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
+from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
+from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.placement import place
 from ensemble_svc.plan.plan import MemberSpec, Plan
-from ensemble_svc.spec.data import Column
+from ensemble_svc.spec.data import Column, Impute
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,43 @@ class DataSets:
         return self._known[key]
 
 
-def make_plan(job: JobSpec, prepared: Prepared, resources: Resources) -> Plan:
-    """Where every member would run, and why."""
+def make_plan(
+    job: JobSpec, prepared: Prepared, resources: Resources, measured: Measured | None = None
+) -> Plan:
+    """Where every member would run, and why.
+
+    Args:
+        measured: timings of an earlier look at these members, see :func:`measured_in`.
+    """
+    members = members_of(job, prepared)
+    sizes = bag_sizes(members, prepared)
+    return place(members, sizes, job.compute, resources, measured, shape=data_shape(job, prepared))
+
+
+def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
+    """The job's members on these data."""
     dataset = prepared.dataset
-    members = make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
-    return place(members, bag_sizes(members, prepared), job.compute, resources)
+    return make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
+
+
+def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:
+    """What the planner must know of the data; the input as ``data.transform.Transform`` puts it out."""
+    schema = prepared.schema
+    shape = schema.shape
+    if schema.kind == "table":
+        indicators = any(isinstance(step, Impute) and step.indicator for step in job.data.preprocess)
+        codes = sum(len(values) + 1 for _, values in schema.categories)
+        shape = (schema.num_numeric + len(schema.indicators) * indicators + codes,)
+    answers = len(schema.classes) or len(schema.targets)
+    return DataShape(shape, answers, len(prepared.dataset), len(prepared.split.validation))
+
+
+def measured_in(run: Path) -> Measured:
+    """All timings that a run folder keeps; none where there is no run."""
+    found = Measured()
+    for event in Journal(run / "journal.jsonl").of_kind("measured"):
+        found = found.joined(Measured.from_json(event["table"]))
+    return found
 
 
 def streams(job: JobSpec, dataset: Dataset) -> bool:

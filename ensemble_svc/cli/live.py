@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from ensemble_svc.cli.tables import forecast_words
 from ensemble_svc.pipeline import Listener
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import MemberProgress, Progress
@@ -109,7 +110,9 @@ def follow(job: JobSpec, *, quiet: bool = False) -> Iterator[Listener]:
         yield Listener()
         return
     with MembersView(job.name) as view:
-        yield Listener(planned=view.planned, progress=view.progress, failure=view.failure)
+        yield Listener(
+            measuring=view.measuring, planned=view.planned, progress=view.progress, failure=view.failure
+        )
 
 
 class MembersView:
@@ -137,11 +140,17 @@ class MembersView:
         elif kind is None and self.board.rows:
             self._line(self.board.counts())
 
+    def measuring(self, seconds: float) -> None:
+        """A few steps are timed before the members are placed."""
+        self._line(f"timing a few steps, for {seconds:.0f} s at most")
+
     def planned(self, plan: Plan, warnings: Sequence[str]) -> None:
         """What is left to train."""
         for warning in warnings:
             self._console.print(Text(f"warning: {printable(warning)}", style="yellow"), soft_wrap=True)
         self.board = Board.of(plan.slots)
+        if self.board.rows:
+            self._line(forecast_words(plan.forecast))
         if self.board.rows and self._console.is_terminal:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()

@@ -13,10 +13,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from ensemble_svc.plan.plan import Plan, Slot
+from ensemble_svc.plan.measurement import Timing
+from ensemble_svc.plan.plan import Forecast, Plan, Slot
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.rows import Gain, MemberRow, MetricRow, member_table, metric_rows
-from ensemble_svc.report.text import DASH, clean, count, duration, is_number, value
+from ensemble_svc.report.text import DASH, clean, count, duration, is_number, memory, value
 from ensemble_svc.report.verdict import report_split, verdict
 
 __all__ = ["choices_table", "members_table", "metrics_table", "plan_table", "status_table", "verdict"]
@@ -104,7 +105,8 @@ def _metric_columns(members: Sequence[Mapping[str, Any]]) -> list[tuple[str, str
 
 def plan_table(plan: Plan) -> Table:
     """Every slot of a plan: which members, on what, and why."""
-    table = _table(["Slot", "Members", "Model", "CPU", "GPU", "Why"], words=1)
+    gpus = any(slot.gpus for slot in plan.slots)
+    table = _table(["Slot", "Members", "Model", "GPU" if gpus else "CPU", "Time", "Why"], words=1)
     for position in (2, 5):
         table.columns[position].justify = "left"
     table.columns[5].no_wrap = False
@@ -119,13 +121,14 @@ def _slot_cells(slot: Slot) -> list[object]:
     whole = indices == list(range(indices[0], indices[-1] + 1))
     runs = f"{indices[0]}–{indices[-1]}" if whole else f"{indices[0]}, … {indices[-1]}"
     members = f"{len(indices):,} ({runs})" if len(indices) > 1 else f"1 ({indices[0]})"
-    gpus = f"{slot.gpus:g}" if slot.gpus else DASH
+    held, expected = slot.gpus or slot.cpus, slot.forecast
+    model = slot.pack.members[0].model.name
     return [
         slot.pack.id,
         members,
-        slot.pack.members[0].model.name,
-        f"{slot.cpus:g}",
-        gpus,
+        model,
+        f"{held:g}",
+        duration(expected.seconds) if expected else DASH,
         clean(slot.reason),
     ]
 
@@ -136,6 +139,46 @@ def _plan_total(plan: Plan) -> str:
     total = f"{count(sum(1 for _ in plan.members), 'member')} in {count(len(plan.slots), 'slot')}"
     more = len(plan.slots) - SLOTS_UP_TO
     return f"{total}; {more:,} slots more than shown" if more > 0 else total
+
+
+def forecast_words(expected: Forecast | None, where: str = "") -> str:
+    """A plan's forecast in one line.
+
+    Args:
+        where: of the measurements, such as `` in runs/digits``.
+    """
+    if expected is None:
+        return "forecast: unknown until it is measured"
+    source = f"measured{where}" if expected.by == "measured" else "by formula"
+    return f"forecast ({source}): {forecast_cells(expected.model_dump())}"
+
+
+def forecast_cells(found: Mapping[str, Any]) -> str:
+    """``at most 61 s, 0.03 device-hours, 520 MB``, of a forecast or of what was taken."""
+    most = "at most " if found.get("at_most") else ""
+    return f"{most}{duration(found['seconds'])}, {found['device_hours']:.3g} device-hours" + (
+        f", {memory(found['peak_memory_bytes'])} at the peak" if found.get("peak_memory_bytes") else ""
+    )
+
+
+def timings_table(timings: Sequence[Timing]) -> Table:
+    """What was timed of members of one structure."""
+    heads = [
+        "Members",
+        "Threads",
+        "Beside each other",
+        "ms per step",
+        "ms per member's step",
+        "MB per member",
+    ]
+    table = _table(heads, words=0)
+    table.title = Text("\nTimed steps", style="bold")
+    for timing in sorted(timings, key=lambda t: (t.at_once, t.threads, t.members)):
+        each_s = timing.step_s / timing.members / timing.at_once
+        cells = [timing.members, timing.threads, timing.at_once, f"{timing.step_s * 1e3:.2f}"]
+        cells += [f"{each_s * 1e3:.2f}", f"{timing.member_bytes / 1e6:.1f}"]
+        _add(table, [(cell, "") for cell in cells])
+    return table
 
 
 def choices_table(kind: str, entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,9 @@ import typer
 from ensemble_svc.cli.options import Address, JobFile, Json, Overrides, console, print_json, read_job
 
 if TYPE_CHECKING:
-    from ensemble_svc.plan.executor import Executor
+    from ensemble_svc.plan.executor import Executor, Resources
+    from ensemble_svc.plan.measurement import Measured
+    from ensemble_svc.plan.plan import Plan
     from ensemble_svc.spec.job import JobSpec
 
 
@@ -58,25 +61,63 @@ def train(
     show_run(run, as_json=as_json)
 
 
-def plan(job: JobFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show where every member would run and why; start nothing."""
-    from ensemble_svc.local import this_machine
-    from ensemble_svc.planning import make_plan, prepare
+def plan(
+    job: JobFile,
+    overrides: Overrides = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time a few steps first, and print the table they gave.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder whose measurements are used; compute.storage/name.")
+    ] = None,
+    address: Address = None,
+    as_json: Json = False,
+) -> None:
+    """Show where every member would run, why, and how long it would take; train nothing."""
+    from ensemble_svc.planning import make_plan, measured_in, prepare
 
     spec = read_job(job, overrides)
     prepared = prepare(spec, Path.cwd())
-    found = make_plan(spec, prepared, this_machine())
+    run = out or Path(spec.compute.storage).expanduser() / spec.name
+    if measure:
+        from ensemble_svc.measuring import BUDGET_S
+        from ensemble_svc.measuring import measure as time_steps
+
+        with _terminable(), place(spec, address, out) as there:
+            table, resources = time_steps(spec, prepared, there, budget_s=BUDGET_S), there.resources()
+    else:
+        table, resources = measured_in(run), _here(spec)
+    found = make_plan(spec, prepared, resources, table)
     if as_json:
-        print_json(found.model_dump(mode="json"))
+        measured = {"measured": table.model_dump(mode="json")} if measure else {}
+        print_json(found.model_dump(mode="json") | measured)
         return
+    _print_plan(found, table if measure else None, prepared.warnings, run)
+
+
+def _print_plan(found: Plan, table: Measured | None, warnings: Sequence[str], run: Path) -> None:
     from rich.text import Text
 
-    from ensemble_svc.cli.tables import plan_table
+    from ensemble_svc.cli.tables import forecast_words, plan_table, timings_table
 
     out = console()
+    for timings in table.groups.values() if table else ():
+        out.print(timings_table(timings))
     out.print(plan_table(found))
-    for warning in prepared.warnings:
+    where = "" if table else f" in {run}"
+    out.print(forecast_words(found.forecast, where), highlight=False, soft_wrap=True)
+    for warning in warnings:
         out.print(Text.assemble(("warning: ", "yellow"), warning))
+
+
+def _here(spec: JobSpec) -> Resources:
+    """What the job's executor would offer on this machine; starts nothing."""
+    from ensemble_svc.local import LocalExecutor, this_machine
+    from ensemble_svc.plan.executor import RAY_START_S
+
+    if spec.compute.executor == "local":
+        return LocalExecutor().resources()
+    return replace(this_machine(), start_s=RAY_START_S)
 
 
 @contextmanager

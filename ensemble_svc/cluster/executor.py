@@ -17,17 +17,32 @@ from typing import Any, TypeVar
 import ray
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
 from ensemble_svc.cluster.session import connect
-from ensemble_svc.cluster.worker import NamedByPack, train_slot
+from ensemble_svc.cluster.worker import NamedByPack, run_task, train_slot
 from ensemble_svc.errors import ClusterError
-from ensemble_svc.plan.executor import Fit, Node, OnFailure, OnProgress, Resources, refuse_oversized
+from ensemble_svc.plan.executor import (
+    RAY_START_S,
+    Call,
+    Fit,
+    Node,
+    OnFailure,
+    OnProgress,
+    Resources,
+    Task,
+    refuse_oversized,
+)
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.job import JobSpec
 
 P = TypeVar("P")
+
+WORKERS_WAIT_S = 30.0
+"""How long to wait for room before measuring is given up."""
 
 # Tune would copy these from our environment, AWS secrets among them, into each actor's runtime environment:
 # Ray writes that into a log, shows it to whoever lists actors, and passes over the workers that wait already.
@@ -47,7 +62,27 @@ class RayExecutor:
     def resources(self) -> Resources:
         """What the living nodes have in all, whoever uses it now."""
         nodes = tuple(_nodes())
-        return Resources(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), nodes)
+        cpus, gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+        return Resources(cpus, gpus, nodes, start_s=RAY_START_S)
+
+    @contextmanager
+    def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> Iterator[Call[P]]:
+        """As :meth:`ensemble_svc.plan.executor.Executor.workers` says; each task is a Ray task.
+
+        The processes wait idle between calls, so what they have loaded stays loaded, for slots as well.
+        """
+        wanted = {"CPU": float(cpus), "GPU": float(gpus)}
+        bundle = {name: amount for name, amount in wanted.items() if amount}
+        group = placement_group([bundle] * number, strategy="STRICT_PACK")
+        try:
+            if not group.wait(WORKERS_WAIT_S):
+                raise ClusterError(f"no machine has room for {number} workers with {cpus} CPUs each now")
+            shared = ray.put(payload)
+            yield lambda tasks: ray.get([_start(task, shared, group, i) for i, task in enumerate(tasks)])
+        except ray.exceptions.RayError as lost:
+            raise ClusterError(f"the cluster was lost while steps were timed: {_root(lost)}") from lost
+        finally:
+            remove_placement_group(group)
 
     def run(
         self,
@@ -96,6 +131,21 @@ class RayExecutor:
             raise ClusterError(f"the cluster was lost while slots were training: {_root(lost)}") from lost
 
 
+def _start(task: Task[P], shared: Any, group: Any, position: int) -> Any:
+    """Start a task in one bundle of a placement group."""
+    bundle = group.bundle_specs[position]
+    where = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=position)
+    remote: Any = ray.remote
+    worker = remote(run_task).options(
+        num_cpus=bundle.get("CPU", 0),
+        num_gpus=bundle.get("GPU", 0),
+        max_retries=0,
+        scheduling_strategy=where,
+        name="measure",
+    )
+    return worker.remote(task, shared, gpus=bundle.get("GPU", 0))
+
+
 def _tuner_parts(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
     shared = tune.with_parameters(train_slot, slots=dict(by_pack), fit=fit, payload=payload)
     shared.__mixins__ = (NamedByPack,)
@@ -115,7 +165,8 @@ def _nodes() -> Iterator[Node]:
     for node in ray.nodes():
         if node["Alive"]:
             has = node["Resources"]
-            yield Node(node["NodeName"], int(has.get("CPU", 0)), float(has.get("GPU", 0)))
+            memory = int(has["memory"]) if "memory" in has else None
+            yield Node(node["NodeName"], int(has.get("CPU", 0)), float(has.get("GPU", 0)), memory)
 
 
 def _root(fault: BaseException) -> str:

@@ -15,7 +15,7 @@ from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
 from ensemble_svc.errors import EnsembleSvcError, TrainError, family
 from ensemble_svc.local import reason
-from ensemble_svc.plan.executor import Fit
+from ensemble_svc.plan.executor import Fit, Task
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress, to_row
 
@@ -75,17 +75,28 @@ def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit
         raise SlotFailed(reason(fault)) from fault
 
 
+def run_task(task: Task[P], payload: P, *, gpus: float) -> Any:
+    """One task in the surroundings of a slot."""
+    _settle_in(gpus)
+    return task(payload)
+
+
 def _claim(slot: Slot) -> None:
-    """Make the process the slot's own.
+    """Make the process the slot's own."""
+    _settle_in(slot.gpus)
+    _set_title(slot)
+
+
+def _settle_in(gpus: float) -> None:
+    """Make the process fit for training.
 
     A slot without GPUs must not see those of the machine, which Ray leaves visible; Lightning must not
     fork to look for them; relative paths mean what they mean in the job, not in Tune's folder of the trial.
     """
-    if not slot.gpus:
+    if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("PL_DISABLE_FORK", "1")
     os.chdir(os.environ.get("TUNE_ORIG_WORKING_DIR", "."))
-    _set_title(slot)
 
 
 def _set_title(slot: Slot) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ensemble_svc.errors import PlanError
 from ensemble_svc.plan.plan import Slot
@@ -15,6 +16,9 @@ Report = Callable[[Progress], None]
 OnProgress = Callable[[Slot, Progress], None]
 OnFailure = Callable[[Slot, str, bool], None]
 """Called with the slot, the reason in one line, and whether the slot will be tried again."""
+
+RAY_START_S = 6.0
+"""Seconds until a slot's first step on Ray: Tune starts, a process starts, libraries load (two quiet cores)."""
 
 P_contra = TypeVar("P_contra", contravariant=True)
 P = TypeVar("P")
@@ -37,11 +41,30 @@ class Fit(Protocol[P_contra]):
         """Train and seal the slot's members, reporting each epoch."""
 
 
+Task = Callable[[P], Any]
+"""What :meth:`Executor.workers` runs: picklable and small, called with the payload where slots run."""
+Call = Callable[[Sequence[Task[P]]], list[Any]]
+"""Runs tasks at the same time, each on one worker, and returns what they returned, in order."""
+
+
 class Executor(Protocol):
     """Trains slots somewhere; which executor it is changes no member."""
 
     def resources(self) -> Resources:
         """What the place has, before any slot runs."""
+
+    def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> AbstractContextManager[Call[P]]:
+        """Processes on one machine, where and as slots would run; they end with the block.
+
+        An executor whose slots run one at a time has one worker: this process.
+
+        Args:
+            number: workers at the same time, each with the given cores and GPUs.
+            payload: handed to each task.
+
+        Raises:
+            ClusterError: the cluster was lost, or has no such room for now.
+        """
 
     def run(
         self,
@@ -77,6 +100,8 @@ class Node:
     name: str
     cpus: int
     gpus: float = 0.0
+    memory_bytes: int | None = None
+    """Main memory that slots may use; None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,10 @@ class Resources:
     gpus: float = 0.0
     nodes: tuple[Node, ...] = ()
     """Empty: one machine that has all of it."""
+    at_once: int | None = None
+    """Slots that run at the same time at most; None: as many as the machines hold."""
+    start_s: float = 0.0
+    """Seconds until the first step of the first slots: processes that start, libraries that load."""
 
     @property
     def machines(self) -> tuple[Node, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal
 
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.data import Augment, Preprocess
@@ -62,6 +62,20 @@ class Pack(Spec):
         return len(self.members)
 
 
+class Forecast(Spec):
+    """What a slot, or a whole plan, is expected to take."""
+
+    seconds: float
+    """Wall time of training."""
+    device_hours: float
+    """Hours of GPUs, or of CPU cores where there is no GPU, that are held meanwhile."""
+    peak_memory_bytes: int
+    """Of the largest slot: resident memory of its process, or memory allocated on its GPU."""
+    by: Literal["formula", "measured"]
+    at_most: bool
+    """Whether members may stop early, so that the seconds are an upper bound."""
+
+
 class Slot(Spec):
     """A pack with the resources it trains on."""
 
@@ -72,6 +86,8 @@ class Slot(Spec):
     """Whether the training step is compiled, which pays for long trainings alone."""
     reason: str
     """Why these members stand together here, one sentence."""
+    forecast: Forecast | None = None
+    """None where the network is of the user's own and nothing was measured."""
     processes: int = 1
     """Processes that share each batch of the slot's one member, and its cpus; on GPUs each has one of its own."""
 
@@ -86,6 +102,8 @@ class Plan(Spec):
     """Every slot of a run; members that are already sealed are in no slot."""
 
     slots: tuple[Slot, ...]
+    forecast: Forecast | None = None
+    """Of all slots together; None where some slot has none."""
 
     @property
     def members(self) -> Iterator[MemberSpec]:

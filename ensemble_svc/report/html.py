@@ -18,6 +18,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
 from ensemble_svc.report.rows import member_table, metric_rows
@@ -99,6 +100,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "lost": [row for row in members.rows if row.state == "lost" and row.reason],
         "placement": placement.draw(view),
         "packs": _packs(view),
+        "expected": expected(manifest),
         "stages": [(clean(stage), duration(spent)) for stage, spent in view.seconds.items()],
         "hashes": [(label, manifest[key]) for key, label in _HASHES if manifest.get(key)],
         "versions": sorted((manifest.get("versions") or {}).items()),

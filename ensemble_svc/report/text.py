@@ -97,6 +97,13 @@ def duration(seconds: Any) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def memory(size: Any) -> str:
+    """``640 MB``, ``1.9 GB``; powers of ten."""
+    if not is_number(size):
+        return DASH
+    return f"{size / 1e9:.1f} GB" if size >= 9.995e8 else f"{size / 1e6:.0f} MB"
+
+
 def count(amount: int, noun: str) -> str:
     """``1 member``, ``1,200 members``."""
     return f"{amount:,} {noun}" + ("" if amount == 1 else "s")

@@ -111,6 +111,8 @@ class ComputeSpec(Spec):
     """Compile the training step (``torch.compile``): ``auto`` does where the steps to come repay it."""
     executor: Literal["ray", "local"] = "ray"
     """``ray``: slots are Ray Tune trials; ``local``: one after another in this process."""
+    measure: Literal["auto", "on", "off"] = "auto"
+    """Time a few steps before the members are placed: always, never, or where a long run is ahead."""
     storage: DataPath = "runs"
     """Folder under which runs are kept."""
     commit_every_s: NonNegativeFloat = 5.0

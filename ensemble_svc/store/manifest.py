@@ -57,9 +57,39 @@ def write_manifest(
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
         "seconds": dict(seconds),
+        **_forecast_and_actual(journal, plan, seals),
     }
     write_document(run / "manifest.json", body)
     return body
+
+
+def _forecast_and_actual(journal: Journal, plan: Plan, seals: Mapping[str, Event]) -> dict[str, Any]:
+    """What the last training was expected to take, and what it took.
+
+    Only slots that were sealed since the forecast count, so that a run that went on compares like with
+    like. Either is None where it is unknown.
+    """
+    expected, actual, since = None, None, 0.0
+    for event in journal.of_kind("forecast", "trained"):
+        if event["event"] == "forecast":
+            expected, since, actual = event["forecast"], event["time"], None
+        else:
+            actual = _taken(plan, {d: s for d, s in seals.items() if s["time"] >= since}, event["seconds"])
+    return {"forecast": expected, "actual": actual}
+
+
+def _taken(plan: Plan, seals: Mapping[str, Event], seconds: float) -> dict[str, Any]:
+    """Wall time, device-hours and memory of the slots that these seals ended."""
+    ended = {}
+    for slot in plan.slots:
+        times = [seals[m.digest]["seconds"] for m in slot.pack.members if m.digest in seals]
+        ended[slot.pack.id] = max(times, default=0.0) * (slot.gpus or slot.cpus) / 3600
+    peaks = [seal["peak_bytes"] for seal in seals.values() if seal.get("peak_bytes")]
+    return {
+        "seconds": seconds,
+        "device_hours": sum(ended.values()),
+        "peak_memory_bytes": max(peaks, default=None),
+    }
 
 
 def _entry(member: MemberSpec, seal: Event | None, failure: Event | None) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
 from ensemble_svc.train.ledger import Entry, Ledger
+from ensemble_svc.train.memory import peak_bytes
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.watch import scores
@@ -112,6 +113,7 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
         "best_epoch": entry.best_epoch,
         "stopped": entry.status == "stopped",
         "seconds": seconds,
+        "peak_bytes": peak_bytes(device),
         "where": {"node": socket.gethostname(), "device": name, "pid": os.getpid(), "cpus": slot.cpus},
     }
 

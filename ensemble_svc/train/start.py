@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from ensemble_svc.plan.executor import Report
-from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.measurement import Device, Timing
+from ensemble_svc.plan.plan import MemberSpec, Slot
 from ensemble_svc.train.payload import Payload
 
 
@@ -25,3 +27,33 @@ def fit_own(payloads: Mapping[str, Payload], slot: Slot, report: Report) -> None
         payloads: by pack, of all runs that are trained together; what they share is shipped once.
     """
     fit(payloads[slot.pack.id], slot, report)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A task that times packs of some members where it runs; the timings it returns are all alone."""
+
+    members: tuple[MemberSpec, ...]
+    """Of one structure; the largest pack has all of them."""
+    sizes: tuple[int, ...]
+    """Packs to time, in this order."""
+    threads: tuple[int, ...]
+    device: Device
+    budget_s: float
+
+    def __call__(self, payload: Payload) -> tuple[Timing, ...]:
+        """The timings, ``train.probe`` loaded where they are made."""
+        from ensemble_svc.train.probe import sweep
+
+        return sweep(payload, self)
+
+
+@dataclass(frozen=True)
+class Load:
+    """A task that loads what training needs and returns the bytes of its GPU, if it has one."""
+
+    def __call__(self, payload: Payload) -> int | None:
+        """After this the process trains without delay."""
+        from ensemble_svc.train.probe import gpu_bytes
+
+        return gpu_bytes()

@@ -1,0 +1,226 @@
+"""What a member costs, by formula: the numbers of its network, its memory, and a first guess of its seconds.
+
+Pure arithmetic over the specification and the shape of the data; loads no torch. The networks of the
+zoo are counted layer by layer as ``nn/`` builds them (a test holds the two equal). A network of the
+user's own is unknown until it is measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
+from ensemble_svc.spec.training import AdamW, Ema, Mse, TrainingSpec
+
+NUMBER_BYTES = 4
+"""float32."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, or a part of one, in numbers; parts add up."""
+
+    parameters: int = 0
+    dense_products: int = 0
+    """Multiply-adds of a forward pass per row in matrix products."""
+    conv_products: int = 0
+    """The same in convolutions."""
+    activations: int = 0
+    """Numbers that the operations put out per row."""
+    operations: int = 0
+    """Operations of a forward pass."""
+
+    def __add__(self, other: Size) -> Size:
+        return Size(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds of a forward pass per row."""
+        return self.dense_products + self.conv_products
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What the planner must know of the data."""
+
+    input_shape: tuple[int, ...]
+    """One row as the network reads it."""
+    num_answers: int
+    """Classes, or targets."""
+    num_rows: int
+    """Rows of all splits together; they lie in the memory of every slot."""
+    num_validation: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What each member of one structure does and holds."""
+
+    steps: float
+    """Optimiser steps of one epoch; a smaller last batch counts by its rows."""
+    epochs: int
+    batch: int
+    """Rows of a full step."""
+    num_validation: int
+    size: Size | None
+    """Of the network; None where it is unknown."""
+    member_bytes: int | None
+    """Memory of a member in training; None where it is unknown."""
+    data_bytes: int
+    """The data as every slot holds them, once for all of its members."""
+    stops_early: bool
+    """Whether the number of epochs is an upper bound."""
+
+
+def work_of(member: MemberSpec, num_rows: int, shape: DataShape) -> Work:
+    """The work of a member.
+
+    Args:
+        num_rows: rows it trains on.
+    """
+    training = member.training
+    num_outputs = shape.num_answers
+    if member.task == "regression" and not isinstance(training.loss, Mse):
+        num_outputs *= 2
+    size = size_of(member.model, shape.input_shape, num_outputs)
+    batch = min(training.batch_size, num_rows)
+    return Work(
+        steps=num_steps(num_rows, training.batch_size),
+        epochs=training.epochs,
+        batch=batch,
+        num_validation=shape.num_validation,
+        size=size,
+        member_bytes=member_bytes(size, training, batch) if size else None,
+        data_bytes=NUMBER_BYTES * shape.num_rows * math.prod(shape.input_shape),
+        stops_early=training.early_stopping is not None,
+    )
+
+
+def num_steps(num_rows: int, batch_size: int) -> float:
+    """Steps of an epoch, the smaller last batch by its share; a last batch of one row is dropped."""
+    full, rest = divmod(num_rows, batch_size)
+    return full + (rest / batch_size if rest > 1 else 0.0) if full else 1.0
+
+
+def member_bytes(size: Size, training: TrainingSpec, batch: int) -> int:
+    """Memory of one member in training: weights, gradients, optimiser state, averages, activations."""
+    copies = 2 + optimizer_copies(training) + (3 if isinstance(training.average, Ema) else 1)
+    return NUMBER_BYTES * (copies * size.parameters + batch * size.activations)
+
+
+def optimizer_copies(training: TrainingSpec) -> int:
+    """Numbers that the optimiser keeps per parameter."""
+    rule = training.optimizer
+    if isinstance(rule, AdamW):
+        return 2
+    return 1 if rule.momentum else 0
+
+
+def size_of(model: Model, input_shape: tuple[int, ...], num_outputs: int) -> Size | None:
+    """The network's size; None for a network of the user's own and for an input that does not fit."""
+    try:
+        layers = _layers(model, input_shape, num_outputs)
+        return sum(layers, Size())
+    except _Misfit:
+        return None
+
+
+class _Misfit(Exception):
+    """No network of the zoo for this input; the error for the user comes where it is built."""
+
+
+def _layers(model: Model, shape: tuple[int, ...], num_outputs: int) -> Iterator[Size]:
+    match model:
+        case Mlp():
+            yield from _dense_stack((math.prod(shape), *model.hidden), num_outputs, model)
+        case LeNet():
+            yield from _lenet(model, _image(shape, 12), num_outputs)
+        case ConvNet():
+            yield from _convnet(model, _image(shape, 2 ** len(model.channels)), num_outputs)
+        case ResNet():
+            yield from _resnet(model, _image(shape, 1), num_outputs)
+        case PythonModel():
+            raise _Misfit
+
+
+def _image(shape: tuple[int, ...], smallest: int) -> tuple[int, int, int]:
+    if len(shape) != 3 or min(shape[1:]) < smallest:
+        raise _Misfit
+    return shape[0], shape[1], shape[2]
+
+
+def _lenet(model: LeNet, image: tuple[int, int, int], num_outputs: int) -> Iterator[Size]:
+    (num_in, *sides), (first, second) = image, model.channels
+    yield _conv(num_in, first, model, kernel=5, area=math.prod(sides))
+    sides = [side // 2 for side in sides]
+    yield _passed(first * math.prod(sides))
+    sides = [side - 4 for side in sides]
+    yield _conv(first, second, model, kernel=5, area=math.prod(sides))
+    area = math.prod(side // 2 for side in sides)
+    yield _passed(second * area)
+    yield from _dense_stack((second * area, *model.dense), num_outputs, model)
+
+
+def _convnet(model: ConvNet, image: tuple[int, int, int], num_outputs: int) -> Iterator[Size]:
+    num_in, height, width = image
+    for num_out in model.channels:
+        for n in (num_in, *[num_out] * (model.convs_per_stage - 1)):
+            yield _conv(n, num_out, model, kernel=3, area=height * width)
+        height, width, num_in = height // 2, width // 2, num_out
+        yield _passed(num_out * height * width)
+    yield from _dense_stack((num_in * height * width, *model.dense), num_outputs, model)
+
+
+def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Iterator[Size]:
+    num_channels, height, width = image
+    plain = model.model_copy(update={"dropout": 0.0})
+    yield _conv(num_channels, model.width, plain, kernel=3, area=height * width)
+    num_in = model.width
+    for stage in range(3):
+        num_out = model.width * 2**stage
+        for block in range((model.depth - 2) // 6):
+            if stage and not block:
+                height, width = -(-height // 2), -(-width // 2)
+            yield _conv(num_in, num_out, model, kernel=3, area=height * width)
+            yield _conv(num_out, num_out, plain, kernel=3, area=height * width)
+            yield _passed(num_out * height * width)
+            num_in = num_out
+    yield _passed(num_in)
+    yield _linear(num_in, num_outputs)
+
+
+def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
+    for num_in, num_out in pairwise(sizes):
+        normed = network.norm != "none"
+        linear = _linear(num_in, num_out, bias=not normed)
+        yield linear + _after(num_out, num_out, network)
+    yield _linear(sizes[-1], num_outputs)
+
+
+def _linear(num_in: int, num_out: int, *, bias: bool = True) -> Size:
+    products = num_in * num_out
+    return Size(products + num_out * bias, products, 0, num_out, 1)
+
+
+def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int) -> Size:
+    """A convolution with all that follows it up to the next; ``area``: places of its output."""
+    weights = num_in * num_out * kernel**2
+    bias = num_out * (network.norm == "none")
+    convolution = Size(weights + bias, 0, weights * area, num_out * area, 1)
+    return convolution + _after(num_out, num_out * area, network)
+
+
+def _after(num_channels: int, num_numbers: int, network: Network) -> Size:
+    """Norm, activation, noise and dropout of a layer."""
+    normed = network.norm != "none"
+    count = 1 + normed + (network.dropout > 0) + (network.activation_noise > 0)
+    return Size(2 * num_channels * normed, 0, 0, count * num_numbers, count)
+
+
+def _passed(num_numbers: int) -> Size:
+    """An operation without weights: a pooling, a sum."""
+    return Size(activations=num_numbers, operations=1)
