@@ -228,6 +228,12 @@ def test_a_batch_norm_that_cannot_be_shared_is_refused(tmp_path):
         fit(payload, slot, quiet)
 
 
+def test_statistics_of_the_users_own_layers_are_those_of_the_first_process(tmp_path):
+    """The network itself looks whether they are, at each step."""
+    job = job_of(model={"name": "python", "factory": "rank_work:remembering"}, ensemble__members=1)
+    assert trained({"it": job}, tmp_path, 2)["it"]["epochs"] == 3
+
+
 class TestResume:
     """Law 3 for processes: killed and started again, the member ends with the bits of the undisturbed one."""
 
