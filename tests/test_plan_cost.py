@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.nn.build import build
+from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.plan.cost import DataShape, member_bytes, num_steps, optimizer_copies, size_of, work_of
@@ -33,6 +34,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     choice = draw(st.sampled_from(ZOO))
     model = draw(MODELS_OF[choice])
     changed = {"norm": draw(NORMS), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    changed["activation_noise"] = draw(st.sampled_from([0.0, 0.1]))
     return model.model_copy(update=changed), ROW[choice]
 
 
@@ -43,7 +45,7 @@ def put_out(net: nn.Module, x: Tensor) -> int:
 
     def note(module: nn.Module, _: object, out: Tensor) -> None:
         if isinstance(module, Residual) or (
-            not isinstance(module, silent) and not (isinstance(module, nn.Dropout) and not module.p)
+            not isinstance(module, silent) and not (isinstance(module, Draw) and not module.draws)
         ):
             counted.append(out.numel())
 

@@ -61,6 +61,7 @@ CONTRADICTED = {
     "data.validation": ("training.early_stopping",),
     "training.batch_size": ("model.norm",),
     "training.optimizer.momentum": ("training.optimizer.nesterov",),
+    "compute.gpus_per_member": ("compute.processes_per_member",),
 }
 
 

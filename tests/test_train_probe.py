@@ -108,7 +108,7 @@ def test_the_rows_that_are_timed_are_few_and_a_batch_is_whole(tmp_path, monkeypa
     batch = SlotModule.batch
 
     def note(self: SlotModule, rows_KB: torch.Tensor) -> Any:
-        seen.append((len(self.data.x_N), *rows_KB.shape))
+        seen.append((len(self.data.host), *rows_KB.shape))
         return batch(self, rows_KB)
 
     monkeypatch.setattr(SlotModule, "batch", note)
@@ -117,6 +117,12 @@ def test_the_rows_that_are_timed_are_few_and_a_batch_is_whole(tmp_path, monkeypa
     sweep(*probe_of(job, (2,), tmp_path))
     assert {shape[2] for shape in seen} == {50}
     assert max(shape[0] for shape in seen) <= 2 * 2 * 50 + 288
+
+
+@pytest.mark.parametrize("resample", ["none", "bootstrap"])
+def test_streamed_members_are_timed(resample, tmp_path):
+    job = job_of(data__stream="on", ensemble={"members": 3, "resample": resample})
+    assert [timing.members for timing in sweep(*probe_of(job, (1, 3), tmp_path))] == [1, 3]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is counted on Linux")
@@ -153,7 +159,7 @@ class TestMeasuringARun:
 
     def test_the_plan_is_made_from_what_was_measured(self, measured):
         run, told, [plan] = measured
-        assert told == [3.0]
+        assert told == [5.0]
         assert plan.forecast.by == "measured"
         assert plan.slots[0].reason.startswith("measured: ")
         table = measured_in(run.path)

@@ -22,14 +22,14 @@ from torch import Tensor
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.plan.measurement import Timing
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.train.build import build_module, training_rows
-from ensemble_svc.train.feed import BLOCK_STEPS, EpochFeed
+from ensemble_svc.train.build import build_feed, build_module, training_rows
+from ensemble_svc.train.feed import BLOCK_STEPS
 from ensemble_svc.train.ledger import Ledger
-from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.memory import held_bytes, peak_bytes, reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.start import Probe
+from ensemble_svc.train.stream import StreamBatch
 
 WARM_STEPS = 3
 LEAST_STEPS = 5
@@ -113,15 +113,18 @@ class _Rows:
     def of(cls, payload: Payload, members: Sequence[MemberSpec]) -> _Rows:
         batch = members[0].training.batch_size
         full = training_rows(payload, members)
-        num = min(len(full[0]), max(1, min(MOST_STEPS, len(full[0]) // batch)) * batch)
-        draw = np.random.default_rng(0).permutation(len(full[0]))[:num]
+        smallest = min(map(len, full))
+        num = min(smallest, max(1, min(MOST_STEPS, smallest // batch)) * batch)
+        draw = np.random.default_rng(0).permutation(smallest)[:num]
         some = [np.sort(rows[draw]) for rows in full]
         held = payload.split.validation[:VALIDATION_ROWS]
         kept = np.unique(np.concatenate([*some, held]))
         data = payload.dataset
         cut = replace(data, x=data.x[kept], y=data.y[kept], row=data.row[kept], splits={}, columns={})
         rows = tuple(np.searchsorted(kept, rows) for rows in some)
-        return cls(replace(payload, dataset=cut), tuple(members), rows, np.searchsorted(kept, held))
+        split = replace(payload.split, train=np.unique(np.concatenate(rows)))
+        few = replace(payload, dataset=cut, split=split)
+        return cls(few, tuple(members), rows, np.searchsorted(kept, held))
 
     def build(self, size: int, device: torch.device) -> tuple[SlotModule, int]:
         """The module of the first ``size`` members, and the memory that was held before it was built."""
@@ -134,9 +137,9 @@ class _Rows:
 
 def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: float) -> Timing:
     torch.set_num_threads(threads)
-    members = len(module.recipe.members)
-    step_s = _time_steps(module, _ShortFeed(few, members, module.recipe.device), seconds)
-    peak = peak_bytes(module.recipe.device) or 0
+    members, device = len(module.recipe.members), module.recipe.device
+    step_s = _time_steps(module, _ShortFeed(few, module), seconds)
+    in_steps = peak_bytes(device) or 0
     epoch_s = _time_validation(module, few)
     return Timing(
         members=members,
@@ -144,9 +147,9 @@ def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: 
         at_once=1,
         step_s=step_s,
         epoch_s=epoch_s,
-        member_bytes=max(0, peak - fixed) // members,
-        fixed_bytes=fixed,
-        device="cuda" if module.recipe.device.type == "cuda" else "cpu",
+        member_bytes=max(0, in_steps - fixed) // members,
+        fixed_bytes=fixed + (peak_bytes(device) or 0) - in_steps,
+        device="cuda" if device.type == "cuda" else "cpu",
     )
 
 
@@ -158,7 +161,6 @@ def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> float:
         devices=1,
         max_epochs=1,
         callbacks=[watch],
-        gradient_clip_val=module.recipe.shared.clip_norm if isinstance(module, MemberModule) else None,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -186,21 +188,19 @@ def _time_validation(module: SlotModule, few: _Rows) -> float:
 
 @dataclass
 class _ShortFeed:
-    """Blocks of steps without an end, short ones first; a member alone gets single steps."""
+    """Blocks of steps without an end, short ones first; of a stream, its batches."""
 
     few: _Rows
-    size: int
-    device: torch.device
+    module: SlotModule
     ended: bool = False
     block_steps: int = 1
 
-    def __iter__(self) -> Iterator[Tensor]:
-        members, rows = self.few.members[: self.size], self.few.rows[: self.size]
-        feed = EpochFeed(members, rows, self.device, single_steps=self.size == 1)
+    def __iter__(self) -> Iterator[Tensor | StreamBatch]:
+        size = len(self.module.recipe.members)
+        feed = build_feed(self.few.payload, self.module, self.few.rows[:size])
         while True:
             for piece in feed:
-                blocks = [piece] if self.size == 1 else piece.split(self.block_steps)
-                for block in blocks:
+                for block in piece.split(self.block_steps) if isinstance(piece, Tensor) else (piece,):
                     if self.ended:
                         return
                     yield block
@@ -221,11 +221,11 @@ class _StopWatch(L.Callback):
         self._began = self._last = time.perf_counter()
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         _settle(self.device)
         now = time.perf_counter()
-        num = 1 if self.feed.size == 1 else len(batch)
+        num = len(batch) if isinstance(batch, Tensor) else 1
         self._steps += num
         step_s = (now - self._last) / num
         if self._steps > WARM_STEPS:
