@@ -34,7 +34,7 @@ BUDGET_S = 10.0
 """Seconds of measuring at most, the start of processes apart."""
 BUDGET_SHARE = 0.1
 """And at most this share of the forecast, but for the least that tells anything."""
-LEAST_BUDGET_S = 3.0
+LEAST_BUDGET_S = 5.0
 MOST_GROUPS = 4
 """Structures that are measured, the most expensive first; the others borrow their timings."""
 MOST_WORKERS = 16

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble_svc.errors import PlanError
-from ensemble_svc.plan.candidates import SEAL_S, SLOT_S, TIE, even, makespan
+from ensemble_svc.plan.candidates import EPOCH_S, SEAL_S, SLOT_S, TIE, even, makespan
 from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Node, Resources, refuse_oversized
 from ensemble_svc.plan.forecast import end_of, forecast
@@ -155,7 +155,7 @@ def _total(size: int, threads: int, number: int, cores: int, known: list[Timing]
         )
         return low if lanes == 1 or crowd == 1 else low + (high - low) * (crowd - 1) / (lanes - 1)
 
-    each = [SLOT_S + SEAL_S * n + 3 * (ROWS / 256) * step_s(n) for n in even(number, packs)]
+    each = [SLOT_S + SEAL_S * n + 3 * (EPOCH_S + (ROWS / 256) * step_s(n)) for n in even(number, packs)]
     rounds = [each[i : i + lanes] for i in range(0, packs, lanes)]
     return min(sum(max(some) for some in rounds), makespan(each, lanes))
 

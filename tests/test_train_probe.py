@@ -153,7 +153,7 @@ class TestMeasuringARun:
 
     def test_the_plan_is_made_from_what_was_measured(self, measured):
         run, told, [plan] = measured
-        assert told == [3.0]
+        assert told == [5.0]
         assert plan.forecast.by == "measured"
         assert plan.slots[0].reason.startswith("measured: ")
         table = measured_in(run.path)

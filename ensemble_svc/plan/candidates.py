@@ -17,8 +17,10 @@ from ensemble_svc.plan.rooms import Room
 SLOT_S = 0.3
 """Seconds that a slot costs before its first step: a trial of Tune's, networks built, data laid out."""
 SEAL_S = 0.04
-"""Seconds that each member costs at its end: predictions on every split, files written and synced.
-Both as seen on two cores, from ``seconds`` of packs in manifests less their epochs."""
+"""Seconds that each member costs at its end: predictions on every split, files written and synced."""
+EPOCH_S = 0.003
+"""Seconds that an epoch costs besides its steps and its validation: the loop's turn, the books.
+All three as seen on two cores in the epochs, packs and stages of manifests."""
 TIE = 1.02
 """Placements within this factor are one as good as the other; then fewer slots win."""
 
@@ -111,7 +113,7 @@ def _counts(timings: Sequence[Timing]) -> set[int]:
 
 def slot_seconds(work: Work, timing: Timing) -> float:
     """Seconds of a slot from its start to its members' seals; an upper bound where members stop early."""
-    epochs = work.epochs * (work.steps * timing.step_s + timing.epoch_s)
+    epochs = work.epochs * (work.steps * timing.step_s + timing.epoch_s + EPOCH_S)
     return SLOT_S + timing.members * SEAL_S + epochs + (timing.compile_s if timing.compiled else 0.0)
 
 

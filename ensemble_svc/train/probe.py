@@ -134,9 +134,9 @@ class _Rows:
 
 def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: float) -> Timing:
     torch.set_num_threads(threads)
-    members = len(module.recipe.members)
-    step_s = _time_steps(module, _ShortFeed(few, members, module.recipe.device), seconds)
-    peak = peak_bytes(module.recipe.device) or 0
+    members, device = len(module.recipe.members), module.recipe.device
+    step_s = _time_steps(module, _ShortFeed(few, members, device), seconds)
+    in_steps = peak_bytes(device) or 0
     epoch_s = _time_validation(module, few)
     return Timing(
         members=members,
@@ -144,9 +144,9 @@ def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: 
         at_once=1,
         step_s=step_s,
         epoch_s=epoch_s,
-        member_bytes=max(0, peak - fixed) // members,
-        fixed_bytes=fixed,
-        device="cuda" if module.recipe.device.type == "cuda" else "cpu",
+        member_bytes=max(0, in_steps - fixed) // members,
+        fixed_bytes=fixed + (peak_bytes(device) or 0) - in_steps,
+        device="cuda" if device.type == "cuda" else "cpu",
     )
 
 
