@@ -33,6 +33,9 @@ BUDGET_S = 10.0
 BUDGET_SHARE = 0.1
 """And at most this share of the forecast, but for the least that tells anything."""
 LEAST_BUDGET_S = 5.0
+COMPILE_WORTH_S = 1200.0
+"""Seconds of a group's training below which it is not tried whether compiled steps are faster: compiling takes
+a minute or more on a CPU."""
 MOST_GROUPS = 4
 """Structures that are measured, the most expensive first; the others borrow their timings."""
 MOST_WORKERS = 16
@@ -119,7 +122,8 @@ def measure(job: JobSpec, prepared: Prepared, executor: Executor, *, budget_s: f
     gpus = 1 / beside if device == "cuda" else 0.0
     with executor.workers(beside, payload, cpus=cpus, gpus=gpus) as call:
         gpu_bytes = call([Load()] * beside)[0]
-        bench = Bench(call, device, widest.cpus if device == "cpu" else cpus, beside)
+        compiles = job.compute.compile == "auto"
+        bench = Bench(call, device, widest.cpus if device == "cpu" else cpus, beside, compiles=compiles)
         each_s = budget_s / len(groups)
         return Measured(groups={g.key: bench.measured(g, each_s) for g in groups}, device_bytes=gpu_bytes)
 
@@ -153,9 +157,22 @@ class Bench:
     """Of the machine; with a GPU those of one worker."""
     beside: int
     """Workers at the same time."""
+    compiles: bool = False
+    """Whether it is open if steps are compiled."""
 
     def measured(self, group: Group, budget_s: float) -> tuple[Timing, ...]:
-        """One structure: packs of growing size with the machine to themselves, then beside each other."""
+        """One structure: packs of growing size alone, then beside each other, then compiled where it may pay."""
+        found = self._plain(group, budget_s)
+        if not found or not self.compiles:
+            return found
+        best = min(found, key=lambda timing: timing.step_s / (timing.members * timing.at_once))
+        lanes = best.members * best.at_once
+        if group.work.epochs * group.work.steps * best.step_s * len(group.members) / lanes < COMPILE_WORTH_S:
+            return found
+        probe = (best.members,), (best.threads,), budget_s, best.at_once
+        return (*found, *self._timed(group, *probe, compiled=True))
+
+    def _plain(self, group: Group, budget_s: float) -> tuple[Timing, ...]:
         end = time.monotonic() + budget_s
         largest = min(group.largest, len(group.members))
         threads = tuple(sorted({1, self.cores})) if self.device == "cpu" else (self.cores,)
@@ -170,10 +187,17 @@ class Bench:
         return tuple(found)
 
     def _timed(
-        self, group: Group, sizes: tuple[int, ...], threads: tuple[int, ...], seconds: float, beside: int
+        self,
+        group: Group,
+        sizes: tuple[int, ...],
+        threads: tuple[int, ...],
+        seconds: float,
+        beside: int,
+        *,
+        compiled: bool = False,
     ) -> list[Timing]:
         """Timings of ``beside`` workers at the same time, the mean over them."""
-        probe = Probe(group.members[: max(sizes)], sizes, threads, self.device, seconds)
+        probe = Probe(group.members[: max(sizes)], sizes, threads, self.device, seconds, compiled)
         runs = self.call([probe] * beside)
         return [_mean(same, beside) for same in zip(*runs, strict=False)]
 

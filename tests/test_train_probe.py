@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,7 @@ def test_every_resample_can_be_timed(choice, tmp_path):
 
 
 def test_larger_packs_are_left_out_once_the_time_per_member_grows(tmp_path, monkeypatch):
+    monkeypatch.setattr("ensemble_svc.train.probe.LEAP", float("inf"))
     monkeypatch.setattr("ensemble_svc.train.probe.GROWTH", 0.0)
     found = sweep(*probe_of(job_of(ensemble={"members": 16}), (1, 2, 4, 8, 16), tmp_path))
     assert [timing.members for timing in found] == [1, 2, 4]
@@ -117,6 +120,15 @@ def test_the_rows_that_are_timed_are_few_and_a_batch_is_whole(tmp_path, monkeypa
     sweep(*probe_of(job, (2,), tmp_path))
     assert {shape[2] for shape in seen} == {50}
     assert max(shape[0] for shape in seen) <= 2 * 2 * 50 + 288
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_a_compiled_step_is_timed_with_what_compiling_takes(tmp_path):
+    payload, probe = probe_of(job_of(ensemble={"members": 2}), (2,), tmp_path)
+    (timing,) = sweep(payload, replace(probe, compiled=True))
+    assert timing.compiled
+    assert timing.compile_s > 10 * timing.step_s > 0
 
 
 @pytest.mark.parametrize("resample", ["none", "bootstrap"])

@@ -40,6 +40,8 @@ BLOCK_S = 0.05
 MOST_STEPS = 64
 """Steps of the rows that are kept for a probe; more rows would only have to be prepared."""
 VALIDATION_ROWS = 2048
+COMPILED_SHAPES = 2
+"""A step is compiled for a full batch and for the smaller last one."""
 GROWTH = 1.1
 """A time per member that exceeds the best by this factor has grown; less may be noise."""
 LEAP = 2.0
@@ -63,11 +65,11 @@ def sweep(payload: Payload, probe: Probe) -> tuple[Timing, ...]:
         for size in probe.sizes:
             if not left:
                 break
-            module, fixed = few.build(size, device)
+            module, fixed = few.build(size, device, compiled=probe.compiled)
             for count in list(left):
                 if found and time.monotonic() > end:
                     return tuple(found)
-                found.append(_time(module, few, count, fixed, seconds=longest))
+                found.append(_time(module, few, count, fixed, seconds=longest, compiled=probe.compiled))
                 if _hopeless(found):
                     left.remove(count)
     return tuple(found)
@@ -126,19 +128,21 @@ class _Rows:
         few = replace(payload, dataset=cut, split=split)
         return cls(few, tuple(members), rows, np.searchsorted(kept, held))
 
-    def build(self, size: int, device: torch.device) -> tuple[SlotModule, int]:
+    def build(self, size: int, device: torch.device, *, compiled: bool = False) -> tuple[SlotModule, int]:
         """The module of the first ``size`` members, and the memory that was held before it was built."""
         reset_peak(device)
         fixed = held_bytes(device) or 0
-        module = build_module(self.payload, self.members[:size], self.rows[:size], device)
+        module = build_module(self.payload, self.members[:size], self.rows[:size], device, compiled=compiled)
         module.keep_books(Ledger(module.recipe, module.weights))
         return module, fixed
 
 
-def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: float) -> Timing:
+def _time(
+    module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: float, compiled: bool = False
+) -> Timing:
     torch.set_num_threads(threads)
     members, device = len(module.recipe.members), module.recipe.device
-    step_s = _time_steps(module, _ShortFeed(few, module), seconds)
+    step_s, first_s = _time_steps(module, _ShortFeed(few, module), seconds)
     in_steps = peak_bytes(device) or 0
     epoch_s = _time_validation(module, few)
     return Timing(
@@ -150,11 +154,13 @@ def _time(module: SlotModule, few: _Rows, threads: int, fixed: int, *, seconds: 
         member_bytes=max(0, in_steps - fixed) // members,
         fixed_bytes=fixed + (peak_bytes(device) or 0) - in_steps,
         device="cuda" if device.type == "cuda" else "cpu",
+        compiled=compiled,
+        compile_s=COMPILED_SHAPES * first_s if compiled else 0.0,
     )
 
 
-def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> float:
-    """Median wall seconds of one optimiser step as training takes it, through Lightning's own loop."""
+def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> tuple[float, float]:
+    """Median and first wall seconds of an optimiser step as training takes it, through Lightning's own loop."""
     watch = _StopWatch(feed, seconds, module.recipe.device)
     trainer = L.Trainer(
         accelerator="gpu" if module.recipe.device.type == "cuda" else "cpu",
@@ -169,7 +175,7 @@ def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> float:
     )
     trainer.fit(module, train_dataloaders=feed)
     module.take_losses()
-    return median(watch.step_s)
+    return median(watch.step_s), watch.first_s
 
 
 def _time_validation(module: SlotModule, few: _Rows) -> float:
@@ -215,6 +221,7 @@ class _StopWatch(L.Callback):
     seconds: float
     device: torch.device
     step_s: list[float] = field(default_factory=list)
+    first_s: float = 0.0
     _steps: int = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -228,6 +235,7 @@ class _StopWatch(L.Callback):
         num = len(batch) if isinstance(batch, Tensor) else 1
         self._steps += num
         step_s = (now - self._last) / num
+        self.first_s = self.first_s or step_s
         if self._steps > WARM_STEPS:
             self.step_s.append(step_s)
             self.feed.block_steps = max(1, min(BLOCK_STEPS, int(BLOCK_S / step_s)))

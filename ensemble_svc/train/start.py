@@ -40,6 +40,8 @@ class Probe:
     threads: tuple[int, ...]
     device: Device
     budget_s: float
+    compiled: bool = False
+    """Whether the steps are compiled first."""
 
     def __call__(self, payload: Payload) -> tuple[Timing, ...]:
         """The timings, ``train.probe`` loaded where they are made."""
