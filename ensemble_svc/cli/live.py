@@ -19,6 +19,7 @@ from ensemble_svc.cli.tables import forecast_words
 from ensemble_svc.pipeline import Listener
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import MemberProgress, Progress
+from ensemble_svc.report.text import count
 from ensemble_svc.spec.job import JobSpec
 
 MOST_ROWS = 20
@@ -155,7 +156,9 @@ class MembersView:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
         elif self.board.rows:
-            self._line(f"{len(self.board.rows)} members to train in {len(plan.slots)} slots")
+            self._line(
+                f"{count(len(self.board.rows), 'member')} to train in {count(len(plan.slots), 'slot')}"
+            )
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch."""

@@ -28,6 +28,7 @@ from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.finish import seal_slot
 from ensemble_svc.train.halve import halves, is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
+from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.share import ALONE, Share
@@ -98,6 +99,7 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
     with _process_of(slot), _memory_bound(slot):
         rows = training_rows(payload, members)
         device = torch.device("cuda" if slot.gpus else "cpu")
+        reset_peak(device)
         module = build_module(payload, members, rows, device, compiled=slot.compile)
         module.share = share
         ledger = Ledger(module.recipe, module.weights)

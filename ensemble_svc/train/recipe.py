@@ -130,8 +130,15 @@ class Recipe:
         return total
 
     def seed(self, purpose: Purpose, epoch: int, step: int) -> None:
-        """Make torch's global generator a function of the pack's lead, epoch and step."""
-        torch.manual_seed(derive_seed(self.lead.job_seed, self.lead.index, purpose, epoch, step))
+        """Make torch's global generators a function of the pack's lead, epoch and step.
+
+        ``torch.manual_seed`` would do the same, and on a machine without a GPU spend more than the step
+        of a small network on looking for one.
+        """
+        seed = derive_seed(self.lead.job_seed, self.lead.index, purpose, epoch, step)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _strengths(self, position: int) -> Tensor:
         rules = [m.training.regularizers[position] for m in self.members]
