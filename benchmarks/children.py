@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,5 +80,6 @@ def _with_out(arguments: Sequence[str], out: str) -> list[str]:
 
 
 def _last_line(log: Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip()[:200].replace(str(ROOT), ".") if lines else ""
+    """The last line that says something, files by their names alone."""
+    lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return re.sub(r"(/[\w.@-]+)+/", "", lines[-1])[:200] if lines else ""

@@ -80,7 +80,7 @@ def predict(net: nn.Module, x_N: Tensor) -> Tensor:
     return net.eval()(x_N).softmax(1)
 
 
-class Orders(Sampler[list[int]]):
+class Orders(Sampler[Tensor]):
     """A member's batches of row numbers, a new order for each epoch."""
 
     def __init__(self, work: Work, num_rows: int, member: int) -> None:

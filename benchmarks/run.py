@@ -11,6 +11,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from benchmarks.children import ROOT, ChildFailed, load_average, run_module
 from benchmarks.data import MissingData, check, data_folder
 from benchmarks.machine import describe
 from benchmarks.probes import PROBES
-from benchmarks.selection import SELECTIONS, Selection, narrowed
+from benchmarks.selection import Contest, Selection, select
 from benchmarks.work import WORKS
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -29,9 +30,7 @@ def main(words: list[str] | None = None) -> None:
     """Run what the command line asks for, then print the tables."""
     options = _parser().parse_args(words)
     try:
-        selection = narrowed(
-            SELECTIONS["full" if options.full else "quick"], options.only, options.contenders
-        )
+        selection = select(full=options.full, only=options.only, contenders=options.contenders)
     except ValueError as fault:
         raise SystemExit(str(fault)) from fault
     out = options.out or (RESULTS if options.full else RESULTS / "quick")
@@ -45,14 +44,14 @@ def main(words: list[str] | None = None) -> None:
 def measure(selection: Selection, out: Path, *, repeats: int, tiny: bool) -> None:
     """Hold the contests, then run the probes; a part whose data are missing is left out and named."""
     for one in selection.contests:
-
-        def hold(one: Any = one) -> dict[str, Any]:
-            check(WORKS[one.work])
-            return contest.hold(one.work, one.contenders, repeats=repeats, tiny=tiny, say=say)
-
-        _keep(one.work, out, hold)
+        _keep(one.work, out, partial(_contest, one, repeats=repeats, tiny=tiny))
     for name in selection.probes:
-        _keep(name, out, lambda name=name: probe(name, repeats=repeats, tiny=tiny))
+        _keep(name, out, partial(probe, name, repeats=repeats, tiny=tiny))
+
+
+def _contest(one: Contest, *, repeats: int, tiny: bool) -> dict[str, Any]:
+    check(WORKS[one.work])
+    return contest.hold(one.work, one.contenders, repeats=repeats, tiny=tiny, say=say)
 
 
 def probe(name: str, *, repeats: int, tiny: bool) -> dict[str, Any]:

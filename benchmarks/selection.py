@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.contenders import CONTENDERS
@@ -50,21 +51,26 @@ SELECTIONS = {
 }
 
 
-def narrowed(selection: Selection, works: list[str], contenders: list[str]) -> Selection:
-    """The parts of a selection that are named; everything where nothing is.
+def select(*, full: bool, only: Sequence[str], contenders: Sequence[str]) -> Selection:
+    """What a command line asks for; what ``only`` names is measured even if the short selection leaves it out.
 
     Raises:
         ValueError: a name that stands for nothing.
     """
-    known = {*WORKS, *PROBES}
-    if unknown := [name for name in works if name not in known]:
-        raise ValueError(f"'{unknown[0]}' is no work or probe; there are {', '.join(sorted(known))}")
-    if unknown := [name for name in contenders if name not in CONTENDERS]:
-        raise ValueError(f"'{unknown[0]}' is no contender; there are {', '.join(CONTENDERS)}")
-    contests = [
-        Contest(contest.work, tuple(contenders) or contest.contenders)
-        for contest in selection.contests
-        if not works or contest.work in works
-    ]
-    probes = tuple(name for name in selection.probes if not works or name in works)
-    return Selection(tuple(contests), probes)
+    _refuse_unknown("work or probe", only, {**WORKS, **PROBES})
+    _refuse_unknown("contender", contenders, CONTENDERS)
+    chosen = SELECTIONS["full" if full else "quick"]
+    if only:
+        everything = {one.work: one for one in (*SELECTIONS["full"].contests, *chosen.contests)}
+        contests = tuple(everything[name] for name in WORKS if name in only)
+        chosen = Selection(contests, tuple(name for name in PROBES if name in only))
+    if contenders:
+        contests = tuple(Contest(one.work, tuple(contenders)) for one in chosen.contests)
+        chosen = Selection(contests, chosen.probes)
+    return chosen
+
+
+def _refuse_unknown(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"'{name}' is no {kind}; there are {', '.join(known)}")
