@@ -2,7 +2,7 @@
 PYTHON  ?= python3
 JOB     ?= jobs/digits.yaml
 RUN     ?= runs/$(basename $(notdir $(JOB)))
-# More arguments for train and report, e.g. ARGS='--set training.epochs=5', and for pytest, e.g. TESTS=tests/test_spec.py.
+# More arguments for train, report and bench, e.g. ARGS='--set training.epochs=5', and for pytest, e.g. TESTS=tests/test_spec.py.
 ARGS    ?=
 TESTS   ?= tests
 WORKERS ?= 2
@@ -10,9 +10,11 @@ WORKERS ?= 2
 VENV := .venv
 BIN  := $(VENV)/bin
 DONE := $(VENV)/.installed
+PEERS := benchmarks/peers/.venv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train report test test-all check lint format-check typecheck contracts format constraints clean
+.PHONY: bench bench-full bench-gpu bench-peers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,6 +66,20 @@ contracts: setup ## who may import whom
 
 format: setup ## format the code and mend what ruff can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+bench: setup ## time ours beside a few others, under 10 minutes on a quiet machine
+	@$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-full: setup ## every contender and every measure, over an hour; writes benchmarks/results
+	@$(BIN)/python -m benchmarks.run --full $(ARGS)
+
+bench-gpu: setup ## packs on a CUDA device; writes benchmarks/results/gpu.json
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+bench-peers: ## install the libraries that bench-full compares with, in an environment of their own
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install -qq \
+	  "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers/requirements.txt
 
 constraints: setup ## write the versions that .venv holds into constraints.txt
 	@sed -n '/^#/p;/^#/!q' constraints.txt > constraints.tmp

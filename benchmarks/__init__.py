@@ -1,0 +1,1 @@
+"""Ours beside what people use: the same members, data and steps, timed in fresh processes on one machine."""
