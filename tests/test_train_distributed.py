@@ -307,9 +307,9 @@ run_together(wait, None, slot_of(2), lambda progress: print(progress.epoch, flus
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_no_process_outlives_its_parent(number):
+def test_no_process_outlives_its_parent(number, tmp_path):
     """Nor does a parent without a main guard start anew in its children."""
-    modules = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    modules = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)}
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdout=subprocess.PIPE,
