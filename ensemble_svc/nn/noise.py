@@ -41,10 +41,14 @@ class Draw(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape and type."""
-        return self.drawn(x) if self.training and self.draws else x
+        return self.at(self.get_buffer(self.strength_name), x)
+
+    def at(self, strength: Tensor, x: Tensor) -> Tensor:
+        """The same with another strength, one that broadcasts over ``x``."""
+        return self.drawn(strength, x) if self.training and self.draws else x
 
     @abstractmethod
-    def drawn(self, x: Tensor) -> Tensor:
+    def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
         """``x`` with a fresh draw."""
 
 
@@ -57,8 +61,8 @@ class Dropout(Draw):
     strength_name: ClassVar[str] = "rate"
     rate: Tensor
 
-    def drawn(self, x: Tensor) -> Tensor:
-        keep = (1 - self.rate).clamp(min=SMALLEST_KEEP)
+    def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
+        keep = (1 - strength).clamp(min=SMALLEST_KEEP)
         kept = torch.rand(x.shape, device=x.device, dtype=torch.float32) < keep
         return x * kept.to(x.dtype).div_(keep)
 
@@ -69,8 +73,8 @@ class ActivationNoise(Draw):
     strength_name: ClassVar[str] = "std"
     std: Tensor
 
-    def drawn(self, x: Tensor) -> Tensor:
-        return torch.addcmul(x, torch.randn_like(x), self.std.to(x.dtype))
+    def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
+        return torch.addcmul(x, torch.randn_like(x), strength.to(x.dtype))
 
 
 def set_draws(net: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -38,10 +38,12 @@ class Residual(nn.Module):
         self.noise = ActivationNoise(network.activation_noise)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        shortcut = x_BCHW[..., :: self.stride, :: self.stride]
-        shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.num_new))
         branch: Tensor = self.norm(self.second(self.first(x_BCHW)))
-        return self.noise(self.activation(shortcut + branch))
+        return self.noise(self.activation(self.shortcut(x_BCHW) + branch))
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What is led around, any dimensions [..., C, H, W]: every ``stride``-th pixel, new channels 0."""
+        return F.pad(x[..., :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.num_new))
 
 
 def build_resnet(model: ResNet, input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:

@@ -119,10 +119,18 @@ class Recipe:
         kinds = enumerate(self.shared.regularizers)
         return tuple((1 if isinstance(r, L1) else 2, self._strengths(i)) for i, r in kinds if _penalises(r))
 
-    def penalty_K(self, weights_K: Mapping[str, Tensor], names: Sequence[str]) -> Tensor | float:
-        """What the regularisers add to each member's loss [K]; ``names`` are the penalised weights."""
+    def penalty_K(
+        self, weights_K: Mapping[str, Tensor], names: Sequence[str], *, member: int | None = None
+    ) -> Tensor | float:
+        """What the regularisers add to each member's loss [K].
+
+        Args:
+            names: the penalised weights.
+            member: position of the only member whose weights these are.
+        """
         total: Tensor | float = 0.0
-        for norm, strength_K in self.penalties:
+        for norm, strengths_K in self.penalties:
+            strength_K = strengths_K if member is None else strengths_K[member : member + 1]
             for name in names:
                 flat = weights_K[name].flatten(1)
                 size_K = flat.abs().sum(1) if norm == 1 else flat.square().sum(1) / 2
