@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble_svc.data.checks import check
+from ensemble_svc.data.checks import check, check_augment
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.data.schema import describe
@@ -81,9 +81,16 @@ def make_plan(
 
 
 def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
-    """The job's members on these data."""
+    """The job's members on these data.
+
+    Raises:
+        DataError: an augmentation that some member varies and the images do not fit.
+    """
     dataset = prepared.dataset
-    return make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
+    members = make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
+    for augment in {member.augment for member in members} - {job.data.augment}:
+        check_augment(dataset, augment)
+    return members
 
 
 def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:

@@ -137,7 +137,7 @@ def _load(
 def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
     first = group.members[0]
     loss = resolve_loss(first.task, first.training.loss)
-    alone = not first.model.packs(on_gpu=False)
+    alone = not first.model.packs_unasked
     return predict(group.net, group.weights, loss, x_N, scale_K=group.weights, alone=alone)
 
 

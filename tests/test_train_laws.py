@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ensemble_svc.data.indices import member_rows
-from ensemble_svc.errors import OutOfMemory, TrainError
+from ensemble_svc.errors import DataError, OutOfMemory, TrainError
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
@@ -314,6 +314,14 @@ class TestNoise:
         mean = [torch.stack([run[k][name] for k in run]).mean(0) for run in (noisy, ridge, plain)]
         apart = (mean[2] - mean[1]).norm()
         assert (mean[0] - mean[1]).norm() < 0.15 * apart
+
+
+def test_a_margin_that_varies_is_checked_for_each_member(tmp_path):
+    job = job_of(
+        data__augment=({"name": "crop", "padding": 1},), ensemble__vary={"data.augment.0.padding": (1, 9)}
+    )
+    with pytest.raises(DataError, match="9 pixels cannot be mirrored from images of 8 x 8"):
+        payload_of(job, tmp_path)
 
 
 class TestCompaction:

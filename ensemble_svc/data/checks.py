@@ -5,7 +5,7 @@ Shapes: N rows, D columns, T targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from ensemble_svc.data.oddities import find_oddities
 from ensemble_svc.data.place import place_of
 from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.data import Crop, DataSpec, Impute, PerChannelCenter
+from ensemble_svc.spec.data import Augment, Crop, DataSpec, Impute, PerChannelCenter
 from ensemble_svc.spec.job import Task
 
 
@@ -80,7 +80,16 @@ def _check_steps(dataset: Dataset, spec: DataSpec) -> None:
             )
         if isinstance(step, Impute) and dataset.kind == "image":
             raise DataError(f"data.preprocess.{i}: impute is for tables; images have no missing columns.")
-    for i, change in enumerate(spec.augment):
+    check_augment(dataset, spec.augment)
+
+
+def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
+    """Check that the changes fit the images.
+
+    Raises:
+        DataError: changes of a table, or a margin wider than the image it mirrors.
+    """
+    for i, change in enumerate(augment):
         if dataset.kind == "table":
             raise DataError(f"data.augment.{i}: {change.name} is for images; this source is a table.")
         if (

@@ -14,7 +14,6 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.rooms import device_of
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.spec.job import ComputeSpec
-from ensemble_svc.spec.model import PythonModel
 
 LARGEST_PACK = 256
 """Members of one pack at most, when the job sets no bound."""
@@ -108,4 +107,4 @@ def largest_pack(member: MemberSpec, compute: ComputeSpec) -> int:
         return 1
     if isinstance(compute.pack, int):
         return compute.pack
-    return 1 if isinstance(member.model, PythonModel) else LARGEST_PACK
+    return LARGEST_PACK if member.model.packs_unasked else 1

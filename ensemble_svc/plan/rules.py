@@ -1,8 +1,8 @@
 """The placement of members that were not measured, by rules of thumb and the formulas of their cost.
 
-Dense networks gain from a shared pack wherever they run; on a CPU convolutions in a pack become grouped
-convolutions and lose, so those members train alone, one to a core. On GPUs everything packs, one pack to
-a GPU.
+Dense networks gain from a shared pack wherever they run. On a CPU networks of convolutions go member by
+member through a step also in a pack, so they make one pack to each core, which shares the data and the
+start of the process. On GPUs everything packs, one pack to a GPU.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ GPU_BYTES = 8 * 2**30
 """A GPU is taken to have as much memory when its own is not known."""
 CONTEXT_BYTES = 2**30
 """What a process takes of a GPU before it holds anything."""
+WHY_ALONE = "a network of your own trains alone unless compute.pack says how many"
+WHY_BY_CORE = "on a CPU members with convolutions step one by one, so a pack to a core"
 SHARES = 4
 """Members alone that share one GPU at most, when nothing was measured."""
 
@@ -48,8 +50,11 @@ def _cut(
         return (1,), "the only member of its structure"
     if group.largest == 1 and compute.pack == "off":
         return even(number, number), "compute.pack is off"
-    if compute.pack == "auto" and not model.packs(on_gpu=on_gpu):
-        return even(number, number), model.why_alone
+    if compute.pack == "auto" and not model.packs_unasked:
+        return even(number, number), WHY_ALONE
+    if compute.pack == "auto" and not on_gpu and not model.all_dense:
+        lanes = min(resources.cpus, resources.at_once or resources.cpus)
+        return even(number, min(number, lanes)), WHY_BY_CORE
     most, reason = group.largest, "one structure, so one stack of weights and one launch per operation"
     if isinstance(compute.pack, int):
         reason = f"compute.pack allows {compute.pack} members at once"

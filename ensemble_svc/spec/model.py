@@ -20,12 +20,8 @@ class Architecture(Choice):
 
     all_dense: ClassVar[bool] = False
     """Whether it is all matrix products, which gain from a shared pack on any device."""
-    why_alone: ClassVar[str] = "convolutions of a pack lose on a CPU, so one member to a slot"
-    """The plan's reason where its members do not share a pack."""
-
-    def packs(self, *, on_gpu: bool) -> bool:
-        """Whether members should train in one pack when nothing has been measured."""
-        return on_gpu or self.all_dense
+    packs_unasked: ClassVar[bool] = True
+    """Whether its members share packs without the job's word."""
 
 
 class Network(Architecture):
@@ -94,16 +90,13 @@ class PythonModel(Architecture):
     It maps [B, *input_shape] to [B, num_outputs]: logits, or what the loss says.
     """
 
-    why_alone: ClassVar[str] = "a network of your own trains alone unless compute.pack says how many"
+    packs_unasked: ClassVar[bool] = False
+    """Whether it runs under vmap is not known before it is tried."""
     name: Literal["python"] = "python"
     factory: Factory
     """``module:function``, imported from the job's working directory."""
     options: Mapping[str, Any] = {}
     """Keyword arguments for the factory."""
-
-    def packs(self, *, on_gpu: bool) -> bool:
-        """Never unless the job says so: whether it runs under vmap is not known before it is tried."""
-        return False
 
 
 Model = Annotated[Mlp | LeNet | ConvNet | ResNet | PythonModel, Field(discriminator="name"), Shorthand()]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -34,20 +34,50 @@ def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
     return MemberNet(transform, body, 0 if schema.classes else len(schema.targets))
 
 
+class Assembled(NamedTuple):
+    """Members as they begin."""
+
+    net: MemberNet
+    """The first member's network."""
+    stack: Stack
+    """Parameters and buffers of all."""
+    alike: bool
+    """Whether all transforms are the same."""
+
+
 def assemble_fitted(
     members: Sequence[MemberSpec], dataset: Dataset, schema: InputSchema, rows: Sequence[Array]
-) -> list[MemberNet]:
-    """Networks of several members, each transform fitted on that member's own training rows."""
+) -> Assembled:
+    """Several members, each transform fitted on that member's own training rows.
+
+    One network at a time is built and copied into the stack, so that they never lie in memory twice.
+    """
+    first, whole = None, Stack()
+    for k, net in enumerate(_fitted(members, dataset, schema, rows)):
+        state = net.state_dict()
+        if first is None:
+            first, whole = (
+                net,
+                {name: value.new_empty(len(members), *value.shape) for name, value in state.items()},
+            )
+        for name, value in state.items():
+            whole[name][k].copy_(value)
+    assert first is not None
+    fitted = [value for name, value in whole.items() if name.startswith("transform.")]
+    return Assembled(first, whole, all(bool((value == value[:1]).all()) for value in fitted))
+
+
+def _fitted(
+    members: Sequence[MemberSpec], dataset: Dataset, schema: InputSchema, rows: Sequence[Array]
+) -> Iterator[MemberNet]:
     fitted: dict[bytes, dict[str, Tensor]] = {}
-    nets = []
     for member, rows_n in zip(members, rows, strict=True):
         net = assemble(member, schema)
         key = rows_n.tobytes()
         if key not in fitted:
             fitted[key] = _fit(net, member, dataset, rows_n)
         net.load_state_dict(fitted[key], strict=False)
-        nets.append(net)
-    return nets
+        yield net
 
 
 def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:

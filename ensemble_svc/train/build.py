@@ -46,18 +46,19 @@ def build_module(
     compiled: bool = False,
 ) -> SlotModule:
     """The members with their initial weights, ready for the first step."""
-    nets = assemble_fitted(members, payload.dataset, payload.schema, rows)
+    start = assemble_fitted(members, payload.dataset, payload.schema, rows)
     first, train = members[0], payload.split.train
     num_rows = len(train) if first.streamed else len(rows[0])
     steps = steps_per_epoch(num_rows, first.training.batch_size)
     recipe = Recipe(members, steps, device, lead=first)
     augmented = bool(first.augment)
-    data = DeviceData(payload.dataset, nets, device, augmented=augmented, streamed=first.streamed)
+    common = None if augmented or first.streamed or not start.alike else start.net.transform
+    data = DeviceData(payload.dataset, device, common=common, streamed=first.streamed)
     bags = None
     if first.streamed and not isinstance(first.resample, NoResample):
         bags = BagWeights(rows, len(payload.dataset), len(train), device)
-    kind = MemberModule if len(nets) == 1 else PackModule
-    return kind(recipe, nets, data, bags, compiled=compiled)
+    kind = MemberModule if len(members) == 1 else PackModule
+    return kind(recipe, start, data, bags, compiled=compiled)
 
 
 def build_feed(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset
 from ensemble_svc.data.indices import epoch_order
-from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
 
 BLOCK_STEPS = 64
@@ -30,27 +29,20 @@ class DeviceData:
     then batches go straight to the network's body.
 
     Args:
-        augmented: batches are augmented, which comes before the transform.
+        common: the transform of all members, when it is the same and the first thing that is done.
         streamed: leave the inputs where they are and bring batches of them to the device.
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        nets: Sequence[MemberNet],
-        device: torch.device,
-        *,
-        augmented: bool,
-        streamed: bool = False,
+        self, dataset: Dataset, device: torch.device, *, common: nn.Module | None, streamed: bool = False
     ) -> None:
         self.device, self.streamed = device, streamed
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
         self.host = dataset.x
         x_N = torch.from_numpy(np.ascontiguousarray(dataset.x[:0] if streamed else dataset.x)).to(device)
-        plain = x_N.is_floating_point() and not augmented and not streamed
-        self.transformed = plain and _same_transform(nets)
-        if self.transformed:
-            transform = copy.deepcopy(nets[0].transform).to(device)
+        self.transformed = common is not None and x_N.is_floating_point()
+        if common is not None and self.transformed:
+            transform = copy.deepcopy(common).to(device)
             with torch.no_grad():
                 x_N = torch.cat([transform(x) for x in x_N.split(ROWS_AT_ONCE)])
         self._x_N = x_N
@@ -141,13 +133,3 @@ def steps_per_epoch(num_rows: int, batch_size: int) -> int:
     """Steps of one epoch over ``num_rows`` rows, as ``EpochFeed`` cuts them."""
     num_full, rest = divmod(num_rows, batch_size)
     return num_full + (rest > 1 or not num_full)
-
-
-def _same_transform(nets: Sequence[MemberNet]) -> bool:
-    first = nets[0].transform.state_dict()
-    return all(_equal(first, net.transform) for net in nets[1:])
-
-
-def _equal(first: dict[str, Tensor], transform: nn.Module) -> bool:
-    other = transform.state_dict()
-    return all(torch.equal(value, other[name]) for name, value in first.items())

@@ -31,6 +31,7 @@ from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.plugins import without_plugins
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
@@ -131,6 +132,11 @@ def commits_of(run: Path, pack: Pack) -> Commits:
 
 def _trainer(slot: Slot, watch: Watch, module: SlotModule) -> L.Trainer:
     """Lightning with everything off that this project does itself (checkpoints, logs, bars)."""
+    with without_plugins():
+        return _plain_trainer(slot, watch, module)
+
+
+def _plain_trainer(slot: Slot, watch: Watch, module: SlotModule) -> L.Trainer:
     return L.Trainer(
         accelerator="gpu" if slot.gpus else "cpu",
         devices=module.share.processes,

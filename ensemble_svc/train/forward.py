@@ -5,19 +5,21 @@ Shapes: K members, N rows, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.member import in_target_units
 from ensemble_svc.spec.training import CrossEntropy, GaussianNll, Mse
 
-CHUNK_BYTES = 2**26
-"""What the activations of one chunk of rows may take, all members together, unless the caller says."""
+CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
+"""What the activations of one chunk of rows may take on a device, all members together, unless the caller
+says. A CPU is as fast with little, which its caches hold; a GPU wants much at once."""
 
 
 def outputs(
@@ -26,13 +28,13 @@ def outputs(
     x_N: Tensor,
     *,
     alone: bool = False,
-    budget_bytes: int = CHUNK_BYTES,
+    budget_bytes: int | None = None,
 ) -> Tensor:
     """Outputs [K, N, O] of K members on the same rows; the net's mode is left as evaluation.
 
     Args:
         weights_K: the parameters and buffers of ``net`` by name, stacked over K.
-        alone: run the members one after another instead of under vmap.
+        alone: run the members one after another, as networks of convolutions do on a CPU anyway.
         budget_bytes: memory for the activations of the rows that are in work at one time.
     """
     net.eval()
@@ -42,14 +44,20 @@ def outputs(
 
     num_members = next(iter(weights_K.values())).shape[0]
     with torch.no_grad():
+        budget = budget_bytes or CHUNK_BYTES.get(x_N.device.type, CHUNK_BYTES["cpu"])
         row_bytes = activation_bytes(net, _slice(weights_K, 0), x_N)
-        if alone or num_members == 1:
+        if alone or num_members == 1 or packed.goes_in_turn(net, x_N.device):
             each = [_slice(weights_K, k) for k in range(num_members)]
-            pieces = [[call(w, x) for x in chunks(x_N, row_bytes, budget_bytes)] for w in each]
+            pieces = [[call(w, x) for x in chunks(x_N, row_bytes, budget)] for w in each]
             return torch.stack([torch.cat(piece) for piece in pieces])
-        packed = vmap(call, in_dims=(0, None), randomness="error")
-        some = chunks(x_N, row_bytes * num_members, budget_bytes)
-        return torch.cat([packed(dict(weights_K), x) for x in some], dim=1)
+        known = packed.is_known(net)
+        together = _written_out(net, num_members) if known else vmap(call, (0, None), randomness="error")
+        some = chunks(x_N, row_bytes * num_members, budget)
+        return torch.cat([together(dict(weights_K), x) for x in some], dim=1)
+
+
+def _written_out(net: nn.Module, num_members: int) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
+    return lambda weights_K, x: packed.forward(net, weights_K, x.expand(num_members, *x.shape))
 
 
 def predict(
@@ -69,7 +77,7 @@ def predict(
     return in_target_units(to_prediction(loss, outputs(net, weights_K, x_N, alone=alone)), scale_K)
 
 
-def chunks(x_N: Tensor, row_bytes: int, budget_bytes: int = CHUNK_BYTES) -> Iterator[Tensor]:
+def chunks(x_N: Tensor, row_bytes: int, budget_bytes: int) -> Iterator[Tensor]:
     """Rows in pieces of which each takes at most the budget, or one row; one empty piece for no rows."""
     return iter(x_N.split(max(1, budget_bytes // max(1, row_bytes))))
 

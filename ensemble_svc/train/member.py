@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.optim.single import build, load_state, state_of
-from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.assemble import Assembled, Stack
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import SlotModule, compile_step
 from ensemble_svc.train.recipe import Own, Recipe
@@ -31,14 +31,14 @@ class MemberModule(SlotModule):
     def __init__(
         self,
         recipe: Recipe,
-        nets: list[MemberNet],
+        start: Assembled,
         data: DeviceData,
         bags: BagWeights | None = None,
         *,
         compiled: bool = False,
     ) -> None:
-        super().__init__(recipe, nets, data, bags)
-        self.member = nets[0].to(recipe.device)
+        super().__init__(recipe, start, data, bags)
+        self.member = start.net.to(recipe.device)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
         self._outputs = (

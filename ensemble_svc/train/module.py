@@ -20,7 +20,7 @@ from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.packed import has_convolutions
 from ensemble_svc.nn.regularize import penalised
-from ensemble_svc.train.assemble import Stack, part, stack
+from ensemble_svc.train.assemble import Assembled, Stack, part
 from ensemble_svc.train.feed import ROWS_AT_ONCE, DeviceData
 from ensemble_svc.train.forward import predict
 from ensemble_svc.train.ledger import Ledger
@@ -44,12 +44,12 @@ class SlotModule(L.LightningModule):
     """K ≥ 1 members in training; reads no file and knows nothing of other slots."""
 
     def __init__(
-        self, recipe: Recipe, nets: list[MemberNet], data: DeviceData, bags: BagWeights | None = None
+        self, recipe: Recipe, start: Assembled, data: DeviceData, bags: BagWeights | None = None
     ) -> None:
         super().__init__()
         self.recipe, self.data, self.bags = recipe, data, bags
-        self.penalised = penalised(nets[0])
-        self.channels_last = recipe.device.type == "cuda" and has_convolutions(nets[0].body)
+        self.penalised = penalised(start.net)
+        self.channels_last = recipe.device.type == "cuda" and has_convolutions(start.net.body)
         """Whether a member's images lie with their channels last, which tensor cores read. On a CPU it was no
         gain: LeNet-5 10 % faster without batch norm and 15 % slower with it."""
         self.augment = augment_of(recipe)
@@ -58,9 +58,9 @@ class SlotModule(L.LightningModule):
         self.first_epoch = 0
         self.scale_K: Stack = {}
         """Scales of the targets of all members of the pack; empty for classification."""
-        if hasattr(nets[0], "target_mean"):
+        if "target_mean" in start.stack:
             names = ("target_mean", "target_scale", "noise_log_variance")
-            self.scale_K = stack([{n: getattr(net, n).to(recipe.device) for n in names} for net in nets])
+            self.scale_K = {name: start.stack[name].clone().to(recipe.device) for name in names}
         self.own_scale_K = self.scale_K
         """Those of the members that stand in the stack."""
 

@@ -20,7 +20,7 @@ from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.noise import set_draws
 from ensemble_svc.optim.blocks import as_gradients_come
 from ensemble_svc.optim.stacked import StackedOptimizer
-from ensemble_svc.train.assemble import Stack, part, stack
+from ensemble_svc.train.assemble import Assembled, Stack, part
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import Batch, SlotModule, arithmetic, augment_of, compile_step
 from ensemble_svc.train.recipe import Own, Recipe
@@ -37,19 +37,18 @@ class PackModule(SlotModule):
     def __init__(
         self,
         recipe: Recipe,
-        nets: list[MemberNet],
+        start: Assembled,
         data: DeviceData,
         bags: BagWeights | None = None,
         *,
         compiled: bool = False,
     ) -> None:
-        super().__init__(recipe, nets, data, bags)
+        super().__init__(recipe, start, data, bags)
         self.automatic_optimization = False
-        states = [net.state_dict() for net in nets]
-        self._stack = {name: weight.to(recipe.device) for name, weight in stack(states).items()}
-        self._net = nets[0].to(recipe.device)
+        self._stack = {name: weight.to(recipe.device) for name, weight in start.stack.items()}
+        self._net = start.net.to(recipe.device)
         set_draws(self._net, self._stack)
-        names = [name for name, p in nets[0].named_parameters() if p.requires_grad]
+        names = [name for name, p in start.net.named_parameters() if p.requires_grad]
         self._goes_in_turn = packed.goes_in_turn(self._net.body, recipe.device)
         self._stack |= {n: as_gradients_come(self._stack[n]) for n in names if self._stack[n].dim() == 3}
         self._trained = {name: self._stack[name].requires_grad_() for name in names}

@@ -28,6 +28,7 @@ from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import held_bytes, peak_bytes, reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.plugins import without_plugins
 from ensemble_svc.train.start import Probe
 from ensemble_svc.train.stream import StreamBatch
 
@@ -162,17 +163,18 @@ def _time(
 def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> tuple[float, float]:
     """Median and first wall seconds of an optimiser step as training takes it, through Lightning's own loop."""
     watch = _StopWatch(feed, seconds, module.recipe.device)
-    trainer = L.Trainer(
-        accelerator="gpu" if module.recipe.device.type == "cuda" else "cpu",
-        devices=1,
-        max_epochs=1,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
+    with without_plugins():
+        trainer = L.Trainer(
+            accelerator="gpu" if module.recipe.device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
     trainer.fit(module, train_dataloaders=feed)
     module.take_losses()
     return median(watch.step_s), watch.first_s
