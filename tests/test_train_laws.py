@@ -220,6 +220,10 @@ class TestPackedIsAlone:
                 torch.testing.assert_close(together[index][name], value, rtol=0.05, atol=0.02)
                 assert value.dtype == plain[index][name].dtype
         assert any(not torch.equal(t, plain[0][n]) for n, t in apart[0].items())
+        log_probs = [t for run in (together, apart) for n, t in run[1].items() if n.endswith("log_probs")]
+        assert log_probs
+        for value in log_probs:
+            torch.testing.assert_close(value.exp().sum(-1), torch.ones(len(value)))
 
     def test_early_stopping(self, tmp_path):
         job = job_of(

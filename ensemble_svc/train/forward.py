@@ -74,7 +74,8 @@ def predict(
     Args:
         scale_K: the stacked buffers that lead a regression back to the target's units.
     """
-    return in_target_units(to_prediction(loss, outputs(net, weights_K, x_N, alone=alone)), scale_K)
+    found = outputs(net, weights_K, x_N, alone=alone).float()
+    return in_target_units(to_prediction(loss, found), scale_K)
 
 
 def chunks(x_N: Tensor, row_bytes: int, budget_bytes: int) -> Iterator[Tensor]:
