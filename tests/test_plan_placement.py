@@ -271,11 +271,11 @@ def test_a_structure_that_was_not_measured_borrows_timings():
 
 
 class TestRules:
-    def test_dense_networks_share_a_pack_and_convolutions_train_one_to_a_core(self):
+    def test_dense_networks_share_a_pack_and_convolutions_make_one_pack_to_a_core(self):
         plan = placed(members_of(*[Mlp()] * 5))
         assert (sizes(plan), plan.slots[0].cpus) == ([5], 2)
         plan = placed(members_of(*[LeNet()] * 5))
-        assert (sizes(plan), plan.slots[0].cpus) == ([1] * 5, 1)
+        assert (sizes(plan), plan.slots[0].cpus) == ([3, 2], 1)
 
     def test_a_slot_has_all_cores_where_slots_run_one_at_a_time(self):
         here = Resources(2, 0.0, (Node("here", 2),), at_once=1)
