@@ -68,9 +68,14 @@ class Recipe:
 
     def factors(self, step: int) -> float | list[float]:
         """What multiplies the learning rates at ``step``: one number where all members agree."""
-        if len(set(self.paces)) == 1:
+        if self._one_pace:
             return self.paces[0].factor(step)
         return [pace.factor(step) for pace in self.paces]
+
+    @cached_property
+    def _one_pace(self) -> bool:
+        """Found once: schedules are slow to compare, and every step asks."""
+        return len(set(self.paces)) == 1
 
     @cached_property
     def decay(self) -> Tensor | float | None:
