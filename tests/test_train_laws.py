@@ -30,9 +30,9 @@ from ensemble_svc.train import watch
 from ensemble_svc.train.assemble import Stack, assemble
 from ensemble_svc.train.fit import fit
 from ensemble_svc.train.member import MemberModule
-from ensemble_svc.train.module import Batch
-from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.step import Batch
+from ensemble_svc.train.strand import Strand
 
 ONE_CORE = Resources(cpus=1)
 BASE: dict[str, Any] = {
@@ -343,13 +343,13 @@ class TestCompaction:
 
     def test_the_same_members_with_and_without(self, tmp_path, monkeypatch):
         sizes: list[int] = []
-        step = PackModule.step
+        step = Strand.step
 
-        def counted(self: PackModule, batch: Batch) -> None:
+        def counted(self: Strand, batch: Batch) -> Tensor:
             sizes.append(len(batch.x_KB))
-            step(self, batch)
+            return step(self, batch)
 
-        monkeypatch.setattr(PackModule, "step", counted)
+        monkeypatch.setattr(Strand, "step", counted)
         compacted = train(job_of(**self.JOB), tmp_path / "with")
         assert sizes == sorted(sizes, reverse=True)
         assert sizes[0] == 5 > sizes[-1]
@@ -376,14 +376,14 @@ class TestMemory:
     def test_halved_in_the_middle_it_ends_with_the_members_of_the_whole(self, tmp_path, monkeypatch):
         job = job_of(training__epochs=4, ensemble__members=5)
         whole = train(job, tmp_path / "whole")
-        step, notes = PackModule.step, []
+        step, notes = Strand.step, []
 
-        def limited(self: PackModule, batch: Batch) -> None:
-            if len(batch.x_KB) > 2 and self.ledger.num_steps >= 20:
+        def limited(self: Strand, batch: Batch) -> Tensor:
+            if len(batch.x_KB) > 2 and self.optimizer.num_steps >= 20:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            step(self, batch)
+            return step(self, batch)
 
-        monkeypatch.setattr(PackModule, "step", limited)
+        monkeypatch.setattr(Strand, "step", limited)
         halved = train(job, tmp_path / "halved", lambda p: notes.append(p.note), commit_every_s=0)
         assert_close(halved, whole)
         told = [note for note in notes if note]

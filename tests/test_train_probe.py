@@ -106,15 +106,15 @@ def test_a_network_that_cannot_be_stacked_is_timed_alone(tmp_path, monkeypatch):
 
 def test_the_rows_that_are_timed_are_few_and_a_batch_is_whole(tmp_path, monkeypatch):
     seen: list[tuple[int, ...]] = []
-    from ensemble_svc.train.module import SlotModule
+    from ensemble_svc.train.step import Step
 
-    batch = SlotModule.batch
+    batch = Step.batch
 
-    def note(self: SlotModule, rows_KB: torch.Tensor) -> Any:
+    def note(self: Step, rows_KB: torch.Tensor) -> Any:
         seen.append((len(self.data.host), *rows_KB.shape))
         return batch(self, rows_KB)
 
-    monkeypatch.setattr(SlotModule, "batch", note)
+    monkeypatch.setattr(Step, "batch", note)
     monkeypatch.setattr("ensemble_svc.train.probe.MOST_STEPS", 2)
     job = job_of(training={"epochs": 3, "batch_size": 50}, ensemble={"members": 2})
     sweep(*probe_of(job, (2,), tmp_path))

@@ -18,7 +18,7 @@ from ensemble_svc.spec.job import RESAMPLES
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.build import build_module, training_rows
-from ensemble_svc.train.ledger import Ledger
+from ensemble_svc.train.step import Step
 from ensemble_svc.train.stream import BagWeights, StreamBatch, StreamFeed
 
 CPU = torch.device("cpu")
@@ -89,20 +89,20 @@ def test_the_weighted_gradient_is_that_of_the_bag(resample, tmp_path) -> None:
     members = plan.slots[0].pack.members
     rows = training_rows(payload, members)
     module = build_module(payload, members, rows, CPU)
-    module.keep_books(Ledger(module.recipe, module.weights))
+    step = Step(module.recipe, module.net, module.data, module.bags, {})
+    stack = {n: w.clone().requires_grad_(w.is_floating_point()) for n, w in module.weights.items()}
     every = torch.from_numpy(payload.split.train)
-    batch = module.batch(StreamBatch(every, torch.from_numpy(payload.dataset.x[payload.split.train])))
-    before = {name: weight.detach().clone() for name, weight in module.weights.items()}
-    outputs = torch.vmap(module.outputs_of, in_dims=(0, 0, None))(module.weights, batch.x_KB, {})
-    module.losses(outputs, batch).sum().backward()
+    batch = step.batch(StreamBatch(every, torch.from_numpy(payload.dataset.x[payload.split.train])))
+    outputs = torch.vmap(step.outputs_of, in_dims=(0, 0, None))(stack, batch.x_KB, {})
+    step.losses(outputs, batch).sum().backward()
     for k, bag in enumerate(rows):
-        own = {name: weight[k].requires_grad_(weight.is_floating_point()) for name, weight in before.items()}
+        own = {name: w.detach()[k].requires_grad_(w.is_floating_point()) for name, w in stack.items()}
         x, y = torch.from_numpy(payload.dataset.x[bag]), torch.from_numpy(payload.dataset.y[bag])
-        loss = torch.nn.functional.cross_entropy(module.outputs_of(own, x, {}), y)
-        names = [name for name in own if module.weights[name].grad is not None]
+        loss = torch.nn.functional.cross_entropy(step.outputs_of(own, x, {}), y)
+        names = [name for name in own if stack[name].grad is not None]
         grads = torch.autograd.grad(loss, [own[name] for name in names])
         for name, grad in zip(names, grads, strict=True):
-            torch.testing.assert_close(module.weights[name].grad[k], grad, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(stack[name].grad[k], grad, rtol=1e-4, atol=1e-6)
 
 
 @settings(max_examples=20, deadline=None)
@@ -111,7 +111,7 @@ def test_weights_average_to_one_and_are_zero_outside_the_bag(num_members, seed) 
     generator = np.random.default_rng(seed)
     train_rows = np.arange(10, 60)
     bags = [np.repeat(train_rows, generator.poisson(1.0, 50)) for _ in range(num_members)]
-    weights = BagWeights(bags, 80, 50, CPU)
+    weights = BagWeights.from_bags(bags, 80, 50, CPU)
     over_train = weights.of(torch.from_numpy(train_rows))
     torch.testing.assert_close(over_train.mean(1), torch.ones(num_members))
     for k, bag in enumerate(bags):

@@ -39,22 +39,27 @@ class Axis:
         return self.at.where(self.inside, self.at.shape[-1])
 
 
-def build_augment(choices_K: Sequence[tuple[Augment, ...]]) -> nn.Module:
+def build_augment(
+    choices_K: Sequence[tuple[Augment, ...]], generator: torch.Generator | None = None
+) -> nn.Module:
     """Maps the members' images [K, B, C, H, W] to the same shape and type.
 
-    The members' changes are the same in number, name and mode, and differ in strength alone. Draws
-    come from torch's global generator, which the caller seeds. The module changes images in every
-    mode, so it is left out when members are measured. A change of which no member has any draws nothing.
+    The members' changes are the same in number, name and mode, and differ in strength alone. The module
+    changes images in every mode, so it is left out when members are measured. A change of which no
+    member has any draws nothing.
+
+    Args:
+        generator: where the draws come from, torch's global one when absent; the caller seeds it.
     """
-    return Augmentation([_build(same_K) for same_K in zip(*choices_K, strict=True)])
+    return Augmentation([_build(same_K, generator) for same_K in zip(*choices_K, strict=True)])
 
 
-def _build(same_K: Sequence[Augment]) -> Mirror | Shift:
+def _build(same_K: Sequence[Augment], generator: torch.Generator | None) -> Mirror | Shift:
     match same_K[0]:
         case Flip():
-            return Mirror(cast(Sequence[Flip], same_K))
+            return Mirror(cast(Sequence[Flip], same_K), generator)
         case Crop():
-            return Shift(cast(Sequence[Crop], same_K))
+            return Shift(cast(Sequence[Crop], same_K), generator)
 
 
 class Augmentation(nn.Module):
@@ -77,14 +82,15 @@ class Mirror(nn.Module):
 
     p: Tensor
 
-    def __init__(self, choices_K: Sequence[Flip]) -> None:
+    def __init__(self, choices_K: Sequence[Flip], generator: torch.Generator | None) -> None:
         super().__init__()
+        self.generator = generator
         self.register_buffer("p", torch.tensor([choice.p for choice in choices_K]), persistent=False)
         self.acts = any(choice.p > 0 for choice in choices_K)
 
     def forward(self, rows: Axis, cols: Axis, num_images: int) -> tuple[Axis, Axis]:
         """The axes led back by one draw for each of ``num_images`` images of each member."""
-        draws_KB = torch.rand(len(self.p), num_images, device=self.p.device)
+        draws_KB = torch.rand(len(self.p), num_images, device=self.p.device, generator=self.generator)
         return rows, mirror(cols, draws_KB < self.p[:, None])
 
 
@@ -93,8 +99,9 @@ class Shift(nn.Module):
 
     padding: Tensor
 
-    def __init__(self, choices_K: Sequence[Crop]) -> None:
+    def __init__(self, choices_K: Sequence[Crop], generator: torch.Generator | None) -> None:
         super().__init__()
+        self.generator = generator
         self.mode = choices_K[0].mode
         padding = [choice.padding for choice in choices_K]
         self.register_buffer("padding", torch.tensor(padding), persistent=False)
@@ -103,7 +110,7 @@ class Shift(nn.Module):
     def forward(self, rows: Axis, cols: Axis, num_images: int) -> tuple[Axis, Axis]:
         """The axes led back by one draw for each of ``num_images`` images of each member."""
         size, padding_K1 = (2, len(self.padding), num_images), self.padding[:, None]
-        draws_2KB = torch.randint(2**62, size, device=padding_K1.device)
+        draws_2KB = torch.randint(2**62, size, device=padding_K1.device, generator=self.generator)
         down_KB, right_KB = draws_2KB % (2 * padding_K1 + 1) - padding_K1
         return shift(rows, down_KB, self.mode), shift(cols, right_KB, self.mode)
 

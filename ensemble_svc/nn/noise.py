@@ -23,6 +23,7 @@ SMALLEST_KEEP = 2.0**-24
 class Draw(nn.Module):
     """Something drawn in training and left out elsewhere.
 
+    ``generator`` is where the numbers come from, torch's global one when None; ``draw_from`` sets it.
     ``draws`` tells whether any member's strength is above 0. Where it is False nothing is drawn and
     nothing computed; where it is True a member of strength 0 keeps its values all the same. It is
     not part of the state: ``set_draws`` sets it for a pack.
@@ -38,6 +39,7 @@ class Draw(nn.Module):
         super().__init__()
         self.register_buffer(self.strength_name, torch.tensor(float(strength), dtype=torch.float32))
         self.draws = bool(self.get_buffer(self.strength_name) > 0)
+        self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape and type."""
@@ -63,7 +65,7 @@ class Dropout(Draw):
 
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
         keep = (1 - strength).clamp(min=SMALLEST_KEEP)
-        kept = torch.rand(x.shape, device=x.device, dtype=torch.float32) < keep
+        kept = torch.rand(x.shape, device=x.device, dtype=torch.float32, generator=self.generator) < keep
         return x * kept.to(x.dtype).div_(keep)
 
 
@@ -74,7 +76,7 @@ class ActivationNoise(Draw):
     std: Tensor
 
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
-        return torch.addcmul(x, torch.randn_like(x), strength.to(x.dtype))
+        return torch.addcmul(x, normal_like(x, self.generator), strength.to(x.dtype))
 
 
 def set_draws(net: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -89,3 +91,17 @@ def set_draws(net: nn.Module, state: Mapping[str, Tensor]) -> None:
             own = module.get_buffer(module.strength_name)
             key = f"{name}.{module.strength_name}" if name else module.strength_name
             module.draws = bool((state.get(key, own) > 0).any())
+
+
+def draw_from(net: nn.Module, generator: torch.Generator | None) -> None:
+    """Let all of ``net`` draw from ``generator``, or from torch's global one."""
+    for module in net.modules():
+        if isinstance(module, Draw):
+            module.generator = generator
+
+
+def normal_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal numbers in the shape and type of ``x``; under vmap the generator is the global one."""
+    if generator is None:
+        return torch.randn_like(x)
+    return torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)

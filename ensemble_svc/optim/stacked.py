@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble_svc.optim.blocks import SideBySide, fills_vectors, gathered, memory_order
+from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
 from ensemble_svc.optim.vectors import update_each
 from ensemble_svc.spec.training import Optimizer
@@ -71,7 +71,6 @@ class StackedOptimizer:
         self.num_steps = 0
         _check_stack(self.params, self.rules)
         device = next(iter(self.params.values())).device
-        self._asked = vectors
         differ = len(set(zip(self.rules, self.paces, strict=True))) > 1
         self.vectors = differ and (device.type != "cpu" if vectors is None else vectors)
         self._buffers = tuple(dict.fromkeys(name for rule in self.rules for name in buffer_names(rule)))
@@ -135,24 +134,6 @@ class StackedOptimizer:
         """
         restore(self._state, state)
         self.num_steps = num_steps
-
-    def compact(self, keep: Tensor) -> StackedOptimizer:
-        """An optimiser of the members at positions ``keep`` (integers) alone.
-
-        Its ``params`` are new leaves that hold those members' weights.
-        """
-        index = keep.to(self._step.device)
-        params = {n: gathered(p.detach(), index).requires_grad_() for n, p in self.params.items()}
-        members = keep.tolist()
-        smaller = StackedOptimizer(
-            params,
-            [self.rules[k] for k in members],
-            paces=[self.paces[k] for k in members],
-            vectors=self._asked,
-        )
-        kept = {name: gathered(self._state[name], index) for name in smaller._state}
-        smaller.load(kept, self.num_steps)
-        return smaller
 
     def _arrange(self, names: list[str]) -> None:
         """Lay out weights and running values of the named parameters for the kernel."""

@@ -7,50 +7,76 @@ from hours, not more; that is what measuring is for.
 
 from __future__ import annotations
 
-from ensemble_svc.plan.cost import Work
+from ensemble_svc.plan.cost import Size, Work
 from ensemble_svc.plan.measurement import Device, Timing
+from ensemble_svc.plan.strands import strands
 
-STEP_S = 6e-4
-"""Seconds of a step that do not depend on the network: the training loop, the optimiser's call."""
-OPERATION_S = 4e-5
+STEP_S = 4e-4
+"""Seconds of a step that do not depend on the network: the loop, the optimiser's call."""
+OPERATION_S = 1.5e-5
 """Seconds that an operation and its gradient cost before they compute anything."""
-DENSE_RATE = 6e10
+DENSE_RATE = 3.5e10
 """Multiply-adds per second of one core in matrix products."""
-CONV_RATE = 1e11
+CONV_RATE = 3e10
 """The same in convolutions."""
 ACTIVATION_S = 1.8e-9
 """Seconds of one core per number that an operation puts out, its gradient included."""
+IMAGE_ACTIVATION_S = 3.5e-9
+"""The same in a convolutional network, whose activations leave the core's caches."""
+ROW_S = 2e-7
+"""Seconds of one core per row: its gathering, its loss."""
 PARAMETER_S = 1.5e-9
 """Seconds of one core per parameter and step: the optimiser, the averages."""
-PACKED_CONV = 1.6
-"""How much longer a convolutional network takes in a pack on a CPU, where it is a grouped convolution."""
 VALIDATION = 2.0
 """A validation row's forward pass in thirds of a training row: its batches are large and leave the cache."""
 MORE_THREADS = 0.5
-"""What each core after the first adds to the first one's speed."""
+"""What each core after the first adds to the first one's speed in the operations that they share."""
 GPU_SPEED = 300.0
 """One GPU in cores of such a CPU; a guess."""
 PROCESS_BYTES = 450 * 2**20
 """A process with torch and Lightning loaded."""
 
 
+def member_seconds(work: Work) -> float | None:
+    """Seconds that the arithmetic of one member's step takes one core; None for a network of unknown size."""
+    if work.size is None:
+        return None
+    return work.batch * _row_seconds(work.size) + work.size.parameters * PARAMETER_S
+
+
 def formula(work: Work, members: int, threads: int, device: Device) -> Timing | None:
     """What the formula says of a pack; None for a network of unknown size."""
-    size = work.size
-    if size is None or work.member_bytes is None:
+    size, member_s = work.size, member_seconds(work)
+    if size is None or member_s is None or work.member_bytes is None:
         return None
-    speed = GPU_SPEED if device == "cuda" else 1 + MORE_THREADS * (threads - 1)
-    grouped = PACKED_CONV if members > 1 and size.conv_products and device == "cpu" else 1.0
-    products_s = size.dense_products / DENSE_RATE + size.conv_products / CONV_RATE
-    row_s = members * grouped * (3 * products_s + size.activations * ACTIVATION_S) / speed
-    update_s = members * size.parameters * PARAMETER_S / speed
+    core_s, in_turn = members * member_s, size.conv_products > 0
+    own_s = STEP_S + size.operations * OPERATION_S
+    if device == "cuda":
+        step_s, speed = own_s + core_s / GPU_SPEED, GPU_SPEED
+    else:
+        number, each = strands(core_s, members, threads, in_turn=in_turn)
+        turns = members if in_turn else number
+        largest = -(-members // number) / members
+        step_s = turns * own_s + core_s * largest / _sharing(each)
+        speed = _sharing(threads)
     return Timing(
         members=members,
         threads=threads,
         at_once=1,
-        step_s=STEP_S + size.operations * OPERATION_S + work.batch * row_s + update_s,
-        epoch_s=work.num_validation * row_s * VALIDATION / 3,
+        step_s=step_s,
+        epoch_s=work.num_validation * members * _row_seconds(size) * VALIDATION / 3 / speed,
         member_bytes=work.member_bytes,
         fixed_bytes=work.data_bytes + (PROCESS_BYTES if device == "cpu" else 0),
         device=device,
     )
+
+
+def _row_seconds(size: Size) -> float:
+    products_s = size.dense_products / DENSE_RATE + size.conv_products / CONV_RATE
+    each_s = IMAGE_ACTIVATION_S if size.conv_products else ACTIVATION_S
+    return 3 * products_s + size.activations * each_s + ROW_S
+
+
+def _sharing(threads: int) -> float:
+    """How much faster so many cores that share each operation are than one."""
+    return 1 + MORE_THREADS * (threads - 1)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.indices import member_rows
+from ensemble_svc.data.transform import Transform
+from ensemble_svc.plan.cost import DataShape, work_of
+from ensemble_svc.plan.formula import member_seconds
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.train.assemble import assemble_fitted
@@ -50,13 +54,21 @@ def build_module(
     first, train = members[0], payload.split.train
     num_rows = len(train) if first.streamed else len(rows[0])
     steps = steps_per_epoch(num_rows, first.training.batch_size)
-    recipe = Recipe(members, steps, device, lead=first)
+    answers = len(payload.schema.classes) or len(payload.schema.targets)
+    shape = DataShape(
+        cast(Transform, start.net.transform).out_shape,
+        answers,
+        len(payload.dataset),
+        len(payload.split.validation),
+    )
+    work = work_of(first, num_rows, shape)
+    recipe = Recipe(members, steps, device, lead=first, member_s=member_seconds(work))
     augmented = bool(first.augment)
     common = None if augmented or first.streamed or not start.alike else start.net.transform
     data = DeviceData(payload.dataset, device, common=common, streamed=first.streamed)
     bags = None
     if first.streamed and not isinstance(first.resample, NoResample):
-        bags = BagWeights(rows, len(payload.dataset), len(train), device)
+        bags = BagWeights.from_bags(rows, len(payload.dataset), len(train), device)
     kind = MemberModule if len(members) == 1 else PackModule
     return kind(recipe, start, data, bags, compiled=compiled)
 

@@ -65,7 +65,7 @@ class Ledger:
         return weights if self.average is None else self.average
 
     def step(self, weights: Mapping[str, Tensor]) -> None:
-        """Account for one optimiser step."""
+        """Account for one optimiser step of all members."""
         self.num_steps += 1
         if self.average is not None and self.recipe.decay is not None:
             ema_update(self.average, weights, self.recipe.decay, self.num_steps)

@@ -6,6 +6,7 @@ Shapes: K = 1 member, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,13 @@ from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.optim.single import build, load_state, state_of
+from ensemble_svc.plan.strands import strands
 from ensemble_svc.train.assemble import Assembled, Stack
 from ensemble_svc.train.feed import DeviceData
-from ensemble_svc.train.module import SlotModule, compile_step
+from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.step import Step, compile_step
+from ensemble_svc.train.strand import beside
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 
@@ -37,8 +41,9 @@ class MemberModule(SlotModule):
         *,
         compiled: bool = False,
     ) -> None:
-        super().__init__(recipe, start, data, bags)
+        super().__init__(recipe, start, data)
         self.member = start.net.to(recipe.device)
+        self.inside = Step(recipe, self.member, data, bags, self.scale_K)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
         self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
         self._outputs = (
@@ -69,12 +74,9 @@ class MemberModule(SlotModule):
         self.member.train()
         if not self.alone:
             return self._loss_of(block)
-        for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
-            self.rule.zero_grad()
-            self._loss_of(rows).backward()
-            self._clip()
-            self.rule.step()
-            self.end_step(self._loss_K)
+        cores = torch.get_num_threads()
+        threads = strands(self.recipe.core_s, 1, cores, in_turn=True).threads
+        beside([partial(self._steps, block)], threads)
         return None
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -83,7 +85,7 @@ class MemberModule(SlotModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not self.alone:
-            self.end_step(self._loss_K)
+            self._end_step()
 
     def optimizer_state(self) -> Stack:
         state = state_of(self.rule, self.names)
@@ -95,26 +97,40 @@ class MemberModule(SlotModule):
                 self._views[name].copy_(value)
         load_state(self.rule, self.names, {name: v[0] for name, v in optimizer.items()}, num_steps)
 
+    def _steps(self, block: Tensor | StreamBatch) -> None:
+        for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
+            self.rule.zero_grad()
+            self._loss_of(rows).backward()
+            self._clip()
+            self.rule.step()
+            self._end_step()
+
     def _loss_of(self, rows: Tensor | StreamBatch) -> Tensor:
         """What is minimised in one step; the rate is set for it."""
-        self.begin_step(len(self.step_losses))
+        self.inside.seed(self.first_epoch + self.current_epoch, len(self.step_losses))
+        if self.recipe.draws:
+            self.share.draw_apart()
         for group in self.rule.param_groups:
             group["lr"] = self.recipe.rules[0].lr * self.recipe.paces[0].factor(self.ledger.num_steps)
-        batch = self.batch(self.share.take(rows))
-        loss_K = self.share.weigh(self.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
+        batch = self.inside.batch(self.share.take(rows))
+        loss_K = self.share.weigh(self.inside.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
         self._loss_K = loss_K.detach()
         if not self.recipe.penalties:
             return loss_K.squeeze(0)
         weights = {name: p.unsqueeze(0) for name, p in self.member.named_parameters()}
-        return (loss_K + self.recipe.penalty_K(weights, self.penalised)).squeeze(0)
+        return (loss_K + self.recipe.penalty_K(weights, self.inside.penalised)).squeeze(0)
+
+    def _end_step(self) -> None:
+        self.step_losses.append(self._loss_K)
+        self.ledger.step(self.weights)
 
     def _outputs_of_own(self, x_B: Tensor) -> Tensor:
         """The network's outputs; it is called as it stands unless its weights are to be changed."""
         if "weight_noise" in self._own:
             state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-            return self.outputs_of(state, x_B, self._own)
+            return self.inside.outputs_of(state, x_B, self._own)
         transform: Callable[[Tensor], Tensor] = self.member.transform
-        return self.outputs_by(transform, self.member.body, x_B, self._own)
+        return self.inside.outputs_by(transform, self.member.body, x_B, self._own)
 
     def _clip(self) -> None:
         largest = self.recipe.shared.clip_norm

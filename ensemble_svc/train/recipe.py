@@ -40,10 +40,17 @@ class Recipe:
     device: torch.device
     lead: MemberSpec
     """The pack's first member, which seeds its draws; it stays so when members are dropped."""
+    member_s: float | None = None
+    """Seconds that the arithmetic of one member's step takes a core, about; None where it is unknown."""
 
     def select(self, members: Sequence[int]) -> Recipe:
         """The recipe of some of the members, by position."""
         return replace(self, members=tuple(self.members[k] for k in members))
+
+    @property
+    def core_s(self) -> float | None:
+        """Seconds that the arithmetic of all members' step takes one core, about."""
+        return None if self.member_s is None else self.member_s * len(self.members)
 
     @property
     def shared(self) -> TrainingSpec:
@@ -142,13 +149,16 @@ class Recipe:
                 total = total + strength_K * size_K
         return total
 
-    def seed(self, purpose: Purpose, epoch: int, step: int) -> None:
-        """Make torch's global generators a function of the pack's lead, epoch and step.
+    def seed(self, purpose: Purpose, epoch: int, step: int, generator: torch.Generator | None = None) -> None:
+        """Make a generator, or torch's global ones, a function of the lead, epoch and step.
 
         ``torch.manual_seed`` would do the same, and on a machine without a GPU spend more than the step
         of a small network on looking for one.
         """
         seed = derive_seed(self.lead.job_seed, self.lead.index, purpose, epoch, step)
+        if generator is not None:
+            generator.manual_seed(seed)
+            return
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)

@@ -102,25 +102,28 @@ class BagWeights:
 
     The mean over the training rows is 1, so that a batch's weighted mean is an unbiased estimate of
     the mean over the member's bag.
-
-    Args:
-        bags: each member's rows, repeats included.
     """
 
-    def __init__(self, bags: Sequence[Array], num_rows: int, num_train: int, device: torch.device) -> None:
+    def __init__(self, counts_KN: Tensor, mean_K: Tensor) -> None:
+        self.counts_KN, self.mean_K = counts_KN, mean_K
+
+    @classmethod
+    def from_bags(
+        cls, bags: Sequence[Array], num_rows: int, num_train: int, device: torch.device
+    ) -> BagWeights:
+        """The weights of each member's bag, which lists its rows, repeats included."""
         counts = np.stack([np.bincount(bag, minlength=num_rows) for bag in bags])
         smallest = np.uint8 if counts.max() < 256 else np.int32
-        self.counts_KN = torch.from_numpy(counts.astype(smallest)).to(device)
-        self.mean_K = torch.tensor([len(bag) / num_train for bag in bags], device=device)
+        mean_K = torch.tensor([len(bag) / num_train for bag in bags], device=device)
+        return cls(torch.from_numpy(counts.astype(smallest)).to(device), mean_K)
 
     def of(self, rows_B: Tensor) -> Tensor:
         """Weights [K, B]."""
         return self.counts_KN.index_select(1, rows_B) / self.mean_K.unsqueeze(1)
 
-    def drop(self, keep: Sequence[int]) -> None:
-        """Go on with the members at these positions."""
-        index = torch.tensor(keep, device=self.mean_K.device)
-        self.counts_KN, self.mean_K = self.counts_KN[index], self.mean_K[index]
+    def select(self, keep: slice | Tensor) -> BagWeights:
+        """Those of the members at these positions."""
+        return BagWeights(self.counts_KN[keep], self.mean_K[keep])
 
 
 def _num_workers(device: torch.device) -> int:

@@ -1,0 +1,152 @@
+"""The arithmetic of one optimiser step: the members' batch, their outputs, their losses.
+
+Shapes: K members, B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ensemble_svc.data.augment import build_augment
+from ensemble_svc.nn.heads import loss_rows
+from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.noise import draw_from, normal_like
+from ensemble_svc.nn.packed import has_convolutions
+from ensemble_svc.nn.regularize import penalised
+from ensemble_svc.train.assemble import Stack, part
+from ensemble_svc.train.feed import DeviceData
+from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.stream import BagWeights, StreamBatch
+
+Layer = Callable[[Tensor], Tensor]
+
+
+class Batch(NamedTuple):
+    """One step's data, a batch for each member."""
+
+    x_KB: Tensor
+    y_KB: Tensor
+    weight_KB: Tensor | None = None
+    """How much each row counts, mean 1 over the training rows; None where all count alike."""
+
+
+class Step:
+    """What K ≥ 1 members do inside a step; it holds no weights.
+
+    Args:
+        net: of the members' structure; its mode matters, its weights do not.
+        scale_K: the members' scales of the target; empty for classification.
+        generator: where random numbers come from; torch's global generator when absent, which alone
+            a network of the user's own knows.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        net: MemberNet,
+        data: DeviceData,
+        bags: BagWeights | None,
+        scale_K: Mapping[str, Tensor],
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.recipe, self.net, self.data, self.bags = recipe, net, data, bags
+        self.scale_K, self.generator = scale_K, generator
+        self.penalised = penalised(net)
+        self.channels_last = recipe.device.type == "cuda" and has_convolutions(net.body)
+        """Whether a member's images lie with their channels last, which tensor cores read. On a CPU it was no
+        gain: LeNet-5 10 % faster without batch norm and 15 % slower with it."""
+        self.augment = None
+        if recipe.members[0].augment:
+            self.augment = build_augment([m.augment for m in recipe.members], generator).to(recipe.device)
+        draw_from(net, generator)
+
+    def seed(self, epoch: int, step_of_epoch: int) -> None:
+        """Make the draws of a step (dropout, noise, augmentation) a function of pack, epoch and step."""
+        if self.recipe.draws:
+            self.recipe.seed("dropout", epoch, step_of_epoch, self.generator)
+
+    def batch(self, batch: Tensor | StreamBatch) -> Batch:
+        """The members' inputs and targets of one step, augmented, targets scaled.
+
+        Args:
+            batch: row numbers [K, B] of each member's own, or rows of the stream that all of them read.
+        """
+        if isinstance(batch, StreamBatch):
+            rows_KB = batch.rows_B.expand(len(self.recipe.members), -1)
+            x_KB = batch.x_B.expand(len(self.recipe.members), *batch.x_B.shape)
+            weight_KB = self.bags.of(batch.rows_B) if self.bags else None
+        else:
+            rows_KB, x_KB, weight_KB = batch, self.data.take(batch), None
+        y_KB = self.data.targets(rows_KB)
+        if self.augment is not None:
+            x_KB = as_pixels(self.augment(x_KB))
+        if scale_K := self.scale_K:
+            y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
+        return Batch(x_KB, y_KB, weight_KB)
+
+    def losses(self, outputs_KBO: Tensor, batch: Batch, *, member: int | None = None) -> Tensor:
+        """Each member's mean loss over its batch [K], penalties apart.
+
+        Args:
+            member: position in the stack of the only member whose batch this is.
+        """
+        y_KB = batch.y_KB
+        smoothing_K = self.recipe.smoothing_K
+        if smoothing_K is not None and member is not None:
+            smoothing_K = smoothing_K[member : member + 1]
+        smoothing = None if smoothing_K is None else smoothing_K.repeat_interleave(y_KB.shape[1])
+        rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
+        rows_KB = rows.unflatten(0, y_KB.shape[:2])
+        return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
+
+    def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:
+        """One member's outputs [B, O] in training.
+
+        Args:
+            own: the member's values of ``Recipe.own_K``.
+        """
+        body = part("body", weights)
+        if "weight_noise" in own:
+            noisy = [name.removeprefix("body.") for name in self.penalised]
+            body |= {n: body[n] + own["weight_noise"] * normal_like(body[n], self.generator) for n in noisy}
+
+        def through(module: nn.Module, state: Stack) -> Layer:
+            return lambda x: functional_call(module, state, (x,))  # type: ignore[no-any-return]
+
+        transform = through(self.net.transform, part("transform", weights))
+        return self.outputs_by(transform, through(self.net.body, body), x_B, own)
+
+    def outputs_by(self, transform: Layer, body: Layer, x_B: Tensor, own: Own) -> Tensor:
+        """The outputs [B, O] of a member's transform and body, noise on its input between them."""
+        if not self.data.transformed:
+            x_B = transform(x_B)
+        if "input_noise" in own:
+            x_B = x_B + own["input_noise"] * normal_like(x_B, self.generator)
+        if self.channels_last and x_B.dim() == 4:
+            x_B = torch.empty_like(x_B, memory_format=torch.channels_last).copy_(x_B)
+        with arithmetic(self.recipe):
+            return body(x_B).float()
+
+
+def arithmetic(recipe: Recipe) -> AbstractContextManager[object]:
+    """Products in bfloat16 where the recipe says so; weights, sums and losses stay float32."""
+    if recipe.shared.precision != "bf16-mixed":
+        return nullcontext()
+    return torch.autocast(recipe.device.type, torch.bfloat16)
+
+
+def compile_step(losses: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """The same function, compiled; on a GPU its kernels are recorded once and replayed as one launch."""
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    return torch.compile(losses, mode=mode, dynamic=False)
+
+
+def as_pixels(x_N: Tensor) -> Tensor:
+    """Bytes as numbers from 0 to 1, the form in which a transform takes float images."""
+    return x_N.float() / 255 if x_N.dtype == torch.uint8 else x_N
