@@ -6,7 +6,7 @@ A course holds no executor: several of them can train on one.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -182,10 +182,10 @@ def _settle(run: Run, plan: Plan) -> Plan:
         if broken is not None:
             journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
     known, placed = {member.digest for member in plan.members}, set[str]()
-    begun, kept = _begun_packs(journal), []
+    has_begun, kept = _begun(journal), []
     for slot in (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]):
         digests = {member.digest for member in slot.pack.members}
-        if slot.pack.id in begun and digests <= known and not digests & placed:
+        if has_begun(slot) and digests <= known and not digests & placed:
             kept.append(slot)
             placed |= digests
     fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
@@ -194,15 +194,26 @@ def _settle(run: Run, plan: Plan) -> Plan:
     return Plan(slots=(*kept, *fresh))
 
 
-def _begun_packs(journal: Journal) -> set[str]:
-    """Packs with a commit or a sealed member, and no failure for good after it."""
-    begun: set[str] = set()
-    for event in journal.of_kind("commit", "sealed", "failed"):
-        if event["event"] == "failed":
-            begun.discard(event["pack"])
-        else:
-            begun.add(event["pack"])
-    return begun
+def _begun(journal: Journal) -> Callable[[Slot], bool]:
+    """Whether a slot's pack, or a part into which it was halved, has a commit or a sealed member to go on from.
+
+    A failure for good takes back what came before it.
+    """
+    last, failed, halved = dict[str, int](), dict[str, int](), set[str]()
+    for number, event in enumerate(journal.of_kind("commit", "sealed", "failed", "halved")):
+        match event["event"]:
+            case "failed":
+                failed[event["pack"]] = number
+            case "halved":
+                halved.add(event["pack"])
+            case _:
+                last[event["pack"]] = number
+
+    def latest(slot: Slot) -> int:
+        parts = slot.halves() if slot.pack.id in halved else ()
+        return max([last.get(slot.pack.id, -1), *map(latest, parts)])
+
+    return lambda slot: latest(slot) > failed.get(slot.pack.id, -1)
 
 
 def _without(slot: Slot, placed: set[str]) -> Slot | None:

@@ -13,6 +13,7 @@ from statistics import fmean
 
 from ensemble_svc.errors import ClusterError
 from ensemble_svc.plan.executor import Call, Executor, Resources
+from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.groups import Group, groups_of
 from ensemble_svc.plan.measurement import Device, Measured, Timing, sizes_to_time
 from ensemble_svc.plan.plan import Plan
@@ -61,7 +62,7 @@ def plan_measured(
         tell: called with the budget in seconds before anything is measured.
     """
     known = measured_in(run.path)
-    fresh = _fresh(run.journal, plan)
+    fresh = with_forecast(_fresh(run.journal, plan), executor.resources())
     if not fresh.slots or not is_wanted(job, fresh, prepared):
         return plan
     tell(budget(fresh))

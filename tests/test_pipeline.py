@@ -24,6 +24,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import dump_job
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.status import damage, status_of
+from ensemble_svc.train.strand import Strand
 
 
 def job_of(**changes: Any) -> JobSpec:
@@ -307,6 +308,48 @@ def test_a_pack_that_failed_is_placed_as_the_job_says_today(tmp_path):
     smaller = job_of(training={"epochs": 2}, compute={"pack": 1})
     packs = train(smaller, tmp_path / "run").manifest()["packs"]
     assert [len(pack["members"]) for pack in packs] == [1, 1, 1]
+
+
+def test_a_halved_pack_goes_on_when_the_ensemble_grows(tmp_path, monkeypatch):
+    """What the halves of a pack committed and sealed is theirs, though the plan names the whole alone."""
+
+    class Stopped(Exception):
+        """Stands for a death of the driver."""
+
+    class Small(LocalExecutor):
+        """The driver dies when the second half has trained an epoch."""
+
+        def run(self, slots, fit, payload, *, on_progress, on_failure):
+            packs = set()
+
+            def report(slot, progress):
+                packs.add(progress.pack)
+                if len(packs) == 3 and progress.epoch == 2:
+                    raise Stopped
+                on_progress(slot, progress)
+
+            super().run(slots, fit, payload, on_progress=report, on_failure=on_failure)
+
+    step = Strand.step
+
+    def limited(self, batch):
+        if len(self.recipe.members) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return step(self, batch)
+
+    monkeypatch.setattr(Strand, "step", limited)
+    four = job_of(ensemble={"members": 4}, training={"epochs": 3, "batch_size": 400})
+    with pytest.raises(Stopped):
+        pipeline.train(four, out=tmp_path / "run", directory=Path.cwd(), executor=Small())
+    assert len(Run(tmp_path / "run").journal.of_kind("sealed")) == 2
+    six = four.model_copy(update={"ensemble": four.ensemble.model_copy(update={"members": 6})})
+    run = train(six, tmp_path / "run")
+    assert len(run.predictions("test")["log_probs"]) == 6
+    trained = [e["digest"] for e in run.journal.of_kind("sealed")]
+    assert len(trained) == len(set(trained)) == 6
+    starts = [len(e["members"]) for e in run.journal.of_kind("start")]
+    assert starts[:3] == [4, 2, 2]
+    assert sorted(starts[3:]) == [2, 2]
 
 
 def test_the_users_own_job_file_is_never_overwritten(tmp_path):

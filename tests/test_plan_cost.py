@@ -129,16 +129,16 @@ def test_averages_and_moments_take_memory():
 
 
 @given(members=st.integers(1, 64), threads=st.integers(1, 8))
-def test_larger_packs_take_longer_and_more_threads_less(members, threads):
+def test_larger_packs_take_longer_and_more_threads_no_longer(members, threads):
+    """Twice the members, for one more may be what a second strand is worth."""
     work = work_of(member(), 1200, SHAPE)
-    one, more = formula(work, members, threads, "cpu"), formula(work, members + 1, threads, "cpu")
-    faster = formula(work, members, threads + 1, "cpu")
+    one, more = formula(work, members, threads, "cpu"), formula(work, 2 * members, threads, "cpu")
+    faster = formula(work, members, 2 * threads, "cpu")
     assert one
     assert more
     assert faster
-    assert one.step_s < more.step_s
-    assert one.step_s / members > more.step_s / (members + 1)
-    assert faster.step_s < one.step_s
+    assert one.step_s < more.step_s < 2 * one.step_s
+    assert faster.step_s <= 1.05 * one.step_s
 
 
 def test_regression_has_two_outputs_a_target_unless_it_gives_means_alone():

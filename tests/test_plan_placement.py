@@ -271,11 +271,21 @@ def test_a_structure_that_was_not_measured_borrows_timings():
 
 
 class TestRules:
-    def test_dense_networks_share_a_pack_and_convolutions_make_one_pack_to_a_core(self):
-        plan = placed(members_of(*[Mlp()] * 5))
+    @pytest.mark.parametrize("model", [Mlp(), LeNet()])
+    def test_a_pack_to_a_machine(self, model):
+        plan = placed(members_of(*[model] * 5))
         assert (sizes(plan), plan.slots[0].cpus) == ([5], 2)
-        plan = placed(members_of(*[LeNet()] * 5))
-        assert (sizes(plan), plan.slots[0].cpus) == ([3, 2], 1)
+        two = Resources(8, 0.0, (Node("one", 4), Node("two", 4)))
+        plan = placed(members_of(*[model] * 5), None, two)
+        assert [(len(slot.pack), slot.cpus) for slot in plan.slots] == [(3, 4), (2, 4)]
+
+    def test_memory_of_convolutions_is_that_of_those_in_a_step(self):
+        here = Resources(2, 0.0, (Node("here", 2, memory_bytes=10**9),))
+        plan = placed(members_of(*[LeNet()] * 60), None, here)
+        assert sizes(plan) == [60]
+        assert plan.slots[0].forecast.peak_memory_bytes < 10**9
+        small = Resources(2, 0.0, (Node("here", 2, memory_bytes=7 * 10**8),), at_once=1)
+        assert max(sizes(placed(members_of(*[LeNet()] * 600), None, small))) < 256
 
     def test_a_slot_has_all_cores_where_slots_run_one_at_a_time(self):
         here = Resources(2, 0.0, (Node("here", 2),), at_once=1)

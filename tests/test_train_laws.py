@@ -396,6 +396,24 @@ class TestMemory:
         history = [e["epochs"] for e in sealed(tmp_path / "halved").values()]
         assert history == [4] * 5
 
+    def test_halved_to_members_alone_whose_momenta_differ(self, tmp_path, monkeypatch):
+        """A member goes on without the running values that only other members of its pack had."""
+        job = job_of(
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            ensemble__vary={"training.optimizer.momentum": (0.0, 0.9)},
+            ensemble__members=2,
+        )
+        whole = train(job, tmp_path / "whole")
+        step = Strand.step
+
+        def limited(self: Strand, batch: Batch) -> Tensor:
+            if self.optimizer.num_steps >= 12:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return step(self, batch)
+
+        monkeypatch.setattr(Strand, "step", limited)
+        assert_close(train(job, tmp_path / "halved", commit_every_s=0), whole)
+
     def test_a_member_alone_that_does_not_fit_says_what_to_do(self, tmp_path, monkeypatch):
         def none(self: MemberModule, *_: Any) -> Tensor:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")

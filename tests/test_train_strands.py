@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
+import time
+from threading import Event
 from typing import Any
 
 import pytest
@@ -139,17 +143,35 @@ def test_a_strand_that_fails_fails_the_slot_when_all_have_ended(tmp_path, monkey
     monkeypatch.setattr(Strand, "step", failing)
     with pytest.raises(TrainError, match="a strand broke"):
         train(job_of(), tmp_path)
-    blocks = {index: ended.count(index) for index in (0, 1, 2)}
-    assert blocks[1] == 3 < blocks[0] == blocks[2]
+    assert ended.count(1) == 3
+    settled = len(ended)
+    time.sleep(0.1)
+    assert len(ended) == settled
     assert not sealed(tmp_path)
 
 
 def test_beside_keeps_the_order_and_the_number_of_threads():
     before = torch.get_num_threads()
-    assert beside([lambda i=i: (i, torch.get_num_threads()) for i in range(5)], 1) == [
-        (i, 1) for i in range(5)
-    ]
+    tasks = [lambda _, i=i: (i, torch.get_num_threads()) for i in range(5)]
+    assert beside(tasks, 1) == [(i, 1) for i in range(5)]
     assert torch.get_num_threads() == before
+
+
+def test_a_stop_ends_the_others_at_their_next_step():
+    """Ctrl-C reaches the waiting thread alone."""
+    began, turns = time.monotonic(), []
+
+    def working(halt: Event) -> None:
+        while not halt.wait(0.01) and time.monotonic() - began < 20:
+            turns.append(1)
+
+    timer = threading.Timer(0.3, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        beside([working, working], 1)
+    timer.join()
+    assert turns
+    assert time.monotonic() - began < 10
 
 
 class TestDivision:

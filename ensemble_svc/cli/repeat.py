@@ -7,19 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ensemble_svc import pipeline
-from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.options import console, print_json, read_job
 from ensemble_svc.cli.training import place
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, SpecError
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import Run
+
+if TYPE_CHECKING:
+    from ensemble_svc.pipeline import Listener
 
 
 def train_each(
@@ -38,13 +39,17 @@ def train_each(
     first = jobs[values[0]]
     folder = out or Path(first.compute.storage).expanduser() / first.name
     folders = {value: folder / f"{key}={value}" for value in values}
-    with place(first, address, folder) as executor, _shown(first.name, quiet=as_json) as listener:
-        outcomes = pipeline.train_together(
-            {folders[value]: jobs[value] for value in values},
-            directory=Path.cwd(),
-            executor=executor,
-            listener=listener,
-        )
+    with place(first, address, folder) as executor:
+        # Not before: Ray's workers load torch at the same time as this does.
+        from ensemble_svc import pipeline
+
+        with _shown(first.name, quiet=as_json) as listener:
+            outcomes = pipeline.train_together(
+                {folders[value]: jobs[value] for value in values},
+                directory=Path.cwd(),
+                executor=executor,
+                listener=listener,
+            )
     ended = dict(zip(values, outcomes, strict=True))
     short = {value: str(outcome.shortfall) for value, outcome in ended.items() if outcome.shortfall}
     summary = summarize_each({v: outcome.run.metrics() for v, outcome in ended.items() if v not in short})
@@ -68,12 +73,15 @@ def _read(job: Path, overrides: list[str], own: str) -> JobSpec:
 
 
 @contextmanager
-def _shown(name: str, *, quiet: bool) -> Iterator[pipeline.Listener]:
+def _shown(name: str, *, quiet: bool) -> Iterator[Listener]:
     """Listeners that show members, and each run's numbers when it ends, on standard error.
 
     Args:
         quiet: the runs' numbers alone, as for a script.
     """
+    from ensemble_svc.cli.live import MembersView
+    from ensemble_svc.pipeline import Listener
+
     screen = Console(stderr=True)
 
     def finished(run: Run) -> None:
@@ -81,12 +89,10 @@ def _shown(name: str, *, quiet: bool) -> Iterator[pipeline.Listener]:
             screen.print(f"{run.path.name}: {_brief(run.metrics())}", highlight=False, soft_wrap=True)
 
     if quiet:
-        yield pipeline.Listener(finished=finished)
+        yield Listener(finished=finished)
         return
     with MembersView(name, screen) as view:
-        yield pipeline.Listener(
-            planned=view.planned, progress=view.progress, failure=view.failure, finished=finished
-        )
+        yield Listener(planned=view.planned, progress=view.progress, failure=view.failure, finished=finished)
 
 
 def parse_each(text: str) -> tuple[str, list[str]]:

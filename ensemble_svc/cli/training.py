@@ -52,12 +52,15 @@ def train(
         with _terminable():
             train_each(job, changed, each, out=out, address=address, as_json=as_json)
         return
-    from ensemble_svc import pipeline
-    from ensemble_svc.cli.live import follow
+    with _terminable(), place(spec, address, out) as there:
+        # Not before: Ray's workers load torch at the same time as this does.
+        from ensemble_svc import pipeline
+        from ensemble_svc.cli.live import follow
+
+        with follow(spec, quiet=as_json) as listener:
+            run = pipeline.train(spec, out=out, directory=Path.cwd(), executor=there, listener=listener)
     from ensemble_svc.cli.results import show_run
 
-    with _terminable(), place(spec, address, out) as there, follow(spec, quiet=as_json) as listener:
-        run = pipeline.train(spec, out=out, directory=Path.cwd(), executor=there, listener=listener)
     show_run(run, as_json=as_json)
 
 

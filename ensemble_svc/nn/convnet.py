@@ -9,7 +9,7 @@ from torch import nn
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.images import image_shape
 from ensemble_svc.nn.initial import initialise
-from ensemble_svc.nn.layers import conv, dense_stack
+from ensemble_svc.nn.layers import ZooNet, conv, dense_stack
 from ensemble_svc.spec.model import ConvNet
 
 
@@ -28,7 +28,7 @@ def build_convnet(model: ConvNet, input_shape: tuple[int, ...], num_outputs: int
         raise SpecError([Fault("model.channels", found)])
     area = (height >> num_stages) * (width >> num_stages)
     sizes = (model.channels[-1] * area, *model.dense)
-    net, output = nn.Sequential(), nn.Linear(sizes[-1], num_outputs)
+    net, output = ZooNet(), nn.Linear(sizes[-1], num_outputs)
     net.add_module("stages", nn.Sequential(*_stages(num_channels, model)))
     net.add_module("flatten", nn.Flatten())
     net.add_module("dense", dense_stack(sizes, model))

@@ -18,6 +18,10 @@ from ensemble_svc.spec.model import Activation, Network, Norm
 LARGEST_GROUP_COUNT = 8
 
 
+class ZooNet(nn.Sequential):
+    """A whole network of the zoo, by which it is told from one of the user's own."""
+
+
 def dense(num_in: int, num_out: int, network: Network) -> nn.Sequential:
     """A linear layer [B, num_in] → [B, num_out]; norm, activation, noise and dropout as ``network`` says."""
     if num_out == 1 and network.norm in ("layer", "group"):

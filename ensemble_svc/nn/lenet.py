@@ -7,7 +7,7 @@ from torch import nn
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.images import image_shape
 from ensemble_svc.nn.initial import initialise
-from ensemble_svc.nn.layers import conv, dense_stack
+from ensemble_svc.nn.layers import ZooNet, conv, dense_stack
 from ensemble_svc.spec.model import LeNet
 
 SMALLEST_SIDE = 12
@@ -29,7 +29,7 @@ def build_lenet(model: LeNet, input_shape: tuple[int, ...], num_outputs: int) ->
         raise SpecError([Fault("model.name", f"{found} Use convnet, resnet or mlp.")])
     first, second = model.channels
     sizes = (second * _side(height) * _side(width), *model.dense)
-    net, output = nn.Sequential(), nn.Linear(sizes[-1], num_outputs)
+    net, output = ZooNet(), nn.Linear(sizes[-1], num_outputs)
     net.add_module("conv1", conv(num_channels, first, model, kernel=5, padding=2))
     net.add_module("pool1", nn.MaxPool2d(2))
     net.add_module("conv2", conv(first, second, model, kernel=5, padding=0))

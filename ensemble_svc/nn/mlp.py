@@ -7,7 +7,7 @@ import math
 from torch import nn
 
 from ensemble_svc.nn.initial import initialise
-from ensemble_svc.nn.layers import dense_stack
+from ensemble_svc.nn.layers import ZooNet, dense_stack
 from ensemble_svc.spec.model import Mlp
 
 
@@ -18,7 +18,7 @@ def build_mlp(model: Mlp, input_shape: tuple[int, ...], num_outputs: int) -> nn.
         SpecError: a norm over a single unit.
     """
     sizes = (math.prod(input_shape), *model.hidden)
-    net, output = nn.Sequential(), nn.Linear(sizes[-1], num_outputs)
+    net, output = ZooNet(), nn.Linear(sizes[-1], num_outputs)
     net.add_module("flatten", nn.Flatten())
     net.add_module("hidden", dense_stack(sizes, model))
     net.add_module("output", output)

@@ -66,7 +66,7 @@ class Dropout(Draw):
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
         keep = (1 - strength).clamp(min=SMALLEST_KEEP)
         kept = torch.rand(x.shape, device=x.device, dtype=torch.float32, generator=self.generator) < keep
-        return x * kept.to(x.dtype).div_(keep)
+        return (x * kept.float().div_(keep)).to(x.dtype)
 
 
 class ActivationNoise(Draw):

@@ -19,22 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ensemble_svc.nn.layers import ZooNet
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-POINTWISE = (nn.Identity, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
 ROWWISE = (nn.MaxPool2d, nn.AdaptiveAvgPool2d)
-KNOWN = (
-    *(nn.Sequential, Residual, nn.Linear, nn.Conv2d, nn.LayerNorm, nn.GroupNorm, nn.Flatten),
-    *POINTWISE,
-    *ROWWISE,
-)
 
 
 def is_known(net: nn.Module) -> bool:
-    """Whether ``forward`` knows all of the network's layers."""
-    return all(_knows(module) for module in net.modules())
+    """Whether ``forward`` can write the network out.
+
+    What a user's own module does between its layers, in its hooks or with its randomness cannot be seen.
+    """
+    return isinstance(net, ZooNet)
 
 
 def goes_in_turn(net: nn.Module, device: torch.device) -> bool:
@@ -53,26 +51,17 @@ def forward(net: nn.Module, weights_K: Mapping[str, Tensor], x_KB: Tensor) -> Te
     Batch norms in training mode update the running statistics in ``weights_K``.
 
     Args:
-        net: a network of known layers; its own weights do not matter, its mode does.
+        net: of the zoo, or a part of one; its own weights do not matter, its mode does.
         weights_K: parameters and buffers of ``net`` by name, stacked.
     """
     return _through(net, weights_K, "", x_KB)
 
 
-def _knows(module: nn.Module) -> bool:
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d):
-        return isinstance(module, BatchNorm) and module.track_running_stats and module.momentum is not None
-    if type(module) is nn.Conv2d:
-        return module.padding_mode == "zeros"
-    if type(module) is nn.Flatten:
-        return (module.start_dim, module.end_dim) == (1, -1)
-    return isinstance(module, Draw) or type(module) in KNOWN
-
-
 def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
     match module:
         case nn.Sequential():
-            for name, child in module.named_children():
+            for name, child in module._modules.items():  # named_children() gives a module once
+                assert child is not None
                 x = _through(child, weights, f"{prefix}{name}.", x)
             return x
         case Residual():

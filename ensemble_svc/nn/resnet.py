@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ensemble_svc.nn.images import image_shape
 from ensemble_svc.nn.initial import initialise
-from ensemble_svc.nn.layers import activation, conv, image_norm
+from ensemble_svc.nn.layers import ZooNet, activation, conv, image_norm
 from ensemble_svc.nn.noise import ActivationNoise
 from ensemble_svc.spec.model import ResNet
 
@@ -54,7 +54,7 @@ def build_resnet(model: ResNet, input_shape: tuple[int, ...], num_outputs: int) 
     """
     num_channels, _, _ = image_shape(model.name, input_shape)
     last = model.width * 2 ** (NUM_STAGES - 1)
-    net, output = nn.Sequential(), nn.Linear(last, num_outputs)
+    net, output = ZooNet(), nn.Linear(last, num_outputs)
     without_dropout = model.model_copy(update={"dropout": 0.0})
     net.add_module("stem", conv(num_channels, model.width, without_dropout, kernel=3, padding=1))
     net.add_module("blocks", nn.Sequential(*_blocks(model)))

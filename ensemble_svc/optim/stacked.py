@@ -122,7 +122,7 @@ class StackedOptimizer:
     def state(self) -> dict[str, Tensor]:
         """The running values [K, …] by ``buffer/parameter``, as they stand until the next step.
 
-        Where only some members have a momentum, the others' slices stay 0.
+        Where only some members have a momentum, the others' slices mean nothing.
         """
         return {key: value.clone() if key in self._in_block else value for key, value in self._state.items()}
 

@@ -89,15 +89,17 @@ def _candidate(sizes: tuple[int, ...], work: Work, known: Sequence[Timing], room
 
 
 def crowded(timings: Sequence[Timing], members: int, at_once: int) -> Timing | None:
-    """A pack's timing with ``at_once`` packs beside each other; None for more than were measured.
+    """A pack's timing with ``at_once`` packs beside each other; None where nothing was measured.
 
-    Between two measured numbers of packs it lies on the line between them.
+    Between two measured numbers of packs it lies on the line between them; beyond the most that were
+    measured beside each other it stays as it is there.
     """
     by_count = {
         count: between([t for t in timings if t.at_once == count], members) for count in _counts(timings)
     }
     known = {count: timing for count, timing in by_count.items() if timing is not None}
-    above = min((count for count in known if count >= at_once), default=None)
+    most = max(known, default=1)
+    above = min((count for count in known if count >= at_once), default=most if most > 1 else None)
     below = max((count for count in known if count <= at_once), default=above)
     if above is None or below is None:
         return None

@@ -70,6 +70,8 @@ class Work:
     """Of the network; None where it is unknown."""
     member_bytes: int | None
     """Memory of a member in training; None where it is unknown."""
+    step_bytes: int
+    """What of it a member takes only while it is in a step: its activations; 0 where it is unknown."""
     data_bytes: int
     """The data as every slot holds them, once for all of its members."""
     stops_early: bool
@@ -95,6 +97,7 @@ def work_of(member: MemberSpec, num_rows: int, shape: DataShape) -> Work:
         num_validation=shape.num_validation,
         size=size,
         member_bytes=member_bytes(size, training, batch) if size else None,
+        step_bytes=NUMBER_BYTES * batch * size.activations if size else 0,
         data_bytes=NUMBER_BYTES * shape.num_rows * math.prod(shape.input_shape),
         stops_early=training.early_stopping is not None,
     )

@@ -51,6 +51,7 @@ def formula(work: Work, members: int, threads: int, device: Device) -> Timing | 
         return None
     core_s, in_turn = members * member_s, size.conv_products > 0
     own_s = STEP_S + size.operations * OPERATION_S
+    member_bytes, fixed_bytes = work.member_bytes, work.data_bytes
     if device == "cuda":
         step_s, speed = own_s + core_s / GPU_SPEED, GPU_SPEED
     else:
@@ -59,14 +60,17 @@ def formula(work: Work, members: int, threads: int, device: Device) -> Timing | 
         largest = -(-members // number) / members
         step_s = turns * own_s + core_s * largest / _sharing(each)
         speed = _sharing(threads)
+        fixed_bytes += PROCESS_BYTES
+        if in_turn and members > 1:
+            member_bytes, fixed_bytes = member_bytes - work.step_bytes, fixed_bytes + number * work.step_bytes
     return Timing(
         members=members,
         threads=threads,
         at_once=1,
         step_s=step_s,
         epoch_s=work.num_validation * members * _row_seconds(size) * VALIDATION / 3 / speed,
-        member_bytes=work.member_bytes,
-        fixed_bytes=work.data_bytes + (PROCESS_BYTES if device == "cpu" else 0),
+        member_bytes=member_bytes,
+        fixed_bytes=fixed_bytes,
         device=device,
     )
 

@@ -69,10 +69,11 @@ def groups_of(
 
 def _at_least(timings: tuple[Timing, ...], work: Work) -> tuple[Timing, ...]:
     """Timings whose memory is at least the formula's: a process that reuses freed pages seems to need less."""
-    least = work.member_bytes or 0
-    more = [max(least, timing.member_bytes) for timing in timings]
+    guesses = [formula(work, t.members, t.threads, t.device) for t in timings]
+    pairs = zip(timings, guesses, strict=True)
+    least = [max(t.member_bytes, guess.member_bytes if guess else 0) for t, guess in pairs]
     return tuple(
-        t.model_copy(update={"member_bytes": bytes_}) for t, bytes_ in zip(timings, more, strict=True)
+        t.model_copy(update={"member_bytes": bytes_}) for t, bytes_ in zip(timings, least, strict=True)
     )
 
 

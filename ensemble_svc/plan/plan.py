@@ -91,6 +91,12 @@ class Slot(Spec):
     processes: int = 1
     """Processes that share each batch of the slot's one member, and its cpus; on GPUs each has one of its own."""
 
+    def halves(self) -> tuple[Slot, Slot]:
+        """The first and the second half of the members, each on what the slot has."""
+        members, middle = self.pack.members, (len(self.pack) + 1) // 2
+        first, second = (Pack(members=some) for some in (members[:middle], members[middle:]))
+        return self.model_copy(update={"pack": first}), self.model_copy(update={"pack": second})
+
     def within(self, *, cpus: int, gpus: float) -> Slot:
         """The same pack on a machine of today, which may be smaller than that of the plan."""
         processes = min(self.processes, max(1, int(gpus))) if self.gpus else self.processes

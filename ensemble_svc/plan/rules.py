@@ -1,8 +1,7 @@
 """The placement of members that were not measured, by rules of thumb and the formulas of their cost.
 
-Dense networks gain from a shared pack wherever they run. On a CPU networks of convolutions go member by
-member through a step also in a pack, so they make one pack to each core, which shares the data and the
-start of the process. On GPUs everything packs, one pack to a GPU.
+Members of one structure share packs, one to a machine or to a GPU: strands use the cores of a machine
+(``plan/strands.py``), and a pack shares the data and the start of the process.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 from ensemble_svc.plan.candidates import even
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import slot_of
-from ensemble_svc.plan.formula import PROCESS_BYTES, formula
+from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.groups import Group
 from ensemble_svc.plan.plan import Pack, Slot
 from ensemble_svc.plan.rooms import Room, cpu_room, device_of, gpu_room
@@ -23,7 +22,6 @@ GPU_BYTES = 8 * 2**30
 CONTEXT_BYTES = 2**30
 """What a process takes of a GPU before it holds anything."""
 WHY_ALONE = "a network of your own trains alone unless compute.pack says how many"
-WHY_BY_CORE = "on a CPU members with convolutions step one by one, so a pack to a core"
 SHARES = 4
 """Members alone that share one GPU at most, when nothing was measured."""
 
@@ -52,26 +50,26 @@ def _cut(
         return even(number, number), "compute.pack is off"
     if compute.pack == "auto" and not model.packs_unasked:
         return even(number, number), WHY_ALONE
-    if compute.pack == "auto" and not on_gpu and not model.all_dense:
-        lanes = min(resources.cpus, resources.at_once or resources.cpus)
-        return even(number, min(number, lanes)), WHY_BY_CORE
-    most, reason = group.largest, "one structure, so one stack of weights and one launch per operation"
+    most, reason = group.largest, "one structure, so one stack of weights, one copy of the data, one process"
     if isinstance(compute.pack, int):
         reason = f"compute.pack allows {compute.pack} members at once"
     held = number if on_gpu else _held(group, resources)
     if held < min(most, number):
         most, reason = held, f"memory holds {held} members at once"
-    devices = int(resources.gpus) if on_gpu else 1
+    devices = int(resources.gpus) if on_gpu else len(resources.machines)
+    devices = min(devices, resources.at_once or devices)
     packs = max(-(-number // most), min(number, devices))
     return even(number, packs), reason
 
 
 def _held(group: Group, resources: Resources) -> int:
     """Members whose training the smallest machine's memory holds, by formula."""
-    work, known = group.work, [node.memory_bytes for node in resources.machines if node.memory_bytes]
-    if not known or not work.member_bytes:
+    known = [node.memory_bytes for node in resources.machines if node.memory_bytes]
+    cores = max(node.cpus for node in resources.machines)
+    guess = formula(group.work, len(group.members), cores, "cpu")
+    if not known or guess is None:
         return len(group.members)
-    return max(1, int((0.9 * min(known) - PROCESS_BYTES - work.data_bytes) / work.member_bytes))
+    return max(1, int((0.9 * min(known) - guess.fixed_bytes) / guess.member_bytes))
 
 
 def _room(

@@ -18,8 +18,6 @@ Init = Literal["he", "xavier", "torch"]
 class Architecture(Choice):
     """What the planner must know of a network."""
 
-    all_dense: ClassVar[bool] = False
-    """Whether it is all matrix products, which gain from a shared pack on any device."""
     packs_unasked: ClassVar[bool] = True
     """Whether its members share packs without the job's word."""
 
@@ -42,7 +40,6 @@ class Network(Architecture):
 class Mlp(Network):
     """A multilayer perceptron; images are flattened."""
 
-    all_dense: ClassVar[bool] = True
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[PositiveInt, ...], Field(max_length=1000)] = (128, 128)
     """Units of each hidden layer; an empty list is a linear model."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ensemble_svc.nn.packed import goes_in_turn
 from ensemble_svc.train.assemble import Stack
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -41,12 +42,18 @@ def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> N
     for name, value in weights_K.items():
         if name.endswith("num_batches_tracked"):
             value.zero_()
-    packed = vmap(call, randomness="error")
+
+    def in_turn(weights_K: Stack, x_KB: Tensor) -> None:
+        for k, x_B in enumerate(x_KB):
+            call({name: weight[k] for name, weight in weights_K.items()}, x_B)
+
+    device = next(iter(weights_K.values())).device
+    every = in_turn if goes_in_turn(net, device) else vmap(call, randomness="error")
     for number, x_KB in enumerate(batches_KB, 1):
         for norm in norms:
             norm.momentum = 1.0 / number
         with torch.no_grad():
-            packed(weights_K, x_KB)
+            every(weights_K, x_KB)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     net.eval()

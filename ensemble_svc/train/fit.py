@@ -26,7 +26,7 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.finish import seal_slot
-from ensemble_svc.train.halve import halves, is_out_of_memory, num_deaths, was_halved
+from ensemble_svc.train.halve import is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
@@ -66,7 +66,7 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
     """
     run = Path(payload.run)
     if len(slot.pack) > 1 and (halvings > 0 or was_halved(run, slot)):
-        for half in halves(slot):
+        for half in slot.halves():
             _fit(payload, half, report, (slot.pack, *parents), halvings - 1)
         commits_of(run, slot.pack).clear()
         return
@@ -79,7 +79,7 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
         reason = str(fault)
     _free_memory()
     Journal(run / "journal.jsonl").append("halved", pack=slot.pack.id, reason=reason)
-    sizes = " and ".join(str(len(half.pack)) for half in halves(slot))
+    sizes = " and ".join(str(len(half.pack)) for half in slot.halves())
     note = f"{slot.pack.id}: {reason}; going on with packs of {sizes}"
     report(Progress(pack=slot.pack.id, epoch=0, epochs=0, members=(), seconds=0.0, note=note))
     _fit(payload, slot, report, parents, 0)

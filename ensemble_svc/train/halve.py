@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ensemble_svc.plan.plan import MemberSpec, Pack, Slot
+from ensemble_svc.plan.plan import MemberSpec, Slot
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.tensors import Tensors
 
@@ -27,13 +27,6 @@ def is_out_of_memory(fault: BaseException) -> bool:
     if isinstance(fault, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(fault, RuntimeError) and any(sign in str(fault) for sign in SIGNS)
-
-
-def halves(slot: Slot) -> tuple[Slot, Slot]:
-    """The first and the second half of the slot's members, each on what the slot has."""
-    members, middle = slot.pack.members, (len(slot.pack) + 1) // 2
-    first, second = members[:middle], members[middle:]
-    return _with(slot, first), _with(slot, second)
 
 
 def was_halved(run: Path, slot: Slot) -> bool:
@@ -64,7 +57,3 @@ def take_part(
     mine = {n: t.index_select(0, kept if n.startswith("kept") else stack) for n, t in tensors.items()}
     entries = [facts["entries"][k] for k in positions]
     return mine, {**facts, "entries": entries, "standing": [positions.index(k) for k in standing] or [0]}
-
-
-def _with(slot: Slot, members: tuple[MemberSpec, ...]) -> Slot:
-    return slot.model_copy(update={"pack": Pack(members=members)})

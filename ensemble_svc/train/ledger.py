@@ -6,6 +6,7 @@ Shapes: K members of the pack, A ≤ K members that still stand in its stack.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -184,6 +185,8 @@ def _improves(entry: Entry, rule: EarlyStopping | None, metrics: Mapping[str, fl
         return True
     sign = 1.0 if rule.metric in HIGHER_IS_BETTER else -1.0
     value = metrics[rule.metric]
+    if math.isnan(value):
+        return False
     better = entry.best is None or sign * (value - entry.best) > rule.min_delta
     if better:
         entry.best = value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import Event
 from typing import Any
 
 import torch
@@ -95,9 +96,11 @@ class MemberModule(SlotModule):
         with torch.no_grad():
             for name, value in weights.items():
                 self._views[name].copy_(value)
-        load_state(self.rule, self.names, {name: v[0] for name, v in optimizer.items()}, num_steps)
+        # A pack that it was a part of may have had more running values, for other members.
+        own = [name for name in state_of(self.rule, self.names) if name in optimizer]
+        load_state(self.rule, self.names, {name: optimizer[name][0] for name in own}, num_steps)
 
-    def _steps(self, block: Tensor | StreamBatch) -> None:
+    def _steps(self, block: Tensor | StreamBatch, halt: Event) -> None:
         for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
             self.rule.zero_grad()
             self._loss_of(rows).backward()

@@ -6,6 +6,7 @@ Shapes: K members, S steps, B rows.
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -142,10 +143,16 @@ class PackModule(SlotModule):
     def _division(self) -> Strands:
         """How the process's cores are divided now; networks of the user's own draw where strands cannot."""
         cores = torch.get_num_threads()
-        if self.compiled or self.recipe.device.type != "cpu" or not packed.is_known(self._net.body):
+        unable = self.compiled or self.recipe.device.type != "cpu" or not packed.is_known(self._net.body)
+        if unable or num_allowed() < cores:
             return Strands(1, cores)
         in_turn = packed.goes_in_turn(self._net.body, self.recipe.device)
         return strands(self.recipe.core_s, len(self.recipe.members), cores, in_turn=in_turn)
+
+
+def num_allowed() -> int:
+    """Cores on which this thread, and so a thread that it starts, may run; OpenMP may have bound it to one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def even_slices(whole: int, parts: int) -> list[slice]:

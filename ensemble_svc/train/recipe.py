@@ -39,7 +39,8 @@ class Recipe:
     steps_per_epoch: int
     device: torch.device
     lead: MemberSpec
-    """The pack's first member, which seeds its draws; it stays so when members are dropped."""
+    """The member that seeds the draws: the pack's first one, also when it is dropped, and of several strands
+    each one's first."""
     member_s: float | None = None
     """Seconds that the arithmetic of one member's step takes a core, about; None where it is unknown."""
 

@@ -13,7 +13,8 @@ Shapes: K members of the strand, S steps, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from threading import Event
 from typing import TypeVar
 
 import torch
@@ -55,17 +56,25 @@ class Strand:
         self._read = [n for n in stack if n.startswith("body.") or not inside.data.transformed]
 
     def run(
-        self, block: Iterable[Tensor | StreamBatch], epoch: int, step_of_epoch: int, average: Stack | None
+        self,
+        block: Iterable[Tensor | StreamBatch],
+        epoch: int,
+        step_of_epoch: int,
+        average: Stack | None,
+        halt: Event,
     ) -> list[Tensor]:
         """Take a step on each batch of a block; the losses [K] of each.
 
         Args:
             epoch: counted from 0, as ``step_of_epoch``, the number of the block's first step.
             average: the members' moving averages, which are brought up to date.
+            halt: set when what is left of the block is not wanted.
         """
         self.net.train()
         losses = []
         for number, rows in enumerate(block, start=step_of_epoch):
+            if halt.is_set():
+                break
             self.inside.seed(epoch, number)
             losses.append(self.step(self.inside.batch(rows)))
             if average is not None and self.recipe.decay is not None:
@@ -91,7 +100,7 @@ class Strand:
 
     def load(self, state: Mapping[str, Tensor], num_steps: int) -> None:
         """Go on from the running values of an optimiser that may have had more of them, for other members."""
-        self.optimizer.load({name: state[name] for name in self.optimizer.state()}, num_steps)
+        self.optimizer.load({n: state[n] for n in self.optimizer.state() if n in state}, num_steps)
 
     def _at_once(self, batch: Batch) -> Tensor:
         """Losses [K] of all members in one pass, and the gradients of the stack.
@@ -177,21 +186,29 @@ def cut(tensors: Mapping[str, Tensor], members: slice) -> Stack:
     return {name: value[members] for name, value in tensors.items()}
 
 
-def beside(tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:
+def beside(tasks: Sequence[Callable[[Event], T]], threads: int) -> list[T]:
     """What the tasks return, run beside each other with so many cores for the operations of each.
 
-    All have ended when this returns or raises.
+    All have ended when this returns or raises. Where one fails, or the user stops the training, the
+    others are told by the event that they are given.
     """
-    before = torch.get_num_threads()
+    before, halt = torch.get_num_threads(), Event()
 
-    def run(task: Callable[[], T]) -> T:
+    def run(task: Callable[[Event], T]) -> T:
         torch.set_num_threads(threads)
-        return task()
+        return task(halt)
 
     try:
         if len(tasks) == 1:
             return [run(tasks[0])]
         with ThreadPoolExecutor(len(tasks), thread_name_prefix="strand") as pool:
-            return list(pool.map(run, tasks))
+            try:
+                futures = [pool.submit(run, task) for task in tasks]
+                ended = wait(futures, return_when=FIRST_EXCEPTION).done
+                failed = [future for future in ended if future.exception()]
+                return [future.result() for future in failed or futures]
+            except BaseException:
+                halt.set()
+                raise
     finally:
         torch.set_num_threads(before)
