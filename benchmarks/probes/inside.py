@@ -26,7 +26,7 @@ from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 
 
-@dataclass
+@dataclass(eq=False)
 class BarePack:
     """All members of a work as one pack: its module and the feed of its batches."""
 

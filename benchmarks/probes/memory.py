@@ -13,6 +13,7 @@ import re
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import ensemble_svc  # noqa: F401 - first, since it sets how idle threads wait
@@ -24,11 +25,12 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.data import Rows, load
 from benchmarks.job import write_job
-from benchmarks.members import new_member
+from benchmarks.members import CORES, new_member
 from benchmarks.probes.measure import Measures, arguments, write
 from benchmarks.work import WORKS, Work
 from ensemble_svc import pipeline
 from ensemble_svc.local import LocalExecutor
+from ensemble_svc.train.strand import beside
 
 MIB = 2**20
 
@@ -55,6 +57,7 @@ class Watched:
 def measure(work: Work) -> Measures:
     """Rise of the resident set, the bound, and their ratio."""
     data = load(work)
+    beside([_warm_up] * CORES, 1)
     _train(replace(work, members=2, epochs=1), data)
     rise = _train(replace(work, epochs=1), data)
     member = bytes_of_one(work, data)
@@ -67,6 +70,13 @@ def measure(work: Work) -> Measures:
         "one member": ("MiB", member / MIB),
         "peak / bound": ("", rise / bound),
     }
+
+
+def _warm_up(_: Event) -> None:
+    """Let this thread's matrix library set up its buffers."""
+    x, kernel = torch.randn(64, 3, 32, 32), torch.randn(16, 3, 3, 3)
+    torch.conv2d(x, kernel)
+    torch.bmm(torch.randn(8, 64, 128), torch.randn(8, 128, 128))
 
 
 def bytes_of_one(work: Work, data: Rows) -> int:

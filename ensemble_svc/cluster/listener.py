@@ -13,13 +13,14 @@ from ray import tune
 
 from ensemble_svc import errors
 from ensemble_svc.cluster.interrupt import Interrupts
-from ensemble_svc.plan.executor import OnFailure, OnProgress
+from ensemble_svc.plan.executor import DIED_OF_MEMORY, OnFailure, OnProgress
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import from_row
 
+OUT_OF_MEMORY = f"{DIED_OF_MEMORY}; lower training.batch_size or compute.pack"
 DEATHS = (
-    ("memory monitor", "the machine ran out of memory; lower training.batch_size or compute.pack"),
-    ("running low on memory", "the machine ran out of memory; lower training.batch_size or compute.pack"),
+    ("memory monitor", OUT_OF_MEMORY),
+    ("running low on memory", OUT_OF_MEMORY),
     ("node has died", "its machine was lost"),
     ("node failure", "its machine was lost"),
     ("unavailable", "its machine could not be reached"),

@@ -17,6 +17,8 @@ OnProgress = Callable[[Slot, Progress], None]
 OnFailure = Callable[[Slot, str, bool], None]
 """Called with the slot, the reason in one line, and whether the slot will be tried again."""
 
+DIED_OF_MEMORY = "the machine ran out of memory"
+"""How the reason of a failed attempt begins when the operating system or Ray killed it for its memory."""
 RAY_START_S = 6.0
 """Seconds until a slot's first step on Ray: Tune starts, a process starts, libraries load (two quiet cores)."""
 

@@ -53,7 +53,7 @@ def build_module(
     start = assemble_fitted(members, payload.dataset, payload.schema, rows)
     first, train = members[0], payload.split.train
     num_rows = len(train) if first.streamed else len(rows[0])
-    steps = steps_per_epoch(num_rows, first.training.batch_size)
+    steps = steps_per_epoch(num_rows, first.training.rows_per_step(num_rows))
     answers = len(payload.schema.classes) or len(payload.schema.targets)
     shape = DataShape(
         cast(Transform, start.net.transform).out_shape,
@@ -84,7 +84,7 @@ def build_feed(
             payload.dataset.x,
             device,
             job_seed=members[0].job_seed,
-            batch_size=members[0].training.batch_size,
+            batch_size=members[0].training.rows_per_step(len(payload.split.train)),
             first_epoch=first_epoch,
         )
     single = isinstance(module, MemberModule) and not module.alone

@@ -81,7 +81,7 @@ class EpochFeed:
     ) -> None:
         self.members, self.rows, self.device = list(members), list(rows), device
         self.single_steps = single_steps
-        self.batch_size = members[0].training.batch_size
+        self.batch_size = members[0].training.rows_per_step(len(rows[0]))
         self.first_epoch = first_epoch
         self.epoch = first_epoch
         self.sampler = self

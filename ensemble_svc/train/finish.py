@@ -78,7 +78,7 @@ def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str
 def _batches(module: SlotModule, rows: Sequence[Array]) -> Iterator[Tensor]:
     """The members' training inputs, a batch at a time; a last batch of one row is dropped, as in training."""
     rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
-    for piece_KB in rows_KN.split(module.recipe.shared.batch_size, dim=1):
+    for piece_KB in rows_KN.split(module.recipe.shared.rows_per_step(rows_KN.shape[1]), dim=1):
         if piece_KB.shape[1] > 1 or rows_KN.shape[1] == 1:
             yield module.data.take(piece_KB)
 

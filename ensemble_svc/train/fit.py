@@ -31,7 +31,7 @@ from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
-from ensemble_svc.train.plugins import without_plugins
+from ensemble_svc.train.plugins import bare_trainer
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
@@ -118,7 +118,15 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
         )
         if ledger.any_active:
             with synchronised(module.net, share):
-                _run(_trainer(slot, watch, module), module, watch.feed)
+                trainer = bare_trainer(
+                    device,
+                    watch.epochs - watch.epoch,
+                    watch,
+                    devices=share.processes,
+                    strategy=strategy_of(module),
+                    use_distributed_sampler=False,
+                )
+                _run(trainer, module, watch.feed)
         if share.leads:
             seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
     if share.leads:
@@ -128,28 +136,6 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
 def commits_of(run: Path, pack: Pack) -> Commits:
     """The pack's commits, for an attempt that begins now."""
     return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8])
-
-
-def _trainer(slot: Slot, watch: Watch, module: SlotModule) -> L.Trainer:
-    """Lightning with everything off that this project does itself (checkpoints, logs, bars)."""
-    with without_plugins():
-        return _plain_trainer(slot, watch, module)
-
-
-def _plain_trainer(slot: Slot, watch: Watch, module: SlotModule) -> L.Trainer:
-    return L.Trainer(
-        accelerator="gpu" if slot.gpus else "cpu",
-        devices=module.share.processes,
-        strategy=strategy_of(module),
-        max_epochs=watch.epochs - watch.epoch,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-    )
 
 
 def _run(trainer: L.Trainer, module: SlotModule, feed: Feed) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 
+from ensemble_svc.plan.executor import DIED_OF_MEMORY
 from ensemble_svc.plan.plan import MemberSpec, Slot
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.tensors import Tensors
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch's allocators write, on a GPU and on a CPU."""
-DIED_OF_MEMORY = "the machine ran out of memory"
-"""How an executor's reason for a failed attempt begins when the operating system or Ray killed it."""
 
 
 def is_out_of_memory(fault: BaseException) -> bool:

@@ -124,6 +124,9 @@ class MemberModule(SlotModule):
         return (loss_K + self.recipe.penalty_K(weights, self.inside.penalised)).squeeze(0)
 
     def _end_step(self) -> None:
+        if self.recipe.constrains:
+            factor = self.recipe.factors(self.ledger.num_steps)
+            self.recipe.constrain(self._views, self.inside.penalised, factor)
         self.step_losses.append(self._loss_K)
         self.ledger.step(self.weights)
 

@@ -28,7 +28,7 @@ from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import held_bytes, peak_bytes, reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
-from ensemble_svc.train.plugins import without_plugins
+from ensemble_svc.train.plugins import bare_trainer
 from ensemble_svc.train.start import Probe
 from ensemble_svc.train.stream import StreamBatch
 
@@ -114,9 +114,9 @@ class _Rows:
 
     @classmethod
     def of(cls, payload: Payload, members: Sequence[MemberSpec]) -> _Rows:
-        batch = members[0].training.batch_size
         full = training_rows(payload, members)
         smallest = min(map(len, full))
+        batch = members[0].training.rows_per_step(smallest)
         num = min(smallest, max(1, min(MOST_STEPS, smallest // batch)) * batch)
         draw = np.random.default_rng(0).permutation(smallest)[:num]
         some = [np.sort(rows[draw]) for rows in full]
@@ -163,18 +163,7 @@ def _time(
 def _time_steps(module: SlotModule, feed: _ShortFeed, seconds: float) -> tuple[float, float]:
     """Median and first wall seconds of an optimiser step as training takes it, through Lightning's own loop."""
     watch = _StopWatch(feed, seconds, module.recipe.device)
-    with without_plugins():
-        trainer = L.Trainer(
-            accelerator="gpu" if module.recipe.device.type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+    trainer = bare_trainer(module.recipe.device, 1, watch, devices=1)
     trainer.fit(module, train_dataloaders=feed)
     module.take_losses()
     return median(watch.step_s), watch.first_s

@@ -24,6 +24,7 @@ from ensemble_svc.spec.training import (
     Ema,
     GaussianNll,
     InputNoise,
+    MaxNorm,
     Mse,
     Optimizer,
     TrainingSpec,
@@ -72,7 +73,8 @@ class Recipe:
     def paces(self) -> tuple[Pace, ...]:
         """Each member's schedule over its own number of steps."""
         trainings = [member.training for member in self.members]
-        return tuple(Pace(t.schedule, self.steps_per_epoch * t.epochs) for t in trainings)
+        steps = self.steps_per_epoch
+        return tuple(Pace(t.schedule, steps * t.epochs, steps) for t in trainings)
 
     def factors(self, step: int) -> float | list[float]:
         """What multiplies the learning rates at ``step``: one number where all members agree."""
@@ -150,6 +152,51 @@ class Recipe:
                 total = total + strength_K * size_K
         return total
 
+    @cached_property
+    def constrains(self) -> bool:
+        """Whether weights are changed after the optimiser's step."""
+        return self._shrink_K is not None or self._longest_K is not None
+
+    @torch.no_grad()
+    def constrain(
+        self, weights_K: Mapping[str, Tensor], names: Sequence[str], factors: float | Sequence[float]
+    ) -> None:
+        """Change the weights of a finished step as constraints ask, in place: shrink them, then shorten them.
+
+        Args:
+            names: the penalised weights.
+            factors: of the learning rates in that step, as ``factors`` gives them.
+        """
+        for name in names:
+            weight = weights_K[name]
+            if self._shrink_K is not None:
+                each = [factors] * len(self.members) if isinstance(factors, int | float) else factors
+                rates = [rule.lr * factor for rule, factor in zip(self.rules, each, strict=True)]
+                threshold = _beside(self._shrink_K * self._vector(rates), weight)
+                weight.copy_(weight.sign() * (weight.abs() - threshold).clamp_min(0))
+            if self._longest_K is not None:
+                norm = weight.flatten(2).norm(dim=2)
+                scale = (self._longest_K[:, None] / norm.clamp_min(1e-30)).clamp(max=1.0)
+                weight.mul_(scale.view(*scale.shape, *[1] * (weight.dim() - 2)))
+
+    @cached_property
+    def _shrink_K(self) -> Tensor | None:
+        """Strengths of the proximal L1 penalties."""
+        totals = [
+            sum(r.strength for r in m.training.regularizers if isinstance(r, L1) and r.proximal)
+            for m in self.members
+        ]
+        return self._vector(totals) if any(totals) else None
+
+    @cached_property
+    def _longest_K(self) -> Tensor | None:
+        """The members' largest lengths of a unit's weights."""
+        norms = [
+            min((r.norm for r in m.training.regularizers if isinstance(r, MaxNorm)), default=torch.inf)
+            for m in self.members
+        ]
+        return self._vector(norms) if min(norms) < torch.inf else None
+
     def seed(self, purpose: Purpose, epoch: int, step: int, generator: torch.Generator | None = None) -> None:
         """Make a generator, or torch's global ones, a function of the lead, epoch and step.
 
@@ -179,7 +226,12 @@ class Recipe:
 
 
 def _penalises(rule: object) -> bool:
-    return isinstance(rule, L1 | L2)
+    return isinstance(rule, L2) or (isinstance(rule, L1) and not rule.proximal)
+
+
+def _beside(values_K: Tensor, stacked: Tensor) -> Tensor:
+    """A value per member, to broadcast over a stack."""
+    return values_K.view(-1, *[1] * (stacked.dim() - 1))
 
 
 Own = Mapping[str, Tensor]

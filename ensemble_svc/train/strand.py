@@ -13,7 +13,8 @@ Shapes: K members of the strand, S steps, B rows.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
 from threading import Event
 from typing import TypeVar
 
@@ -87,7 +88,10 @@ class Strand:
         losses_K = self._in_turn(batch) if self._goes_in_turn else self._at_once(batch)
         if self.recipe.clip_K is not None:
             clip_each(list(self._trained.values()), self.recipe.clip_K)
-        self.optimizer.step(self.recipe.factors(self.optimizer.num_steps))
+        factors = self.recipe.factors(self.optimizer.num_steps)
+        self.optimizer.step(factors)
+        if self.recipe.constrains:
+            self.recipe.constrain(self._trained, self.inside.penalised, factors)
         return losses_K
 
     def state(self) -> Stack:
@@ -190,25 +194,29 @@ def beside(tasks: Sequence[Callable[[Event], T]], threads: int) -> list[T]:
     """What the tasks return, run beside each other with so many cores for the operations of each.
 
     All have ended when this returns or raises. Where one fails, or the user stops the training, the
-    others are told by the event that they are given.
+    others are told by the event that they are given. The first runs in this thread, whose memory is
+    the process's own.
     """
     before, halt = torch.get_num_threads(), Event()
 
     def run(task: Callable[[Event], T]) -> T:
-        torch.set_num_threads(threads)
-        return task(halt)
+        try:
+            torch.set_num_threads(threads)
+            return task(halt)
+        except BaseException:
+            halt.set()
+            raise
 
+    others = [_pool(len(tasks) - 1).submit(run, task) for task in tasks[1:]]
     try:
-        if len(tasks) == 1:
-            return [run(tasks[0])]
-        with ThreadPoolExecutor(len(tasks), thread_name_prefix="strand") as pool:
-            try:
-                futures = [pool.submit(run, task) for task in tasks]
-                ended = wait(futures, return_when=FIRST_EXCEPTION).done
-                failed = [future for future in ended if future.exception()]
-                return [future.result() for future in failed or futures]
-            except BaseException:
-                halt.set()
-                raise
+        return [run(tasks[0]), *(other.result() for other in others)]
     finally:
+        halt.set()
+        wait(others)
         torch.set_num_threads(before)
+
+
+@cache
+def _pool(size: int) -> ThreadPoolExecutor:
+    """Threads that stay: each has buffers of the matrix library, and an arena of the allocator."""
+    return ThreadPoolExecutor(size, thread_name_prefix="strand")
