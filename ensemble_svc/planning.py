@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble_svc.data.checks import check, check_augment
-from ensemble_svc.data.dataset import Dataset, InputSchema
+from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.data.schema import describe
 from ensemble_svc.data.sources import load_data
@@ -127,8 +127,18 @@ def bag_sizes(members: Sequence[MemberSpec], prepared: Prepared) -> dict[int, in
         if m.streamed:
             sizes[m.index] = len(prepared.split.train)
             continue
-        rows = member_rows(
-            m.resample, prepared.split, prepared.dataset.y, task=m.task, job_seed=m.job_seed, member=m.index
-        )
-        sizes[m.index] = len(rows)
+        sizes[m.index] = len(rows_of(m, prepared))
     return sizes
+
+
+def rows_of(member: MemberSpec, prepared: Prepared) -> Array:
+    """A member's training rows, sorted."""
+    return member_rows(
+        member.resample,
+        prepared.split,
+        prepared.dataset.y,
+        task=member.task,
+        job_seed=member.job_seed,
+        member=member.index,
+        streamed=member.streamed,
+    )

@@ -14,7 +14,7 @@ from torch.func import functional_call
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import set_draws
-from ensemble_svc.spec.model import MODELS, Model, Network
+from ensemble_svc.spec.model import ACTIVATIONS, MODELS, Maxout, Model, Network, ResNet
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -24,7 +24,6 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "resnet": ({"depth": 8, "width": 2}, (3, 8, 8)),
 }
 NORMS = ("none", "batch", "layer", "group")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "leaky_relu", "elu", "gelu", "silu")
 K, B = 3, 4
 
 
@@ -46,7 +45,9 @@ def stacked(nets: list[nn.Module]) -> dict[str, torch.Tensor]:
 def test_each_slice_is_the_member_alone(choice, norm, training):
     options, shape = SMALL[choice.model_fields["name"].default]
     for activation in ACTIVATIONS:
-        nets = members(choice(**options, norm=norm, activation=activation), shape)
+        if choice is ResNet and activation is Maxout:
+            continue  # a residual sum has one piece
+        nets = members(choice(**options, norm=norm, activation=activation()), shape)
         for net in nets:
             net.train(training)
         assert packed.is_known(nets[0])

@@ -20,7 +20,7 @@ from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.job import NoResample
-from ensemble_svc.spec.model import MODELS, LeNet, Mlp, Network, PythonModel
+from ensemble_svc.spec.model import MODELS, LeNet, Maxout, Mlp, Network, PRelu, PythonModel, Relu, ResNet
 from ensemble_svc.spec.training import OPTIMIZERS, AdamW, Ema, Mse, Sgd, TrainingSpec
 from ensemble_svc.train.feed import steps_per_epoch
 
@@ -35,6 +35,8 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     model = draw(MODELS_OF[choice])
     changed = {"norm": draw(NORMS), "dropout": draw(st.sampled_from([0.0, 0.3]))}
     changed["activation_noise"] = draw(st.sampled_from([0.0, 0.1]))
+    others = [Maxout(), Maxout(pieces=3)] if choice is not ResNet else []
+    changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))
     return model.model_copy(update=changed), ROW[choice]
 
 

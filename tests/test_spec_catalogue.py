@@ -13,6 +13,7 @@ from spec_jobs import jobs
 
 from ensemble_svc.spec.anatomy import JOB
 from ensemble_svc.spec.catalogue import REGISTRIES, choices, job_schema
+from ensemble_svc.spec.handbook import page
 from ensemble_svc.spec.yaml import read
 
 ROOT = Path(__file__).parent.parent
@@ -105,3 +106,8 @@ def test_types_are_in_words() -> None:
 
 def test_the_root_of_the_schema_is_the_job() -> None:
     assert set(job_schema()["properties"]) == {*JOB.type.model_fields, "schema_version"}
+
+
+def test_the_page_of_choices_is_that_of_the_choices() -> None:
+    """``ensemble-svc choices --markdown > docs/choices.md`` makes it anew."""
+    assert (ROOT / "docs" / "choices.md").read_text() == page()

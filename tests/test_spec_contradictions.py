@@ -87,7 +87,7 @@ VARIED = [
     ("training.optimizer.lr: [.inf]", "training.optimizer.lr.0", "must be a finite number"),
     ("model.hidden: [[8], 8]", "model.hidden.1", "Write a list: [8]."),
     ("model.hidden: [[8, 0]]", "model.hidden.0", "model.hidden.1: 0 is not allowed"),
-    ("training.optimizer: [adamm]", "training.optimizer.0", "Did you mean 'adamw'?"),
+    ("training.optimizer: [adamww]", "training.optimizer.0", "Did you mean 'adamw'?"),
     ("training.optimizer: [{name: sgd, lrr: 1}]", "training.optimizer.0", "training.optimizer.lrr: unknown key."),
     ("{training.optimizer.lr: [1], training.optimizer: [sgd]}", "training.optimizer", "lies within 'training.op"),
     ("{training.optimizer.lr: [1], training.optimizer.name: [sgd]}", "training.optimizer.name", "lies within"),

@@ -29,6 +29,8 @@ PLACES = {
     "preprocess": "data.preprocess.0",
     "augment": "data.augment.0",
     "model": "model",
+    "activation": "model.activation",
+    "init": "model.init",
     "loss": "training.loss",
     "optimizer": "training.optimizer",
     "schedule": "training.schedule",
@@ -165,4 +167,6 @@ def place(value: Any, where: str) -> dict[str, Any]:
     for key in keys[:-1]:
         inner = inner.setdefault(key, {})
     inner[keys[-1]] = (value,) if where.endswith(".0") else value
+    if len(keys) > 1 and keys[0] == "model":
+        data["model"]["name"] = "mlp"
     return data

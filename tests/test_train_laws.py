@@ -165,9 +165,11 @@ class TestPackedIsAlone:
     def test_every_regularizer_with_its_own_strength(self, regularizer, tmp_path):
         """Noise is off here, for its draws may depend on the pack; TestNoise has its laws."""
         name = regularizer.model_fields["name"].default
-        option, values = (
-            ("strength", (1e-3, 0.0, 1e-2)) if "strength" in regularizer.model_fields else ("std", (0.0,))
-        )
+        option, values = {
+            "l1": ("strength", (1e-3, 0.0, 1e-2)),
+            "l2": ("strength", (1e-3, 0.0, 1e-2)),
+            "max_norm": ("norm", (0.5, 2.0, 100.0)),
+        }.get(name, ("std", (0.0,)))
         job = job_of(
             training__regularizers=({"name": name, option: values[0]},),
             training__clip_norm=0.5,
@@ -175,6 +177,35 @@ class TestPackedIsAlone:
         )
         assert len(payload_of(job, tmp_path)[1].slots) == 1
         assert_close(*both(job, tmp_path))
+
+    def test_proximal_l1_with_its_own_strengths(self, tmp_path):
+        """Exact zeros, the more of them the stronger it is; none from the subgradient."""
+        key, strengths = "training.regularizers.0.strength", (0.0, 0.3, 3.0)
+        found = {}
+        for proximal in (True, False):
+            job = job_of(
+                training__regularizers=({"name": "l1", "strength": 0.1, "proximal": proximal},),
+                training__optimizer={"name": "sgd", "lr": 0.05},
+                ensemble__vary={key: strengths},
+            )
+            together, apart = both(job, tmp_path / str(proximal))
+            assert_close(together, apart)
+            weights = [together[k]["weights.safetensors/body.hidden.0.linear.weight"] for k in range(3)]
+            found[proximal] = [float((weight == 0).double().mean()) for weight in weights]
+        assert found[True][0] == 0 < found[True][1] < found[True][2]
+        assert found[False] == [0, 0, 0]
+
+    def test_max_norm_bounds_every_units_weights(self, tmp_path):
+        job = job_of(
+            training__regularizers=({"name": "max_norm", "norm": 0.7},),
+            training__optimizer={"name": "sgd", "lr": 0.5},
+            ensemble__vary={"training.regularizers.0.norm": (0.7, 50.0)},
+        )
+        found = train(job, tmp_path)
+        norms = [found[k]["weights.safetensors/body.hidden.0.linear.weight"].norm(dim=1) for k in (0, 1)]
+        assert norms[0].max() <= 0.7 + 1e-5
+        assert norms[0].max() > 0.69
+        assert norms[1].max() > 0.8
 
     def test_every_elementwise_option_at_once(self, tmp_path):
         """Rates, schedules, lengths, decays, clipping, patience: each member its own, in one pack."""

@@ -43,8 +43,16 @@ def schema() -> None:
 def choices(
     kind: Annotated[str | None, typer.Argument(help="One kind, e.g. optimizer; all without it.")] = None,
     as_json: Json = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="All of them, as docs/choices.md has them.")
+    ] = False,
 ) -> None:
     """List what can be written where a job file takes a choice."""
+    if markdown:
+        from ensemble_svc.spec.handbook import page
+
+        typer.echo(page(), nl=False)
+        return
     from ensemble_svc.errors import UnknownChoice
     from ensemble_svc.spec.catalogue import choices as catalogue
 

@@ -9,11 +9,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.noise import ActivationNoise, Dropout
-from ensemble_svc.spec.model import Activation, Network, Norm
+from ensemble_svc.spec.model import (
+    Activation,
+    Elu,
+    Gelu,
+    LeakyRelu,
+    Maxout,
+    Network,
+    Norm,
+    PRelu,
+    Relu,
+    Sigmoid,
+    Silu,
+    Tanh,
+)
 
 LARGEST_GROUP_COUNT = 8
 
@@ -24,11 +37,12 @@ class ZooNet(nn.Sequential):
 
 def dense(num_in: int, num_out: int, network: Network) -> nn.Sequential:
     """A linear layer [B, num_in] → [B, num_out]; norm, activation, noise and dropout as ``network`` says."""
-    if num_out == 1 and network.norm in ("layer", "group"):
+    width = num_out * network.pieces
+    if width == 1 and network.norm in ("layer", "group"):
         found = f"{network.norm} over a layer of one unit leaves nothing of it."
         raise SpecError([Fault("model.norm", f"{found} Give it 2 units or more, or use norm: batch.")])
-    linear = nn.Linear(num_in, num_out, bias=network.norm == "none")
-    return _layer("linear", linear, dense_norm(network.norm, num_out), network)
+    linear = nn.Linear(num_in, width, bias=network.norm == "none")
+    return _layer("linear", linear, dense_norm(network.norm, width), num_out, network)
 
 
 def dense_stack(sizes: Sequence[int], network: Network) -> nn.Sequential:
@@ -43,15 +57,16 @@ def conv(
 
     Dropout zeroes single numbers, not channels.
     """
-    convolution = nn.Conv2d(num_in, num_out, kernel, stride, padding, bias=network.norm == "none")
-    return _layer("conv", convolution, image_norm(network.norm, num_out), network)
+    width = num_out * network.pieces
+    convolution = nn.Conv2d(num_in, width, kernel, stride, padding, bias=network.norm == "none")
+    return _layer("conv", convolution, image_norm(network.norm, width), num_out, network)
 
 
-def _layer(name: str, weights: nn.Module, norm: nn.Module, network: Network) -> nn.Sequential:
+def _layer(name: str, weights: nn.Module, norm: nn.Module, num_units: int, network: Network) -> nn.Sequential:
     layer = nn.Sequential()
     layer.add_module(name, weights)
     layer.add_module("norm", norm)
-    layer.add_module("activation", activation(network.activation))
+    layer.add_module("activation", activation(network.activation, num_units))
     layer.add_module("noise", ActivationNoise(network.activation_noise))
     layer.add_module("dropout", Dropout(network.dropout))
     return layer
@@ -89,20 +104,35 @@ def num_groups(num_channels: int) -> int:
     return next(n for n in range(largest, 0, -1) if num_channels % n == 0)
 
 
-def activation(name: Activation) -> nn.Module:
-    """The non-linearity called ``name``."""
-    match name:
-        case "relu":
+class MaxOut(nn.Module):
+    """The largest of every ``pieces`` neighbours among the units or channels, [B, C, …] → [B, C / pieces, …]."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, (-1, self.pieces)).max(dim=2).values
+
+
+def activation(choice: Activation, num_units: int) -> nn.Module:
+    """The non-linearity over ``num_units`` units or channels."""
+    match choice:
+        case Relu():
             return nn.ReLU()
-        case "tanh":
+        case Tanh():
             return nn.Tanh()
-        case "sigmoid":
+        case Sigmoid():
             return nn.Sigmoid()
-        case "leaky_relu":
-            return nn.LeakyReLU()
-        case "elu":
-            return nn.ELU()
-        case "gelu":
+        case LeakyRelu(slope=slope):
+            return nn.LeakyReLU(slope)
+        case PRelu(slope=slope):
+            return nn.PReLU(num_units, slope)
+        case Maxout(pieces=pieces):
+            return MaxOut(pieces)
+        case Elu(alpha=alpha):
+            return nn.ELU(alpha)
+        case Gelu():
             return nn.GELU()
-        case "silu":
+        case Silu():
             return nn.SiLU()

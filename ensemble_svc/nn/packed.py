@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble_svc.nn.layers import ZooNet
+from ensemble_svc.nn.layers import MaxOut, ZooNet
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
-ROWWISE = (nn.MaxPool2d, nn.AdaptiveAvgPool2d)
+ROWWISE = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, MaxOut)
 
 
 def is_known(net: nn.Module) -> bool:
@@ -68,7 +68,8 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
             branch = _through(module.first, weights, f"{prefix}first.", x)
             branch = _through(module.second, weights, f"{prefix}second.", branch)
             branch = _through(module.norm, weights, f"{prefix}norm.", branch)
-            joined = module.activation(module.shortcut(x) + branch)
+            joined = module.shortcut(x) + branch
+            joined = _through(module.activation, weights, f"{prefix}activation.", joined)
             return _through(module.noise, weights, f"{prefix}noise.", joined)
         case nn.Linear():
             return _linear(weights, prefix, x)
@@ -84,6 +85,9 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
             return _scaled(normed.unflatten(0, x.shape[:2]), weights, prefix, 0)
         case Draw():
             return module.at(_along(weights[f"{prefix}{module.strength_name}"], x), x)
+        case nn.PReLU():
+            slope = _beside(weights[f"{prefix}weight"], x, 0)
+            return torch.where(x > 0, x, slope * x)
         case nn.Flatten():
             return x.flatten(2)
         case _ if isinstance(module, ROWWISE):

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.images import image_shape
 from ensemble_svc.nn.initial import initialise
 from ensemble_svc.nn.layers import ZooNet, activation, conv, image_norm
@@ -34,7 +35,7 @@ class Residual(nn.Module):
         self.first = conv(num_in, num_out, network, kernel=3, padding=1, stride=stride)
         self.second = nn.Conv2d(num_out, num_out, 3, padding=1, bias=network.norm == "none")
         self.norm = image_norm(network.norm, num_out)
-        self.activation = activation(network.activation)
+        self.activation = activation(network.activation, num_out)
         self.noise = ActivationNoise(network.activation_noise)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -50,8 +51,13 @@ def build_resnet(model: ResNet, input_shape: tuple[int, ...], num_outputs: int) 
     """A 3x3 convolution, three stages of residual blocks, the mean over the image, a linear layer.
 
     Raises:
-        SpecError: rows that are no images.
+        SpecError: rows that are no images; maxout, since the sum of a block and its input has one piece.
     """
+    if model.pieces > 1:
+        found = (
+            "'maxout' takes the largest of several units, and a residual sum is one; use another activation."
+        )
+        raise SpecError([Fault("model.activation", found)])
     num_channels, _, _ = image_shape(model.name, input_shape)
     last = model.width * 2 ** (NUM_STAGES - 1)
     net, output = ZooNet(), nn.Linear(last, num_outputs)

@@ -12,14 +12,18 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.errors import Fault, SpecError, TrainError
-from ensemble_svc.spec.training import AdamW, Optimizer, Sgd
+from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 
 def buffer_names(rule: Optimizer) -> tuple[str, ...]:
     """Running values that ``rule`` keeps per parameter, named as ``torch.optim`` names them."""
     match rule:
-        case AdamW():
+        case Adam() | AdamW():
             return ("exp_avg", "exp_avg_sq")
+        case AdaGrad():
+            return ("sum",)
+        case RmsProp():
+            return ("square_avg", "momentum_buffer") if rule.momentum else ("square_avg",)
         case Sgd():
             return ("momentum_buffer",) if rule.momentum else ()
 
@@ -52,8 +56,9 @@ def update(
         step: number of this step, from 1, as a float32 scalar.
     """
     match rule:
-        case AdamW():
-            torch._fused_adamw_(
+        case Adam() | AdamW():
+            kernel = torch._fused_adamw_ if isinstance(rule, AdamW) else torch._fused_adam_
+            kernel(
                 params,
                 grads,
                 buffers["exp_avg"],
@@ -68,6 +73,20 @@ def update(
                 amsgrad=False,
                 maximize=False,
             )
+        case AdaGrad():
+            torch._fused_adagrad_(
+                params,
+                grads,
+                buffers["sum"],
+                [step] * len(params),
+                lr=rule.lr * factor,
+                lr_decay=0.0,
+                weight_decay=rule.weight_decay,
+                eps=rule.eps,
+                maximize=False,
+            )
+        case RmsProp():
+            _rmsprop(rule, params, grads, buffers, factor)
         case Sgd():
             torch._fused_sgd_(
                 params,
@@ -81,6 +100,30 @@ def update(
                 maximize=False,
                 is_first_step=False,
             )
+
+
+def _rmsprop(
+    rule: RmsProp,
+    params: list[Tensor],
+    grads: list[Tensor],
+    buffers: Mapping[str, list[Tensor]],
+    factor: float,
+) -> None:
+    """What ``torch.optim.RMSprop`` does, which has no fused kernel."""
+    if rule.weight_decay:
+        grads = list(torch._foreach_add(grads, params, alpha=rule.weight_decay))
+    squares = buffers["square_avg"]
+    torch._foreach_mul_(squares, rule.alpha)
+    torch._foreach_addcmul_(squares, grads, grads, value=1 - rule.alpha)
+    roots = torch._foreach_sqrt(squares)
+    torch._foreach_add_(roots, rule.eps)
+    if not rule.momentum:
+        torch._foreach_addcdiv_(params, grads, roots, value=-rule.lr * factor)
+        return
+    kept = buffers["momentum_buffer"]
+    torch._foreach_mul_(kept, rule.momentum)
+    torch._foreach_addcdiv_(kept, grads, roots)
+    torch._foreach_add_(params, kept, alpha=-rule.lr * factor)
 
 
 def restore(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

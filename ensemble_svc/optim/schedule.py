@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ensemble_svc.spec.training import Constant, Cosine, Schedule
+from ensemble_svc.spec.training import (
+    Constant,
+    Cosine,
+    Exponential,
+    Inverse,
+    Linear,
+    OneCycle,
+    Schedule,
+    StepDecay,
+)
 
 
 @dataclass(frozen=True)
@@ -14,30 +23,56 @@ class Pace:
 
     schedule: Schedule
     total_steps: int
+    steps_per_epoch: int = 1
 
     def factor(self, step: int) -> float:
         """What multiplies the learning rate at ``step``."""
-        return factor(self.schedule, step, self.total_steps)
+        return factor(self.schedule, step, self.total_steps, self.steps_per_epoch)
 
 
-def factor(schedule: Schedule, step: int, total_steps: int) -> float:
+def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int = 1) -> float:
     """What multiplies the learning rate at ``step``, in (0, 1].
 
-    Without a warm-up the cosine is that of ``torch.optim.lr_scheduler.CosineAnnealingLR`` with
-    ``T_max=total_steps``: the first step has the factor 1, and ``floor`` is reached after the last.
+    Without a warm-up these are torch's schedulers laid over ``total_steps``: ``CosineAnnealingLR``,
+    ``LinearLR``, ``StepLR``, ``ExponentialLR`` and ``OneCycleLR``. The first step has the factor 1 (but for
+    ``one_cycle``), and what a schedule falls to is reached after the last.
 
     Args:
         step: from 0 to ``total_steps`` - 1; later steps keep the last factor.
     """
+    step = min(step, total_steps - 1)
+    if isinstance(schedule, OneCycle):
+        return _one_cycle(schedule, step, total_steps)
+    if step < schedule.warmup:
+        return (step + 1) / (schedule.warmup + 1)
+    gone, whole = step - schedule.warmup, total_steps - schedule.warmup
     match schedule:
         case Constant():
             return 1.0
-        case Cosine():
-            return _cosine(schedule, min(step, total_steps - 1), total_steps)
+        case Cosine(floor=floor):
+            return floor + (1 - floor) * (1 + math.cos(math.pi * gone / whole)) / 2
+        case Linear(floor=floor):
+            return floor + (1 - floor) * (1 - gone / whole)
+        case StepDecay(every=every, gamma=gamma):
+            return max(gamma ** (gone // (every * steps_per_epoch)), SMALLEST)
+        case Exponential(decay=decay):
+            return max(decay ** (-gone / whole), SMALLEST)
+        case Inverse(decay=decay):
+            return max(1 / (1 + (decay - 1) * gone / whole), SMALLEST)
 
 
-def _cosine(schedule: Cosine, step: int, total_steps: int) -> float:
-    if step < schedule.warmup:
-        return (step + 1) / (schedule.warmup + 1)
-    progress = (step - schedule.warmup) / (total_steps - schedule.warmup)
-    return schedule.floor + (1 - schedule.floor) * (1 + math.cos(math.pi * progress)) / 2
+SMALLEST = 1e-30
+"""A factor stays above 0, so that a rate can still be told from none."""
+
+
+def _one_cycle(schedule: OneCycle, step: int, total_steps: int) -> float:
+    top = max(schedule.rise * total_steps - 1, 0.0)
+    last = total_steps - 1
+    first = 1 / schedule.start
+    if step <= top or step == last == 0:
+        return _half_cosine(first, 1.0, step / top if top else 1.0)
+    return max(_half_cosine(1.0, first / schedule.end, (step - top) / (last - top)), SMALLEST)
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.rules import buffer_names, check, restore
-from ensemble_svc.spec.training import AdamW, Optimizer, Sgd
+from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 
 def build(rule: Optimizer, params: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -24,7 +24,7 @@ def build(rule: Optimizer, params: Iterable[Tensor]) -> torch.optim.Optimizer:
     optimizer = _optimizer(rule, list(params))
     for param in optimizer.param_groups[0]["params"]:
         state = optimizer.state[param]
-        if isinstance(rule, AdamW):
+        if not isinstance(rule, Sgd):
             state["step"] = torch.zeros((), device=param.device)
         for name in buffer_names(rule):
             state[name] = torch.zeros_like(param, requires_grad=False)
@@ -33,9 +33,24 @@ def build(rule: Optimizer, params: Iterable[Tensor]) -> torch.optim.Optimizer:
 
 def _optimizer(rule: Optimizer, params: list[Tensor]) -> torch.optim.Optimizer:
     match rule:
-        case AdamW():
-            return torch.optim.AdamW(
+        case Adam() | AdamW():
+            kind = torch.optim.AdamW if isinstance(rule, AdamW) else torch.optim.Adam
+            return kind(
                 params, lr=rule.lr, betas=rule.betas, eps=rule.eps, weight_decay=rule.weight_decay, fused=True
+            )
+        case AdaGrad():
+            fused = all(param.device.type == "cpu" for param in params)
+            return torch.optim.Adagrad(
+                params, lr=rule.lr, eps=rule.eps, weight_decay=rule.weight_decay, fused=fused or None
+            )
+        case RmsProp():
+            return torch.optim.RMSprop(
+                params,
+                lr=rule.lr,
+                alpha=rule.alpha,
+                eps=rule.eps,
+                momentum=rule.momentum,
+                weight_decay=rule.weight_decay,
             )
         case Sgd():
             return torch.optim.SGD(

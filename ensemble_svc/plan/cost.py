@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
-from ensemble_svc.spec.training import AdamW, Ema, Mse, TrainingSpec
+from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PRelu, PythonModel, ResNet
+from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Ema, Mse, RmsProp, Sgd, TrainingSpec
 
 NUMBER_BYTES = 4
 """float32."""
@@ -89,9 +89,9 @@ def work_of(member: MemberSpec, num_rows: int, shape: DataShape) -> Work:
     if member.task == "regression" and not isinstance(training.loss, Mse):
         num_outputs *= 2
     size = size_of(member.model, shape.input_shape, num_outputs)
-    batch = min(training.batch_size, num_rows)
+    batch = min(training.rows_per_step(num_rows), num_rows)
     return Work(
-        steps=num_steps(num_rows, training.batch_size),
+        steps=num_steps(num_rows, training.rows_per_step(num_rows)),
         epochs=training.epochs,
         batch=batch,
         num_validation=shape.num_validation,
@@ -118,9 +118,15 @@ def member_bytes(size: Size, training: TrainingSpec, batch: int) -> int:
 def optimizer_copies(training: TrainingSpec) -> int:
     """Numbers that the optimiser keeps per parameter."""
     rule = training.optimizer
-    if isinstance(rule, AdamW):
-        return 2
-    return 1 if rule.momentum else 0
+    match rule:
+        case Adam() | AdamW():
+            return 2
+        case AdaGrad():
+            return 1
+        case RmsProp():
+            return 2 if rule.momentum else 1
+        case Sgd():
+            return 1 if rule.momentum else 0
 
 
 def size_of(model: Model, input_shape: tuple[int, ...], num_outputs: int) -> Size | None:
@@ -198,9 +204,8 @@ def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Ite
 
 def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
     for num_in, num_out in pairwise(sizes):
-        normed = network.norm != "none"
-        linear = _linear(num_in, num_out, bias=not normed)
-        yield linear + _after(num_out, num_out, network)
+        linear = _linear(num_in, num_out * network.pieces, bias=network.norm == "none")
+        yield linear + _after(num_out, 1, network)
     yield _linear(sizes[-1], num_outputs)
 
 
@@ -211,17 +216,23 @@ def _linear(num_in: int, num_out: int, *, bias: bool = True) -> Size:
 
 def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int) -> Size:
     """A convolution with all that follows it up to the next; ``area``: places of its output."""
-    weights = num_in * num_out * kernel**2
-    bias = num_out * (network.norm == "none")
-    convolution = Size(weights + bias, 0, weights * area, num_out * area, 1)
-    return convolution + _after(num_out, num_out * area, network)
+    width = num_out * network.pieces
+    weights = num_in * width * kernel**2
+    bias = width * (network.norm == "none")
+    convolution = Size(weights + bias, 0, weights * area, width * area, 1)
+    return convolution + _after(num_out, area, network)
 
 
-def _after(num_channels: int, num_numbers: int, network: Network) -> Size:
-    """Norm, activation, noise and dropout of a layer."""
-    normed = network.norm != "none"
-    count = 1 + normed + (network.dropout > 0) + (network.activation_noise > 0)
-    return Size(2 * num_channels * normed, 0, 0, count * num_numbers, count)
+def _after(num_units: int, area: int, network: Network) -> Size:
+    """Norm, activation, noise and dropout of a layer of so many units or channels over ``area`` places."""
+    normed, width = network.norm != "none", num_units * network.pieces
+    later = 1 + (network.dropout > 0) + (network.activation_noise > 0)
+    learned = num_units * isinstance(network.activation, PRelu)
+    return Size(
+        parameters=2 * width * normed + learned,
+        activations=(width * normed + num_units * later) * area,
+        operations=later + normed,
+    )
 
 
 def _passed(num_numbers: int) -> Size:

@@ -12,7 +12,7 @@ from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.anatomy import field_shape
 from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
-from ensemble_svc.spec.model import MODELS
+from ensemble_svc.spec.model import ACTIVATIONS, INITS, MODELS
 from ensemble_svc.spec.training import AVERAGES, LOSSES, OPTIMIZERS, REGULARIZERS, SCHEDULES
 from ensemble_svc.spec.wording import allowed
 
@@ -22,6 +22,8 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     PREPROCESS,
     AUGMENT,
     MODELS,
+    ACTIVATIONS,
+    INITS,
     LOSSES,
     OPTIMIZERS,
     SCHEDULES,
@@ -83,6 +85,13 @@ def _option(choice: type[Choice], key: str) -> dict[str, Any]:
         "name": key,
         "type": allowed(shape) if shape else "any value",
         "required": field.is_required(),
-        "default": None if field.is_required() else TypeAdapter(Any).dump_python(field.default, mode="json"),
+        "default": None if field.is_required() else _written(field.default),
         "doc": cleandoc(field.description or ""),
     }
+
+
+def _written(value: Any) -> Any:
+    """A default as one would write it: a choice without options of its own by its name."""
+    if isinstance(value, Choice) and value == type(value)():
+        return value.name
+    return TypeAdapter(Any).dump_python(value, mode="json")

@@ -187,7 +187,8 @@ def _processes(job: JobSpec) -> Iterator[Clash]:
     if count > 1 and isinstance(compute.pack, int) and compute.pack > 1:
         words = f"a member over {count} processes trains alone, and compute.pack is {compute.pack}; set it to auto"
         yield Clash((cause, ("compute", "pack")), words)
-    if count > (rows := job.training.batch_size):
+    rows = job.training.batch_size
+    if rows != "full" and count > rows:
         words = (
             f"{count} processes share batches of {rows} rows (training.batch_size); each needs at least one"
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -11,9 +12,45 @@ from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand, Spec
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class AdamW(Choice):
+@dataclass(frozen=True)
+class Moments:
+    """Which statistics of the gradients a rule keeps, for the table that compares the rules."""
+
+    first: bool
+    """A running mean of the gradients: momentum."""
+    second: bool
+    """The gradients' squares, by whose root each weight's step is divided."""
+    leaky: bool | None
+    """Whether the past is forgotten; None where nothing is kept."""
+    corrected: bool
+    """Whether the means are freed of the bias of their start at 0."""
+
+
+class Rule(Choice):
+    """What is known of an update rule."""
+
+    moments: ClassVar[Moments]
+
+
+class Adam(Rule):
+    """Steps along the mean of the gradients over the root of the mean of their squares (arXiv:1412.6980)."""
+
+    moments: ClassVar[Moments] = Moments(first=True, second=True, leaky=True, corrected=True)
+    name: Literal["adam"] = "adam"
+    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1."""
+    betas: Annotated[tuple[Beta, Beta], Elementwise()] = (0.9, 0.999)
+    """Decay of the running means of the gradient and of its square."""
+    eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
+    """Added to the denominator."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
+    """L2 penalty's gradient, added to the loss's, so it is scaled like it; adamw decays apart."""
+
+
+class AdamW(Rule):
     """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101)."""
 
+    moments: ClassVar[Moments] = Moments(first=True, second=True, leaky=True, corrected=True)
     name: Literal["adamw"] = "adamw"
     lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
     """Learning rate at the schedule's factor 1."""
@@ -25,9 +62,43 @@ class AdamW(Choice):
     """Share of each weight taken off per step, times the learning rate."""
 
 
-class Sgd(Choice):
-    """Stochastic gradient descent, with momentum when asked (Polyak 1964; Nesterov 1983)."""
+class AdaGrad(Rule):
+    """Divides each weight's step by the root of the sum of its squared gradients (Duchi et al. 2011)."""
 
+    moments: ClassVar[Moments] = Moments(first=False, second=True, leaky=False, corrected=False)
+    name: Literal["adagrad"] = "adagrad"
+    lr: Annotated[PositiveFloat, Elementwise()] = 0.01
+    """Learning rate at the schedule's factor 1."""
+    eps: Annotated[PositiveFloat, Elementwise()] = 1e-10
+    """Added to the denominator."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
+    """L2 penalty's gradient, added to the loss's."""
+
+
+class RmsProp(Rule):
+    """Divides each weight's step by the root of a running mean of its squared gradients (Hinton 2012)."""
+
+    moments: ClassVar[Moments] = Moments(first=False, second=True, leaky=True, corrected=False)
+    name: Literal["rmsprop"] = "rmsprop"
+    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1."""
+    alpha: Annotated[Beta, Elementwise()] = 0.99
+    """Decay of the running mean."""
+    eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
+    """Added to the denominator."""
+    momentum: Annotated[Beta, Elementwise()] = 0.0
+    """Share of the last step that is kept."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
+    """L2 penalty's gradient, added to the loss's."""
+
+
+class Sgd(Rule):
+    """Stochastic gradient descent, with momentum when asked (Polyak 1964; Nesterov 1983).
+
+    ``batch_size: full`` makes it plain gradient descent.
+    """
+
+    moments: ClassVar[Moments] = Moments(first=True, second=False, leaky=True, corrected=False)
     name: Literal["sgd"] = "sgd"
     lr: Annotated[PositiveFloat, Elementwise()] = 0.1
     """Learning rate at the schedule's factor 1."""
@@ -39,36 +110,96 @@ class Sgd(Choice):
     """L2 penalty's gradient, added to the loss's."""
 
 
-Optimizer = Annotated[AdamW | Sgd, Field(discriminator="name"), Shorthand()]
+Optimizer = Annotated[AdamW | Adam | RmsProp | AdaGrad | Sgd, Field(discriminator="name"), Shorthand()]
 OPTIMIZERS: Registry[Choice] = Registry("optimizer", Optimizer)
 
 
-class Constant(Choice):
+class Warmed(Choice):
+    """A schedule that may begin with a warm-up."""
+
+    warmup: NonNegativeInt = 0
+    """Steps of linear rise before it (arXiv:1706.02677); the schedule is laid over those that are left."""
+
+
+class Constant(Warmed):
     """The same learning rate at every step."""
 
     name: Literal["constant"] = "constant"
 
 
-class Cosine(Choice):
+class Cosine(Warmed):
     """Half a cosine from 1 down to ``floor`` over all steps (arXiv:1608.03983)."""
 
     name: Literal["cosine"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The last factor."""
-    warmup: NonNegativeInt = 0
-    """Steps of linear rise before it."""
 
 
-Schedule = Annotated[Constant | Cosine, Field(discriminator="name"), Shorthand()]
+class Linear(Warmed):
+    """A straight line from 1 down to ``floor`` over all steps."""
+
+    name: Literal["linear"] = "linear"
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The last factor."""
+
+
+class StepDecay(Warmed):
+    """Multiplied by ``gamma`` after every so many epochs."""
+
+    name: Literal["step"] = "step"
+    every: PositiveInt = 10
+    """Epochs between two drops."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """What each drop leaves."""
+
+
+class Exponential(Warmed):
+    """Falls by the same share at every step."""
+
+    name: Literal["exponential"] = "exponential"
+    decay: Annotated[float, Field(ge=1)] = 100.0
+    """The last factor is one over this."""
+
+
+class Inverse(Warmed):
+    """Falls as 1 / (1 + k t), fast at first and then ever more slowly (Robbins & Monro 1951)."""
+
+    name: Literal["inverse"] = "inverse"
+    decay: Annotated[float, Field(ge=1)] = 100.0
+    """The last factor is one over this."""
+
+
+class OneCycle(Choice):
+    """Up from a small rate and down to almost none, along half cosines (arXiv:1708.07120)."""
+
+    name: Literal["one_cycle"] = "one_cycle"
+    rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of the steps in which it rises."""
+    start: Annotated[float, Field(ge=1)] = 25.0
+    """The first factor is one over this."""
+    end: Annotated[float, Field(ge=1)] = 1e4
+    """The last factor is the first one over this."""
+
+
+Schedule = Annotated[
+    Constant | Cosine | Linear | StepDecay | Exponential | Inverse | OneCycle,
+    Field(discriminator="name"),
+    Shorthand(),
+]
 SCHEDULES: Registry[Choice] = Registry("schedule", Schedule)
 
 
 class L1(Choice):
-    """``strength`` times the sum of the weights' magnitudes, added to the loss (no biases, no norms)."""
+    """``strength`` times the sum of the weights' magnitudes (no biases, no norms).
+
+    Added to the loss it hovers about 0; as a proximal step it makes weights exactly 0 (arXiv:0912.3522).
+    """
 
     name: Literal["l1"] = "l1"
     strength: Annotated[NonNegativeFloat, Elementwise()] = 1e-5
     """The multiplier."""
+    proximal: bool = False
+    """Shrink each weight by rate times strength after each step, in place of the subgradient in the loss."""
 
 
 class L2(Choice):
@@ -98,7 +229,20 @@ class WeightNoise(Choice):
     """Standard deviation."""
 
 
-Regularizer = Annotated[L1 | L2 | InputNoise | WeightNoise, Field(discriminator="name"), Shorthand()]
+class MaxNorm(Choice):
+    """Scales each unit's incoming weights back to ``norm`` after a step that made them longer.
+
+    From the paper of dropout (Srivastava et al. 2014, section 5.1); no biases, no norms.
+    """
+
+    name: Literal["max_norm"] = "max_norm"
+    norm: Annotated[PositiveFloat, Elementwise()] = 3.0
+    """The largest length of a unit's weights."""
+
+
+Regularizer = Annotated[
+    L1 | L2 | MaxNorm | InputNoise | WeightNoise, Field(discriminator="name"), Shorthand()
+]
 REGULARIZERS: Registry[Choice] = Registry("regularizer", Regularizer)
 
 
@@ -170,8 +314,9 @@ class TrainingSpec(Spec):
 
     epochs: Annotated[PositiveInt, Field(le=1_000_000), Elementwise()] = 30
     """Passes over the member's own bag, not over the whole data set."""
-    batch_size: PositiveInt = 64
-    """Rows per step. The last batch of an epoch is smaller; a last batch of one row is dropped."""
+    batch_size: PositiveInt | Literal["full"] = 64
+    """Rows per step; full: all of the member's bag. The last batch of an epoch is smaller; a last batch of one
+    row is dropped."""
     loss: Loss = AutoLoss()
     """What is minimised, and with it what the network's outputs mean."""
     optimizer: Optimizer = AdamW()
@@ -179,7 +324,7 @@ class TrainingSpec(Spec):
     schedule: Annotated[Schedule, Elementwise()] = Cosine()
     """The learning rate's factor over the steps."""
     regularizers: tuple[Regularizer, ...] = ()
-    """Penalties added to the loss, and noise in the forward pass."""
+    """Penalties added to the loss, constraints on the weights, and noise in the forward pass."""
     early_stopping: Annotated[EarlyStopping | None, Elementwise()] = None
     """When to stop before the last epoch; null trains all epochs."""
     average: Average = NoAverage()
@@ -189,3 +334,7 @@ class TrainingSpec(Spec):
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
     """Number format of the arithmetic: float32; float32 with products rounded to 10 bits of mantissa where
     the GPU can (tf32); or products in bfloat16 and weights, sums and losses in float32 (arXiv:1905.12322)."""
+
+    def rows_per_step(self, num_rows: int) -> int:
+        """Rows of a full step of a member with ``num_rows`` rows in its bag."""
+        return num_rows if self.batch_size == "full" else self.batch_size

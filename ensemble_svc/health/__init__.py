@@ -1,0 +1,1 @@
+"""Babysitting: what a network does before it is trained, and what is wrong with it."""

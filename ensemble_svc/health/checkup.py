@@ -1,0 +1,145 @@
+"""What is seen of a member before it is trained: its layers, its first loss, and whether it can learn 20 rows."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ensemble_svc.data.dataset import Array, Dataset, InputSchema
+from ensemble_svc.health.watching import Layer, noted
+from ensemble_svc.nn.heads import loss_rows, resolve_loss
+from ensemble_svc.nn.noise import Draw
+from ensemble_svc.optim.single import build
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.training import CrossEntropy, GaussianNll
+from ensemble_svc.train.assemble import assemble_fitted
+
+ROWS = 1000
+"""Training rows that go through the network at most."""
+FEW = 20
+"""Rows that every network should be able to learn by heart."""
+MOST_STEPS = 300
+LEARNED = 0.05
+"""Share of the first loss, above the least that is possible, at which the few rows count as learned."""
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """What was seen of one untrained member."""
+
+    member: str
+    layers: tuple[Layer, ...]
+    loss: float
+    """Mean loss of the rows at the start."""
+    guess: float
+    """That of the best answer that does not look at the row."""
+    few_before: float
+    few_after: float
+    """Loss of the few rows, at the start and after the steps."""
+    few_steps: int
+    learned: bool
+    """Whether the few rows were learned by heart."""
+
+
+def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array) -> Checkup:
+    """Look at a member as its training would begin; nothing is written or kept.
+
+    Dropout and noise are off, batch norms see the rows as one batch.
+
+    Args:
+        rows: the member's training rows.
+    """
+    net = assemble_fitted([member], dataset, schema, [rows]).net
+    for module in net.modules():
+        if isinstance(module, Draw):
+            module.draws = False
+    some = rows[:: max(1, len(rows) // ROWS)][:ROWS]
+    x = torch.from_numpy(dataset.x[some])
+    with torch.no_grad():
+        x = net.transform(x.float() / 255 if x.dtype == torch.uint8 else x)
+    y = torch.from_numpy(dataset.y[some])
+    if hasattr(net, "target_mean"):
+        y = ((y - net.target_mean) / net.target_scale).float()
+    loss = _loss_of(member, x, y)
+    layers, first = _first_step(copy.deepcopy(net.body), member, loss)
+    before, after, steps, learned = _learn(net.body, member, x[:FEW], y[:FEW])
+    return Checkup(
+        member=member.id,
+        layers=tuple(layers),
+        loss=first,
+        guess=_guess(member, y),
+        few_before=before,
+        few_after=after,
+        few_steps=steps,
+        learned=learned,
+    )
+
+
+def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
+    kind = resolve_loss(member.task, member.training.loss)
+    return lambda body: loss_rows(kind, body(x).float(), y).mean()
+
+
+def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[Layer], float]:
+    """The layers with their activity, their gradients and what the optimiser's first step does to them."""
+    body.train()
+    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    with noted(body) as layers:
+        first = loss(body)
+    first.backward()
+    before = [layer.module.weight.detach().clone() for layer in layers]
+    rule.step()
+    for layer, old in zip(layers, before, strict=True):
+        weight, gradient = layer.module.weight.detach(), layer.module.weight.grad
+        layer.weight = float(old.norm())
+        layer.gradient = 0.0 if gradient is None else float(gradient.norm())
+        moved = float((weight - old).norm())
+        layer.update = moved / layer.weight if layer.weight else (math.inf if moved else 0.0)
+    return layers, float(first.detach())
+
+
+def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[float, float, int, bool]:
+    """Train on a few rows until they are known by heart: losses before and after, steps, success."""
+    body.train()
+    loss = _loss_of(member, x, y)
+    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    kind = resolve_loss(member.task, member.training.loss)
+    first = last = float(loss(body).detach())
+    floor = 0.0 if not isinstance(kind, GaussianNll) else -math.inf
+    for step in range(1, MOST_STEPS + 1):
+        rule.zero_grad()
+        value = loss(body)
+        last = float(value.detach())
+        if not math.isfinite(last):
+            return first, last, step, False
+        if _is_learned(first, last, floor):
+            return first, last, step, True
+        value.backward()
+        rule.step()
+    return first, last, MOST_STEPS, False
+
+
+def _is_learned(first: float, last: float, floor: float) -> bool:
+    """A Gaussian's likelihood has no best value; there a standard deviation of a fifth counts as learned."""
+    if floor == -math.inf:
+        return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
+    return last < LEARNED * first
+
+
+def _guess(member: MemberSpec, y: Tensor) -> float:
+    """Loss of the best answer that is the same for every row."""
+    kind = resolve_loss(member.task, member.training.loss)
+    if isinstance(kind, CrossEntropy):
+        shares = y.bincount().double() / len(y)
+        return float(-(shares * shares.clamp_min(1e-12).log()).sum())
+    variance = y.double().var(0, correction=0).clamp_min(1e-12)
+    if isinstance(kind, GaussianNll):
+        return float(0.5 * ((2 * math.pi * variance).log() + 1).sum())
+    return float(variance.sum())
