@@ -30,7 +30,7 @@ MESSAGES = [
     (
         "training: {optimizer: {name: adamw, momentum: 0.9}}",
         "training.optimizer.momentum",
-        "'momentum' is an option of sgd, not of adamw.",
+        "'momentum' is an option of rmsprop, sgd, not of adamw.",
     ),
     (
         "training: {optimizer: {name: adamw, betas: [0.9]}}",
@@ -44,7 +44,7 @@ MESSAGES = [
     ),
     ("training: {optimizer: {lr: 1}}", "training.optimizer", "the name is missing"),
     ("training: {optimizer: {adamw: {lr: 1}}}", "training.optimizer", "Write {name: adamw, …}."),
-    ("training: {optimizer: 3}", "training.optimizer", "must be one of adamw, sgd, or a mapping"),
+    ("training: {optimizer: 3}", "training.optimizer", "must be one of adamw, adam, rmsprop, adagrad, sgd, or a mapping"),
     ("training: {optimizer: }", "training.optimizer", "null is not allowed"),
     ("training: {optimizer: [sgd]}", "training.optimizer", "['sgd'] is not allowed"),
     ("training: 3", "training", "must be a mapping with the keys epochs,"),

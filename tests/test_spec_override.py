@@ -107,7 +107,7 @@ def test_the_last_of_two_wins_but_none_is_undone_unseen(file: Path) -> None:
         (
             "training.optimizer.momentum=0.9",
             "training.optimizer.momentum",
-            "is an option of sgd, not of adamw",
+            "is an option of rmsprop, sgd, not of adamw",
         ),
         ("training.optimizer=adamww", "training.optimizer", "Did you mean 'adamw'?"),
         ("training.optimizer.name=adamww", "training.optimizer.name", "Did you mean 'adamw'?"),

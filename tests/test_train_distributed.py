@@ -47,8 +47,9 @@ from ensemble_svc.train.start import fit
 SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
 UNEVEN = {"epochs": 2, "batch_size": 61}
 """718 training rows: the last batch has 47, which two processes cannot share alike."""
-CALM = {"adamw": {"eps": 1e-4}}
-"""So that AdamW does not scale the round-off of pixels that are nearly constant into drift."""
+CALM = {name: {"eps": 1e-4} for name in ("adam", "adamw", "adagrad")} | {"rmsprop": {"eps": 1e-2}}
+"""So that adaptive rules do not scale the round-off of pixels that are nearly constant into drift; RMSprop's first
+steps are ten times the rate, since it does not correct its mean."""
 
 
 def quiet(progress: Progress) -> None:
