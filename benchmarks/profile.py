@@ -40,7 +40,7 @@ NAMES = {
 
 def main(names: Sequence[str]) -> None:
     """Print the tables."""
-    for name in names or ("digits16", "lenet10"):
+    for name in names or ("digits16",):
         work = WORKS[name]
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             pack = bare_pack(work, Path(folder))

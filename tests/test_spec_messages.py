@@ -44,7 +44,11 @@ MESSAGES = [
     ),
     ("training: {optimizer: {lr: 1}}", "training.optimizer", "the name is missing"),
     ("training: {optimizer: {adamw: {lr: 1}}}", "training.optimizer", "Write {name: adamw, …}."),
-    ("training: {optimizer: 3}", "training.optimizer", "must be one of adamw, adam, rmsprop, adagrad, sgd, or a mapping"),
+    (
+        "training: {optimizer: 3}",
+        "training.optimizer",
+        "one of adamw, adam, rmsprop, adagrad, sgd, or a mapping",
+    ),
     ("training: {optimizer: }", "training.optimizer", "null is not allowed"),
     ("training: {optimizer: [sgd]}", "training.optimizer", "['sgd'] is not allowed"),
     ("training: 3", "training", "must be a mapping with the keys epochs,"),

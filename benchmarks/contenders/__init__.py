@@ -39,7 +39,13 @@ CONTENDERS = {
             "lightning", "Lightning, one Trainer after another", "trainers", packages=("torch", "lightning")
         ),
         Contender("tune", "Ray Tune with Lightning, one trial per member", "tune", packages=RAY),
-        Contender("tune_reuse", "the same with reuse_actors", "tune", {"reuse_actors": True}, packages=RAY),
+        Contender(
+            "tune_reuse",
+            "Ray Tune with Lightning, reuse_actors",
+            "tune",
+            {"reuse_actors": True},
+            packages=RAY,
+        ),
         Contender(
             "torchensemble",
             "torchensemble VotingClassifier",
