@@ -92,6 +92,6 @@ def _option(choice: type[Choice], key: str) -> dict[str, Any]:
 
 def _written(value: Any) -> Any:
     """A default as one would write it: a choice without options of its own by its name."""
-    if isinstance(value, Choice) and value == type(value)():
+    if isinstance(value, Choice) and not value.model_dump(exclude_defaults=True):
         return value.name
     return TypeAdapter(Any).dump_python(value, mode="json")
