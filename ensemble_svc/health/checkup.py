@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.health.watching import Layer, noted
-from ensemble_svc.nn.heads import loss_rows, resolve_loss
+from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.training import CrossEntropy, GaussianNll
 from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.step import as_pixels
 
 ROWS = 1000
 """Training rows that go through the network at most."""
@@ -25,7 +26,7 @@ FEW = 20
 """Rows that every network should be able to learn by heart."""
 MOST_STEPS = 300
 LEARNED = 0.05
-"""Share of the first loss, above the least that is possible, at which the few rows count as learned."""
+"""Share of the first loss at which the few rows count as learned."""
 
 Loss = Callable[[nn.Module], Tensor]
 
@@ -63,7 +64,7 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     some = rows[:: max(1, len(rows) // ROWS)][:ROWS]
     x = torch.from_numpy(dataset.x[some])
     with torch.no_grad():
-        x = net.transform(x.float() / 255 if x.dtype == torch.uint8 else x)
+        x = net.transform(as_pixels(x))
     y = torch.from_numpy(dataset.y[some])
     if hasattr(net, "target_mean"):
         y = ((y - net.target_mean) / net.target_scale).float()
@@ -112,23 +113,22 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
     rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
     kind = resolve_loss(member.task, member.training.loss)
     first = last = float(loss(body).detach())
-    floor = 0.0 if not isinstance(kind, GaussianNll) else -math.inf
     for step in range(1, MOST_STEPS + 1):
         rule.zero_grad()
         value = loss(body)
         last = float(value.detach())
         if not math.isfinite(last):
             return first, last, step, False
-        if _is_learned(first, last, floor):
+        if _is_learned(kind, first, last):
             return first, last, step, True
         value.backward()
         rule.step()
     return first, last, MOST_STEPS, False
 
 
-def _is_learned(first: float, last: float, floor: float) -> bool:
+def _is_learned(kind: ResolvedLoss, first: float, last: float) -> bool:
     """A Gaussian's likelihood has no best value; there a standard deviation of a fifth counts as learned."""
-    if floor == -math.inf:
+    if isinstance(kind, GaussianNll):
         return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
     return last < LEARNED * first
 

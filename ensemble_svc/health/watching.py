@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +55,6 @@ class Layer:
     """Norm of the first step over that of the weights; infinite where they are 0 and move."""
     alike: bool = False
     """Whether all its units have the same weights, so that they always will."""
-
-
-@dataclass
-class _Notes:
-    order: list[Layer] = field(default_factory=list)
 
 
 @contextmanager

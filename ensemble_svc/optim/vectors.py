@@ -77,7 +77,7 @@ def _adagrad(
     grads_KQ = _decayed(rules, params_KQ, grads_KQ)
     sum_KQ.addcmul_(grads_KQ, grads_KQ)
     step_KQ = grads_KQ / sum_KQ.sqrt().add_(column([rule.eps for rule in rules]))
-    params_KQ.addcmul_(step_KQ, column([-rule.lr * f for rule, f in zip(rules, factors, strict=True)]))
+    _descend(rules, params_KQ, step_KQ, factors)
 
 
 def _rmsprop(
@@ -93,7 +93,7 @@ def _rmsprop(
     step_KQ = grads_KQ / square_KQ.sqrt().add_(column([rule.eps for rule in rules]))
     if any(rule.momentum for rule in rules):
         step_KQ = buffers["momentum_buffer"].mul_(column([rule.momentum for rule in rules])).add_(step_KQ)
-    params_KQ.addcmul_(step_KQ, column([-rule.lr * f for rule, f in zip(rules, factors, strict=True)]))
+    _descend(rules, params_KQ, step_KQ, factors)
 
 
 def _sgd(
@@ -110,12 +110,18 @@ def _sgd(
         kept_KQ.mul_(momentum_K1).add_(step_KQ)
         ahead_K1 = column([float(rule.nesterov) for rule in rules])
         step_KQ = torch.lerp(kept_KQ, torch.addcmul(step_KQ, kept_KQ, momentum_K1), ahead_K1)
-    params_KQ.addcmul_(step_KQ, column([-rule.lr * f for rule, f in zip(rules, factors, strict=True)]))
+    _descend(rules, params_KQ, step_KQ, factors)
 
 
 def _decayed(rules: Sequence[Coupled], params_KQ: Tensor, grads_KQ: Tensor) -> Tensor:
     """The gradients with those of the L2 penalties."""
     return torch.addcmul(grads_KQ, params_KQ, _columns(params_KQ)([rule.weight_decay for rule in rules]))
+
+
+def _descend(rules: Sequence[Coupled], params_KQ: Tensor, step_KQ: Tensor, factors: Sequence[float]) -> None:
+    """Go against ``step_KQ``, each member at its own rate."""
+    rates = [-rule.lr * factor for rule, factor in zip(rules, factors, strict=True)]
+    params_KQ.addcmul_(step_KQ, _columns(params_KQ)(rates))
 
 
 def _columns(like_KQ: Tensor) -> Callable[[Sequence[float]], Tensor]:

@@ -172,7 +172,7 @@ class Recipe:
             if self._shrink_K is not None:
                 each = [factors] * len(self.members) if isinstance(factors, int | float) else factors
                 rates = [rule.lr * factor for rule, factor in zip(self.rules, each, strict=True)]
-                threshold = _beside(self._shrink_K * self._vector(rates), weight)
+                threshold = along(self._shrink_K * self._vector(rates), weight)
                 weight.copy_(weight.sign() * (weight.abs() - threshold).clamp_min(0))
             if self._longest_K is not None:
                 norm = weight.flatten(2).norm(dim=2)
@@ -229,7 +229,7 @@ def _penalises(rule: object) -> bool:
     return isinstance(rule, L2) or (isinstance(rule, L1) and not rule.proximal)
 
 
-def _beside(values_K: Tensor, stacked: Tensor) -> Tensor:
+def along(values_K: Tensor, stacked: Tensor) -> Tensor:
     """A value per member, to broadcast over a stack."""
     return values_K.view(-1, *[1] * (stacked.dim() - 1))
 

@@ -27,7 +27,7 @@ from ensemble_svc.nn.noise import normal_like, set_draws
 from ensemble_svc.optim.average import ema_update
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.train.assemble import Stack, part
-from ensemble_svc.train.recipe import Own
+from ensemble_svc.train.recipe import Own, along
 from ensemble_svc.train.step import Batch, Step, arithmetic, compile_step
 from ensemble_svc.train.stream import StreamBatch
 
@@ -178,11 +178,6 @@ def clip_each(stacked: list[Tensor], largest_K: Tensor) -> None:
     scale_K = (largest_K / (norm_K + 1e-6)).clamp(max=1.0)
     for grad in grads:
         grad.mul_(along(scale_K, grad))
-
-
-def along(values_K: Tensor, stacked: Tensor) -> Tensor:
-    """A value per member, to broadcast over a stack."""
-    return values_K.view(-1, *[1] * (stacked.dim() - 1))
 
 
 def cut(tensors: Mapping[str, Tensor], members: slice) -> Stack:
