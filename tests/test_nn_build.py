@@ -17,31 +17,9 @@ from ensemble_svc.nn.initial import gain_of
 from ensemble_svc.nn.layers import activation, num_groups
 from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.registry import Choice
-from ensemble_svc.spec.model import (
-    ACTIVATIONS,
-    MODELS,
-    ConvNet,
-    Dirac,
-    Elu,
-    Gaussian,
-    He,
-    LeakyRelu,
-    LeNet,
-    Maxout,
-    Mlp,
-    Network,
-    Norm,
-    Orthogonal,
-    PRelu,
-    PythonModel,
-    Relu,
-    ResNet,
-    Sigmoid,
-    Tanh,
-    TorchInit,
-    Xavier,
-    Zeros,
-)
+from ensemble_svc.spec.activations import ACTIVATIONS, Elu, LeakyRelu, Maxout, PRelu, Relu, Sigmoid, Tanh
+from ensemble_svc.spec.inits import Dirac, Gaussian, He, Orthogonal, TorchInit, Xavier, Zeros
+from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, Norm, PythonModel, ResNet
 
 SPREADS = {
     He(): lambda fan_in, fan_out, gain: (gain / math.sqrt(fan_in), True),

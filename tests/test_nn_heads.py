@@ -14,7 +14,7 @@ from torch.func import vmap
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, num_outputs, resolve_loss, to_prediction
-from ensemble_svc.spec.training import LOSSES, AutoLoss, CrossEntropy, GaussianNll, Mse
+from ensemble_svc.spec.losses import LOSSES, AutoLoss, CrossEntropy, GaussianNll, Mse
 
 TASK_OF = {CrossEntropy: "classification", GaussianNll: "regression", Mse: "regression"}
 RESOLVED = [choice for choice in LOSSES if choice is not AutoLoss]

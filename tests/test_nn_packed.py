@@ -12,18 +12,10 @@ from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.optim.single import build as build_optimizer
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.registry import Choice
-from ensemble_svc.spec.model import (
-    ACTIVATIONS,
-    MODELS,
-    ConvNet,
-    LeNet,
-    Mlp,
-    Network,
-    Norm,
-    PythonModel,
-    ResNet,
-)
-from ensemble_svc.spec.training import CrossEntropy, Sgd
+from ensemble_svc.spec.activations import ACTIVATIONS
+from ensemble_svc.spec.losses import CrossEntropy
+from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, Norm, PythonModel, ResNet
+from ensemble_svc.spec.optimizers import Sgd
 
 NUM_CLASSES, NUM_ROWS = 3, 4
 RULES = [Sgd(lr=0.1, momentum=0.9), Sgd(lr=0.02, momentum=0.9, weight_decay=0.1)]

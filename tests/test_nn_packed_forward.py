@@ -14,7 +14,8 @@ from torch.func import functional_call
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import set_draws
-from ensemble_svc.spec.model import ACTIVATIONS, MODELS, Maxout, Model, Network, ResNet
+from ensemble_svc.spec.activations import ACTIVATIONS, Maxout
+from ensemble_svc.spec.model import MODELS, Model, Network, ResNet
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {

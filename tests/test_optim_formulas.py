@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.stacked import StackedOptimizer
-from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 STEPS = 7
 START = torch.linspace(-2, 2, 32, dtype=torch.float64).view(2, 16)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler as schedulers
 
 from ensemble_svc.optim.schedule import factor
-from ensemble_svc.spec.training import (
+from ensemble_svc.spec.schedules import (
     SCHEDULES,
     Constant,
     Cosine,

@@ -14,7 +14,7 @@ from ensemble_svc.errors import SpecError, TrainError
 from ensemble_svc.optim.blocks import as_gradients_come, gathered
 from ensemble_svc.optim.single import build, load_state, state_of
 from ensemble_svc.optim.stacked import StackedOptimizer
-from ensemble_svc.spec.training import OPTIMIZERS, AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import OPTIMIZERS, AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 NUM_STEPS = 5
 

@@ -10,8 +10,9 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.spec.data import Augment, Crop, Flip
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.spec.model import Mlp
-from ensemble_svc.spec.training import CrossEntropy, TrainingSpec
+from ensemble_svc.spec.training import TrainingSpec
 
 CHAIN: tuple[Augment, ...] = (Flip(), Crop())
 

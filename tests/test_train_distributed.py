@@ -35,7 +35,7 @@ from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.training import OPTIMIZERS
+from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import Stack

@@ -16,7 +16,7 @@ from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.training import CrossEntropy, GaussianNll
+from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.train.assemble import assemble_fitted
 from ensemble_svc.train.step import as_pixels
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.spec.job import Task
-from ensemble_svc.spec.training import AutoLoss, CrossEntropy, GaussianNll, Loss, Mse
+from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Loss, Mse
 
 SMALLEST_VARIANCE = 1e-6
 """Added to the softplus (Lakshminarayanan et al., arXiv:1612.01474)."""

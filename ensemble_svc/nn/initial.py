@@ -7,27 +7,20 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from ensemble_svc.spec.model import (
+from ensemble_svc.spec.activations import (
     Activation,
-    Dirac,
     Elu,
-    Gaussian,
     Gelu,
-    He,
-    Init,
     LeakyRelu,
     Maxout,
-    Network,
-    Orthogonal,
     PRelu,
     Relu,
     Sigmoid,
     Silu,
     Tanh,
-    TorchInit,
-    Xavier,
-    Zeros,
 )
+from ensemble_svc.spec.inits import Dirac, Gaussian, He, Init, Orthogonal, TorchInit, Xavier, Zeros
+from ensemble_svc.spec.model import Network
 
 Layer = nn.Linear | nn.Conv2d
 

@@ -13,20 +13,19 @@ from torch import Tensor, nn
 
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.noise import ActivationNoise, Dropout
-from ensemble_svc.spec.model import (
+from ensemble_svc.spec.activations import (
     Activation,
     Elu,
     Gelu,
     LeakyRelu,
     Maxout,
-    Network,
-    Norm,
     PRelu,
     Relu,
     Sigmoid,
     Silu,
     Tanh,
 )
+from ensemble_svc.spec.model import Network, Norm
 
 LARGEST_GROUP_COUNT = 8
 

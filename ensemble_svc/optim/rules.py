@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.errors import Fault, SpecError, TrainError
-from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 
 def buffer_names(rule: Optimizer) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ensemble_svc.spec.training import (
+from ensemble_svc.spec.schedules import (
     Constant,
     Cosine,
     Exponential,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.rules import buffer_names, check, restore
-from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
 
 
 def build(rule: Optimizer, params: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -24,7 +24,7 @@ from torch import Tensor
 from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
 from ensemble_svc.optim.rules import buffer_names, check, restore, update
 from ensemble_svc.optim.vectors import update_each
-from ensemble_svc.spec.training import Optimizer
+from ensemble_svc.spec.optimizers import Optimizer
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,11 @@ from dataclasses import dataclass, fields
 from itertools import pairwise
 
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PRelu, PythonModel, ResNet
-from ensemble_svc.spec.training import AdaGrad, Adam, AdamW, Ema, Mse, RmsProp, Sgd, TrainingSpec
+from ensemble_svc.spec.activations import PRelu
+from ensemble_svc.spec.losses import Mse
+from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, RmsProp, Sgd
+from ensemble_svc.spec.training import Ema, TrainingSpec
 
 NUMBER_BYTES = 4
 """float32."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ensemble_svc.spec.catalogue import choices
-from ensemble_svc.spec.training import OPTIMIZERS, Rule
+from ensemble_svc.spec.optimizers import OPTIMIZERS, Rule
 
 HEAD = """\
 # Choices

@@ -5,138 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
+from ensemble_svc.spec.activations import Activation, Maxout, Relu
 from ensemble_svc.spec.fields import Factory, Fraction
+from ensemble_svc.spec.inits import He, Init
 
 Norm = Literal["none", "batch", "layer", "group"]
-
-
-class Relu(Choice):
-    """max(0, z) (Nair & Hinton 2010)."""
-
-    name: Literal["relu"] = "relu"
-    bias: NonNegativeFloat = 0.0
-    """What hidden layers' biases begin at; a little above 0 (0.01) lets every unit begin alive."""
-
-
-class Tanh(Choice):
-    """The hyperbolic tangent."""
-
-    name: Literal["tanh"] = "tanh"
-
-
-class Sigmoid(Choice):
-    """1 / (1 + exp(-z)), whose outputs are all positive."""
-
-    name: Literal["sigmoid"] = "sigmoid"
-
-
-class LeakyRelu(Choice):
-    """z above 0 and ``slope`` times z below (Maas et al. 2013)."""
-
-    name: Literal["leaky_relu"] = "leaky_relu"
-    slope: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """What is left below 0."""
-
-
-class PRelu(Choice):
-    """As leaky_relu, with a slope for each unit or channel that is learned (arXiv:1502.01852)."""
-
-    name: Literal["prelu"] = "prelu"
-    slope: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """What the slopes begin at."""
-
-
-class Maxout(Choice):
-    """The largest of ``pieces`` linear units (arXiv:1302.4389); a layer has that many times the weights."""
-
-    name: Literal["maxout"] = "maxout"
-    pieces: Annotated[int, Field(ge=2)] = 2
-    """Linear units of which each hidden unit takes the largest."""
-
-
-class Elu(Choice):
-    """z above 0 and alpha (exp(z) - 1) below (arXiv:1511.07289)."""
-
-    name: Literal["elu"] = "elu"
-    alpha: PositiveFloat = 1.0
-    """Minus the value that is approached far below 0."""
-
-
-class Gelu(Choice):
-    """z times the normal distribution's probability of less than z (arXiv:1606.08415)."""
-
-    name: Literal["gelu"] = "gelu"
-
-
-class Silu(Choice):
-    """z times its sigmoid (arXiv:1606.08415)."""
-
-    name: Literal["silu"] = "silu"
-
-
-Activation = Annotated[
-    Relu | Tanh | Sigmoid | LeakyRelu | PRelu | Maxout | Elu | Gelu | Silu,
-    Field(discriminator="name"),
-    Shorthand(),
-]
-ACTIVATIONS: Registry[Choice] = Registry("activation", Activation)
-
-
-class He(Choice):
-    """Normal weights that keep the size of the signal under the network's activation (arXiv:1502.01852)."""
-
-    name: Literal["he"] = "he"
-    fan: Literal["in", "out"] = "in"
-    """Keep the signal's size on the way forward (in), or the gradient's on the way back (out)."""
-
-
-class Xavier(Choice):
-    """Weights with the variance 2 / (inputs + outputs) (Glorot & Bengio 2010)."""
-
-    name: Literal["xavier"] = "xavier"
-    distribution: Literal["uniform", "normal"] = "uniform"
-    """What they are drawn from."""
-
-
-class Gaussian(Choice):
-    """Normal weights of one standard deviation in every layer, however wide it is."""
-
-    name: Literal["gaussian"] = "gaussian"
-    std: PositiveFloat = 0.01
-    """Standard deviation."""
-
-
-class Orthogonal(Choice):
-    """Weights whose rows, or columns, are orthogonal, times the activation's gain (arXiv:1312.6120)."""
-
-    name: Literal["orthogonal"] = "orthogonal"
-
-
-class Dirac(Choice):
-    """Convolutions that pass their input on (arXiv:1706.00388); dense layers as he draws them."""
-
-    name: Literal["dirac"] = "dirac"
-
-
-class Zeros(Choice):
-    """All weights 0: the units of a layer stay alike for ever. For showing that, not for use."""
-
-    name: Literal["zeros"] = "zeros"
-
-
-class TorchInit(Choice):
-    """As torch draws its layers when they are made."""
-
-    name: Literal["torch"] = "torch"
-
-
-Init = Annotated[
-    He | Xavier | Gaussian | Orthogonal | Dirac | Zeros | TorchInit, Field(discriminator="name"), Shorthand()
-]
-INITS: Registry[Choice] = Registry("init", Init)
 
 
 class Architecture(Choice):

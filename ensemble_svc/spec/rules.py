@@ -25,8 +25,9 @@ from ensemble_svc.spec.data import (
     Source,
 )
 from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
+from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
-from ensemble_svc.spec.training import AutoLoss, CrossEntropy, GaussianNll, Mse, Sgd
+from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.plan.plan import Slot
-from ensemble_svc.spec.training import Mse
+from ensemble_svc.spec.losses import Mse
 from ensemble_svc.store.members import Result, seal, sealed
 from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack

@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.member import in_target_units
-from ensemble_svc.spec.training import CrossEntropy, GaussianNll, Mse
+from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
 
 CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """What the activations of one chunk of rows may take on a device, all members together, unless the caller

@@ -15,21 +15,12 @@ from torch import Tensor
 from ensemble_svc.nn.heads import resolve_loss
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
-from ensemble_svc.spec.training import (
-    L1,
-    L2,
-    CrossEntropy,
-    Ema,
-    GaussianNll,
-    InputNoise,
-    MaxNorm,
-    Mse,
-    Optimizer,
-    TrainingSpec,
-    WeightNoise,
-)
+from ensemble_svc.spec.regularizers import L1, L2, InputNoise, MaxNorm, WeightNoise
+from ensemble_svc.spec.training import Ema, TrainingSpec
 
 
 @dataclass(frozen=True)
