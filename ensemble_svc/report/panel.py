@@ -81,7 +81,7 @@ def _log_ticks(low: float, high: float, wanted: int) -> list[float]:
 
 
 def _word(value: float, step: float, log: bool) -> str:
-    if abs(value) >= 1e6 or 0 < abs(value) < 1e-4:
+    if abs(value) >= 1e6 or 0 < abs(value) < (1e-3 if log else 1e-4):
         return f"{value:.0e}".replace("-", "−") if abs(value) > step * 1e-6 else "0"
     if log:
         return f"{value:,g}"
