@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
+from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS
 from ensemble_svc.spec.anatomy import field_shape
 from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
 from ensemble_svc.spec.inits import INITS
@@ -36,6 +37,9 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     REGULARIZERS,
     AVERAGES,
     RESAMPLES,
+    COMBINES,
+    SELECTS,
+    CALIBRATES,
 )
 """All registries, in the order of the job file."""
 

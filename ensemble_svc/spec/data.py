@@ -198,6 +198,10 @@ Augment = Annotated[Flip | Crop, Field(discriminator="name"), Shorthand()]
 AUGMENT: Registry[Choice] = Registry("augment", Augment)
 
 
+UNSEEN = ("oob", "oof")
+"""Words for ``validation``: no split; training rows judge the members that left them out."""
+
+
 class DataSpec(Spec):
     """Rows, their split, and what is done to them before a network sees them."""
 
@@ -206,7 +210,9 @@ class DataSpec(Spec):
     split: Split = Fractions()
     """How rows are told apart for training and reporting."""
     validation: Fraction | str = 0.15
-    """Share of the rows for early stopping and selection, or a named split of the source."""
+    """Share of the rows for early stopping and selection, or a named split of the source. ``oob`` (bags) and ``oof``
+    (folds) keep no such rows: the ensemble is selected and calibrated on training rows, each judged by the
+    members that did not see it."""
     test: Fraction | str = 0.2
     """Share of the rows for the report alone, or a named split of the source."""
     stratify: bool = True

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.fields import DataPath, RunName, Share
 from ensemble_svc.spec.model import Mlp, Model
@@ -63,19 +64,6 @@ class EnsembleSpec(Spec):
     """Keys of ``model`` or ``training`` by dotted path, with values dealt to the members in turn."""
     quorum: Share = 1.0
     """Smallest share of the members that must finish for the run to count as a success."""
-
-
-class AggregateSpec(Spec):
-    """From the members' predictions to the ensemble's."""
-
-    combine: Literal["mean"] = "mean"
-    """mean: the mixture of the members' distributions."""
-    select: Literal["all"] = "all"
-    """Which members are in the ensemble."""
-    soup: Literal["none"] = "none"
-    """Averaging of weights across members."""
-    calibrate: Literal["none"] = "none"
-    """Recalibration of the ensemble's probabilities."""
 
 
 class EvaluateSpec(Spec):

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ensemble_svc.registry import Choice
+from ensemble_svc.spec.aggregate import All, Score, Stacking, Variance
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
+    UNSEEN,
     BreastCancer,
     Csv,
     Diabetes,
@@ -24,7 +26,7 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
-from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
+from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Metric, NoResample, Subsample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
@@ -121,8 +123,8 @@ def _early_stopping(job: JobSpec) -> Iterator[Clash]:
     stopping, path = job.training.early_stopping, ("training", "early_stopping")
     if stopping is None:
         return
-    if job.data.validation == 0:
-        words = "needs validation rows, and data.validation is 0; give it a share such as 0.15"
+    if job.data.validation in (0, *UNSEEN):
+        words = f"needs validation rows, and data.validation is {job.data.validation}; give it a share such as 0.15"
         yield Clash((path, ("data", "validation")), words)
     if stopping.metric not in METRICS_OF[job.task]:
         known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task])
@@ -140,6 +142,50 @@ def _measures(job: JobSpec) -> Iterator[Clash]:
         if metric not in METRICS_OF[job.task]:
             words = f"'{metric}' is not a measure of {job.task}; allowed: {', '.join(METRICS_OF[job.task])}"
             yield Clash((("evaluate", "metrics", index), ("task",)), words)
+
+
+def _aggregate(job: JobSpec) -> Iterator[Clash]:
+    """What is decided about members is decided on held-out rows, and some of it for classes alone."""
+    spec = job.aggregate
+    asked: list[tuple[str, Any, bool]] = [(key, rule.name, rule.needs_rows) for key, rule in spec.rules]
+    asked.append(("conformal", spec.conformal, spec.conformal is not None))
+    for key, value, needs_rows in asked:
+        if needs_rows and job.data.validation == 0:
+            words = (
+                f"{shown(value)} needs held-out rows, and data.validation is 0; give it a share such as 0.15"
+            )
+            remedy = (
+                ", or oob where members are bagged" if isinstance(job.ensemble.resample, Bootstrap) else ""
+            )
+            yield Clash((("aggregate", key), ("data", "validation")), words + remedy)
+    for key, rule in spec.rules:
+        if rule.classes_only and job.task != "classification":
+            yield Clash(
+                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
+            )
+    if isinstance(spec.calibrate, Variance) and job.task == "classification":
+        yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
+    if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
+        words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
+        yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
+    score = getattr(spec.select, "score", "auto")
+    if score not in ("auto", *METRICS_OF[job.task]):
+        known = ", ".join(["auto", *(m for m in get_args(Score) if m in METRICS_OF[job.task])])
+        words = f"'{score}' is not a measure of {job.task}; allowed: {known}"
+        yield Clash((("aggregate", "select", "score"), ("task",)), words)
+
+
+def _unseen(job: JobSpec) -> Iterator[Clash]:
+    """Out-of-bag and out-of-fold rows exist where members leave rows out."""
+    kind, path, bagged = job.data.validation, ("data", "validation"), job.ensemble.resample
+    if kind == "oob" and not isinstance(bagged, Bootstrap | Subsample):
+        words = f"'oob' needs members that leave rows out, and ensemble.resample is '{bagged.name}'"
+        yield Clash((path, ("ensemble", "resample")), f"{words}; use bootstrap or subsample")
+    if kind == "oof" and not isinstance(bagged, KFold):
+        words = (
+            f"'oof' needs folds, and ensemble.resample is '{bagged.name}'; use kfold, or oob with bootstrap"
+        )
+        yield Clash((path, ("ensemble", "resample")), words)
 
 
 def _recipe(job: JobSpec) -> Iterator[Clash]:
@@ -226,6 +272,8 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _tables,
     _early_stopping,
     _measures,
+    _aggregate,
+    _unseen,
     _recipe,
     _stream,
     _compute,
