@@ -21,7 +21,7 @@ from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
-from ensemble_svc.store.manifest import write_manifest
+from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.payload import Payload
@@ -146,7 +146,10 @@ class Course:
 
         publish()
         with clock.stage("evaluate"):
-            files |= conclude(self.run, job, prepared, members)
+            decision, written = conclude(self.run, job, prepared, members)
+            files |= written
+            if decision is not None:
+                record_ensemble(self.run.journal, decision.model_dump(mode="json"))
         publish()
         if "metrics.json" in files:
             with clock.stage("report"):

@@ -5,7 +5,7 @@ Shapes: K candidates (every member that finished), N rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
-from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide, equal
+from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.reliability import reliability
@@ -131,9 +131,11 @@ def coverage(decision: Decision, ensemble: Prediction, target: Tensor) -> dict[s
 
 
 def best_on_validation(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> int | None:
-    """Position of the member with the lowest validation NLL; None where nothing was validated."""
-    scores = [m["validation"]["nll"] for m in metrics if "validation" in m]
+    """Position of the member with the lowest NLL on validation rows, or on training rows it has not seen.
+
+    None where there are none.
+    """
+    held = [m.get("validation") or m.get("oob") for m in metrics]
+    scores = [m["nll"] for m in held if m]
     usable = len(scores) == len(metrics) and not all(np.isnan(scores))
     return int(np.nanargmin(scores)) if scores and usable else None
-
-

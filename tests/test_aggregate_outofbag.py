@@ -11,15 +11,14 @@ from torch import Tensor
 from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.outofbag import (
     OutOfBagPool,
+    greedy_out_of_bag,
     out_of_bag_classes,
     out_of_bag_likelihood,
     out_of_bag_numbers,
     seen_by,
     unseen_by_fold,
 )
-from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.predictions import average, average_means, mix_gaussians
-from ensemble_svc.aggregate.selection import greedy
 from ensemble_svc.errors import EnsembleError
 
 law = settings(max_examples=40, deadline=None)
@@ -105,31 +104,24 @@ def test_rows_that_were_trained_on_change_nothing(seed, size) -> None:
 
 @law
 @given(seeds, sizes)
-def test_a_selection_out_of_bag_is_the_plain_one_where_nobody_saw_anything(seed, size) -> None:
-    members, seen, _ = problem(seed, size)
-    target = torch.zeros(size[1], dtype=torch.int64)
-    likelihood = log_likelihood({"log_probs": members["log_probs"]}, target)
-    nobody = OutOfBagPool(likelihood, torch.zeros_like(seen))
-    plain = greedy(LikelihoodPool(likelihood), 8)
-    chosen = greedy(nobody, 8)
-    assert chosen.picks == plain.picks
-    assert chosen.scores == pytest.approx(plain.scores, abs=2e-6)
-
-
-@law
-@given(seeds, sizes)
-def test_a_selection_out_of_bag_scores_every_choice_on_the_same_rows(seed, size) -> None:
+def test_picks_out_of_bag_come_on_top_of_one_vote_each_and_never_make_it_worse(seed, size) -> None:
     members, seen, _ = problem(seed, size)
     if seen.all():
         return
     target = torch.zeros(size[1], dtype=torch.int64)
     likelihood = log_likelihood({"log_probs": members["log_probs"]}, target)
-    chosen = greedy(OutOfBagPool(likelihood, seen), 5, decimals=None)
-    everyone, voters = out_of_bag_likelihood(likelihood, seen)
-    picked = list(chosen.picks)
-    by_picks, _ = out_of_bag_likelihood(likelihood[picked], seen[picked])
-    expected = -torch.where(by_picks.isnan(), everyone, by_picks)[voters > 0].mean()
-    assert chosen.scores[-1] == pytest.approx(expected.item())
+    pool = OutOfBagPool(likelihood, seen)
+    chosen = greedy_out_of_bag(pool, 5)
+    assert sum(chosen.weights) == pytest.approx(1)
+    votes = [1 + chosen.picks.count(k) if chosen.scores else 1 for k in range(size[0])]
+    assert chosen.weights == pytest.approx([v / sum(votes) for v in votes])
+    by_all, voters = out_of_bag_likelihood(
+        likelihood, seen, torch.tensor(chosen.weights, dtype=torch.float64)
+    )
+    score = -by_all[voters > 0].mean().item()
+    assert score <= pool.score_of_all + 1e-9
+    if chosen.scores:
+        assert chosen.scores[-1] == pytest.approx(score, abs=2e-6)
 
 
 def test_row_numbers_become_a_mask() -> None:

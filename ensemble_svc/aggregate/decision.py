@@ -3,11 +3,14 @@
 A decision is a frozen value of plain numbers. It is made once (``decide``) and applied to any rows (``apply``);
 the rows that it was made on are never those that are reported.
 
+Out-of-bag rows are pooled as mixtures whatever ``combine`` says (the rules of the job allow no other there).
+
 Shapes: K candidates, N held-out rows, C classes, D targets; M chosen members.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,15 +18,27 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.calibration import conformal, isotonic, temperature, variance, vector
+from ensemble_svc.aggregate.calibration import isotonic, temperature, variance, vector
+from ensemble_svc.aggregate.calibration.conformal import (
+    PredictionIntervals,
+    PredictionSets,
+    fit_intervals,
+    fit_sets,
+)
 from ensemble_svc.aggregate.calibration.plain import Calibration, from_plain, to_plain
 from ensemble_svc.aggregate.likelihood import log_likelihood
-from ensemble_svc.aggregate.outofbag import OutOfBagPool, out_of_bag_classes, out_of_bag_numbers
+from ensemble_svc.aggregate.outofbag import (
+    OutOfBagPool,
+    greedy_out_of_bag,
+    out_of_bag_classes,
+    out_of_bag_numbers,
+)
 from ensemble_svc.aggregate.pooling import geometric, vote
 from ensemble_svc.aggregate.pools import LikelihoodPool, Pool, accuracy_pool, brier_pool, squared_error_pool
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.aggregate.selection import Selection, bagged, diverse, greedy, take_all, top_k
 from ensemble_svc.aggregate.stacking import by_likelihood
+from ensemble_svc.errors import EnsembleError
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.aggregate import (
     AggregateSpec,
@@ -47,7 +62,7 @@ from ensemble_svc.spec.aggregate import (
 )
 
 Pooling = Literal["mean", "geometric", "vote"]
-Rows = Literal["none", "validation", "oob", "oof"]
+Rows = Literal["none", "validation", "oob", "oof", "data"]
 Prediction = dict[str, Tensor]
 
 
@@ -93,10 +108,10 @@ class Decision(Spec):
         return None if self.calibration is None else from_plain(self.calibration)
 
     @property
-    def coverage(self) -> conformal.PredictionSets | conformal.PredictionIntervals | None:
+    def coverage(self) -> PredictionSets | PredictionIntervals | None:
         """The fitted sets or intervals."""
         found = None if self.conformal is None else from_plain(self.conformal)
-        assert found is None or isinstance(found, conformal.PredictionSets | conformal.PredictionIntervals)
+        assert found is None or isinstance(found, PredictionSets | PredictionIntervals)
         return found
 
     @property
@@ -169,7 +184,7 @@ def apply(decision: Decision, members: Mapping[str, Tensor], target: Tensor | No
     pooled = POOLINGS[decision.combine](log_probs_MNC, weights_M)
     if calibrator is None or (isinstance(calibrator, temperature.Temperature) and calibrator.before):
         return {"log_probs": pooled}
-    assert not isinstance(calibrator, variance.VarianceScale | conformal.PredictionIntervals)
+    assert not isinstance(calibrator, variance.VarianceScale | PredictionIntervals)
     return {"log_probs": calibrator.apply(pooled)}
 
 
@@ -206,6 +221,9 @@ def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, see
             return Selection(blend.weights, tuple(range(num_members)), ())
         case TopK(k=k):
             return top_k(pool_of(select.score, held_out), min(k, num_members))
+        case Greedy() if held_out.seen_KN is not None:
+            likelihood_KN = log_likelihood(held_out.members, held_out.target)
+            return greedy_out_of_bag(OutOfBagPool(likelihood_KN, held_out.seen_KN), select.picks)
         case Greedy(bags=0):
             start = min(select.sorted_start, select.picks, num_members)
             return greedy(pool_of(select.score, held_out), select.picks, sorted_start=start)
@@ -223,8 +241,6 @@ def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, see
 def pool_of(score: Score, held_out: HeldOut) -> Pool:
     """The candidates as a selection by ``score`` sees them."""
     members, target = held_out.members, held_out.target
-    if held_out.seen_KN is not None:
-        return OutOfBagPool(log_likelihood(members, target), held_out.seen_KN)
     match score:
         case "auto" | "nll":
             return LikelihoodPool(log_likelihood(members, target))
@@ -262,11 +278,15 @@ def _pooled(decision: Decision, own: HeldOut) -> tuple[Prediction, Tensor]:
     weights_M = torch.tensor(decision.weights, dtype=torch.float64)
     if "log_probs" in own.members:
         found = out_of_bag_classes(own.members["log_probs"], own.seen_KN, weights_M)
-        if isinstance(calibrator := decision.calibrator, temperature.Temperature | vector.VectorScaling | isotonic.Isotonic):
+        if isinstance(
+            calibrator := decision.calibrator,
+            temperature.Temperature | vector.VectorScaling | isotonic.Isotonic,
+        ):
             found.prediction["log_probs"] = calibrator.apply(found.prediction["log_probs"])
     else:
         members = own.members
-        if isinstance(calibrator := decision.calibrator, variance.VarianceScale):
+        calibrator = decision.calibrator
+        if isinstance(calibrator, variance.VarianceScale):
             members = {**members, "log_variance": calibrator.apply(members["log_variance"])}
         found = out_of_bag_numbers(members["mean"], members.get("log_variance"), own.seen_KN, weights_M)
     scored_N = found.scored_N
@@ -311,10 +331,12 @@ def _temperature(choice: Temperature, decision: Decision, own: HeldOut) -> tempe
     return after if losses[0] <= losses[1] else before
 
 
-def _conformal(
-    decision: Decision, own: HeldOut, alpha: float
-) -> conformal.PredictionSets | conformal.PredictionIntervals:
+def _conformal(decision: Decision, own: HeldOut, alpha: float) -> PredictionSets | PredictionIntervals:
     pooled, target = _pooled(decision, own)
+    if (least := math.ceil(1 / alpha) - 1) > len(target):
+        raise EnsembleError(
+            f"aggregate.conformal {alpha} needs at least {least} held-out rows, and there are {len(target)}."
+        )
     if "log_probs" in pooled:
-        return conformal.fit_sets(pooled["log_probs"], target, alpha=alpha)
-    return conformal.fit_intervals(pooled["mean"], pooled.get("log_variance"), target, alpha=alpha)
+        return fit_sets(pooled["log_probs"], target, alpha=alpha)
+    return fit_intervals(pooled["mean"], pooled.get("log_variance"), target, alpha=alpha)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.checks import check_gaussians, check_log_probs, member_weights
 from ensemble_svc.aggregate.likelihood import check_likelihood
+from ensemble_svc.aggregate.selection import Selection, greedy, take_all
 from ensemble_svc.errors import EnsembleError
 
 
@@ -157,11 +158,13 @@ def out_of_bag_likelihood(
 
 @dataclass(frozen=True)
 class OutOfBagPool:
-    """Candidates of a selection scored on their own training rows, each by the picks that did not see it.
+    """Candidates of a selection scored on their own training rows, each row by those that did not see it.
 
-    The score is the mixture's negative log likelihood, in nats per row that some member did not see. A row
-    that all the picks saw counts as all the members' out-of-bag prediction of it, so every choice
-    is scored on the same rows and none gains by leaving the hard ones out.
+    Every candidate has one vote to begin with, and picks come on top of it. So each choice is scored on the
+    same rows, those that some member did not see: were rows counted by the picks alone, a few lucky members
+    would be judged on few rows, and each one that joined would bring rows of which it alone speaks.
+
+    The score is the mixture's negative log likelihood, in nats per row.
     """
 
     log_likelihood_KN: Tensor
@@ -169,7 +172,7 @@ class OutOfBagPool:
     higher_is_better: bool = False
 
     def __post_init__(self) -> None:
-        if self._everyone()[1].max() == 0:
+        if not self.judged_N.any():
             raise EnsembleError(
                 "every row was seen by every member, so there is no out-of-bag row to select on."
             )
@@ -179,29 +182,48 @@ class OutOfBagPool:
         """Number of candidates."""
         return len(self.log_likelihood_KN)
 
+    @property
+    def judged_N(self) -> Tensor:
+        """Rows that some candidate did not see."""
+        return ~self.seen_KN.all(dim=0)
+
+    @property
+    def score_of_all(self) -> float:
+        """Of the candidates with one vote each."""
+        return self._score(self.empty())
+
     def empty(self) -> Tensor:
-        """[3, N]: log of the summed likelihoods of the voting picks, their number, and all members' value."""
-        everyone_N, voters_N = self._everyone()
-        everyone_N = everyone_N.masked_fill(voters_N == 0, 0)
-        return torch.stack([torch.full_like(everyone_N, -math.inf), torch.zeros_like(everyone_N), everyone_N])
+        """[2, N]: log of the likelihoods summed over all votes, and the number of votes; one for each candidate."""
+        check_likelihood(self.log_likelihood_KN)
+        term_KN = self.log_likelihood_KN.double().masked_fill(self.seen_KN, -math.inf)
+        return torch.stack([term_KN.logsumexp(dim=0), (~self.seen_KN).double().sum(dim=0)])
 
     def add(self, total: Tensor, member: int) -> Tensor:
         """With one more pick, which votes where it did not see the row."""
         unseen_N = ~self.seen_KN[member]
         term_N = self.log_likelihood_KN[member].double().masked_fill(~unseen_N, -math.inf)
-        return torch.stack([torch.logaddexp(total[0], term_N), total[1] + unseen_N, total[2]])
+        return torch.stack([torch.logaddexp(total[0], term_N), total[1] + unseen_N])
 
     def trial(self, total: Tensor, size: int, among: Sequence[int]) -> list[float]:
-        """Negative log likelihood with each candidate; rows that everyone saw count 0."""
-        scored = int((~self.seen_KN.all(dim=0)).sum())
-        return [-self._per_row(self.add(total, member)).sum().item() / scored for member in among]
+        """Negative log likelihood with each candidate."""
+        return [self._score(self.add(total, member)) for member in among]
 
-    def _everyone(self) -> tuple[Tensor, Tensor]:
-        return out_of_bag_likelihood(self.log_likelihood_KN, self.seen_KN)
+    def _score(self, total: Tensor) -> float:
+        likelihood_N, votes_N = total[:, self.judged_N]
+        return (votes_N.log() - likelihood_N).mean().item()
 
-    @staticmethod
-    def _per_row(total: Tensor) -> Tensor:
-        return torch.where(total[1] > 0, total[0] - total[1].clamp(min=1).log(), total[2])
+
+def greedy_out_of_bag(pool: OutOfBagPool, max_picks: int) -> Selection:
+    """Greedy selection on top of one vote for each candidate; weights are votes over all votes.
+
+    Where no pick makes the mixture better, all have equal weights.
+    """
+    num_members = pool.num_members
+    found = greedy(pool, max_picks)
+    if found.scores[-1] >= pool.score_of_all:
+        return take_all(num_members)
+    votes = [1 + found.picks.count(k) for k in range(num_members)]
+    return Selection(tuple(v / sum(votes) for v in votes), found.picks, found.scores)
 
 
 def _voters(seen_KN: Tensor, members: Tensor, weights_K: Tensor | None) -> tuple[list[float], Tensor]:

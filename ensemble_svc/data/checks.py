@@ -104,7 +104,8 @@ def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
 
 
 def _check_sizes(split: Split, spec: DataSpec) -> None:
-    asked = (("train", split.train, 1.0), ("validation", split.validation, spec.validation))
+    validation = 0 if split.unseen else spec.validation
+    asked = (("train", split.train, 1.0), ("validation", split.validation, validation))
     for name, rows, share in (*asked, ("test", split.test, spec.test)):
         if len(rows) == 0 and share != 0:
             raise DataError(

@@ -36,6 +36,7 @@ def summarize(
     spec: EvaluateSpec,
     best: int | None,
     seed: int,
+    rivals: Mapping[str, Prediction] | None = None,
 ) -> dict[str, Any]:
     """Metrics of the ensemble and of each member, and the gains with paired bootstrap intervals.
 
@@ -46,11 +47,13 @@ def summarize(
         spec: metrics, bins, number of resamples, confidence.
         best: position of the member chosen on *other* rows; None leaves that comparison out.
         seed: of the bootstrap's draws.
+        rivals: other predictions of the rows, by name, that the ensemble is compared with.
 
     Returns:
         ``{"ensemble": {metric: value}, "members": {"mean", "std", "best", "worst": {metric: value}, "each":
         [{metric: value}]}, "gain": {"over_mean_member", "over_best_member": {metric: {estimate, low,
-        high}}}, "rows": N}``. ``std`` is the sample deviation (n - 1), 0 for one member. ``best`` and
+        high}}}, "rows": N}``; with rivals also ``"rivals": {name: {metric: value}}`` and a gain ``over_<name>`` for
+        each. ``std`` is the sample deviation (n - 1), 0 for one member. ``best`` and
         ``worst`` are per metric, on these rows. A gain between two infinite values is NaN.
 
     Raises:
@@ -66,19 +69,26 @@ def summarize(
     names = applicable(task, each[0], spec.metrics)
     check_mixture(names, ensemble, num_members=len(each))
 
-    point, resampled = _values([*each, ensemble], target, names, spec=spec, seed=seed)
-    gain = {"over_mean_member": _gains(point, resampled, slice(0, len(each)), spec.confidence)}
+    rivals, num_members = rivals or {}, len(each)
+    everything = [*each, *rivals.values(), ensemble]
+    point, resampled = measured(everything, target, names, spec=spec, seed=seed)
+    gain = {"over_mean_member": gains_over(point, resampled, slice(0, num_members), spec.confidence)}
     if best is not None:
-        gain["over_best_member"] = _gains(point, resampled, slice(best, best + 1), spec.confidence)
+        gain["over_best_member"] = gains_over(point, resampled, slice(best, best + 1), spec.confidence)
+    others = {}
+    for number, rival in enumerate(rivals, start=num_members):
+        gain[f"over_{rival}"] = gains_over(point, resampled, slice(number, number + 1), spec.confidence)
+        others[rival] = {name: values[number].item() for name, values in point.items()}
     return {
         "ensemble": {name: values[-1].item() for name, values in point.items()},
-        "members": _describe({name: values_M[:-1] for name, values_M in point.items()}),
+        "members": _describe({name: values_M[:num_members] for name, values_M in point.items()}),
         "gain": gain,
         "rows": len(target),
+        **({"rivals": others} if others else {}),
     }
 
 
-def _values(
+def measured(
     predictions: Sequence[Prediction], target: Tensor, names: Sequence[str], *, spec: EvaluateSpec, seed: int
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Each metric of each prediction on the rows as they are, [M], and on every resample, [R, M]."""
@@ -95,15 +105,20 @@ def _values(
     return point, {name: METRICS[name].finish(part) for name, part in parts}
 
 
-def _gains(
-    point: Mapping[str, Tensor], resampled: Mapping[str, Tensor], against: slice, confidence: float
+def gains_over(
+    point: Mapping[str, Tensor],
+    resampled: Mapping[str, Tensor],
+    against: slice,
+    confidence: float,
+    *,
+    of: int = -1,
 ) -> dict[str, dict[str, float]]:
-    """The ensemble's improvement on the mean metric of the members in ``against``."""
+    """Improvement of the prediction at ``of`` (the last, the ensemble) on the mean metric of those in ``against``."""
     gains = {}
     for name, values_M in point.items():
         sign = METRICS[name].sign
-        estimate = sign * (values_M[-1] - values_M[against].mean()) + 0.0  # no minus zero
-        gains_R = sign * (resampled[name][:, -1] - resampled[name][:, against].mean(dim=1)) + 0.0
+        estimate = sign * (values_M[of] - values_M[against].mean()) + 0.0  # no minus zero
+        gains_R = sign * (resampled[name][:, of] - resampled[name][:, against].mean(dim=1)) + 0.0
         if not METRICS[name].per_row:
             gains_R = gains_R + (
                 estimate - gains_R.mean()

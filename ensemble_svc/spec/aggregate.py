@@ -75,7 +75,10 @@ class TopK(Rule):
 
 
 class Greedy(Rule):
-    """Again and again the member that makes the ensemble best, which may come again (Caruana et al. 2004)."""
+    """Again and again the member that makes the ensemble best, which may come again (Caruana et al. 2004).
+
+    Out of bag (``data.validation: oob`` or ``oof``) picks come on top of one vote for each member.
+    """
 
     name: Literal["greedy"] = "greedy"
     picks: PositiveInt = 50

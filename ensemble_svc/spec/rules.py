@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any, Final, get_args
 
 from ensemble_svc.registry import Choice
-from ensemble_svc.spec.aggregate import All, Score, Stacking, Variance
+from ensemble_svc.spec.aggregate import All, Greedy, Mean, Score, Stacking, Temperature, Variance
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
     UNSEEN,
@@ -188,6 +188,25 @@ def _unseen(job: JobSpec) -> Iterator[Clash]:
         yield Clash((path, ("ensemble", "resample")), words)
 
 
+def _unseen_rows_decide(job: JobSpec) -> Iterator[Clash]:
+    """What training rows, each judged by other members than the next, cannot decide."""
+    kind, spec, path = job.data.validation, job.aggregate, ("data", "validation")
+    if kind not in UNSEEN:
+        return
+    why = f"cannot be decided on rows that are {kind}"
+    if not isinstance(spec.select, All | Greedy) or (isinstance(spec.select, Greedy) and spec.select.bags):
+        words = f"'{spec.select.name}' {why}; use all or greedy without bags, or give data.validation a share"
+        yield Clash((("aggregate", "select"), path), words)
+    elif isinstance(spec.select, Greedy) and spec.select.score not in ("auto", "nll"):
+        yield Clash((("aggregate", "select", "score"), path), f"'{spec.select.score}' {why}; use nll")
+    decides = spec.conformal is not None or spec.calibrate.needs_rows
+    if isinstance(spec.combine, Stacking) or (not isinstance(spec.combine, Mean) and decides):
+        words = f"'{spec.combine.name}' {why}; use mean, or give data.validation a share"
+        yield Clash((("aggregate", "combine"), path), words)
+    if isinstance(spec.calibrate, Temperature) and spec.calibrate.when != "after":
+        yield Clash((("aggregate", "calibrate", "when"), path), f"'{spec.calibrate.when}' {why}; use after")
+
+
 def _recipe(job: JobSpec) -> Iterator[Clash]:
     rule, model = job.training.optimizer, job.model
     if isinstance(rule, Sgd) and rule.nesterov and rule.momentum == 0:
@@ -274,6 +293,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _measures,
     _aggregate,
     _unseen,
+    _unseen_rows_decide,
     _recipe,
     _stream,
     _compute,

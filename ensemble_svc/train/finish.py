@@ -56,7 +56,8 @@ def seal_slot(
                 history=entry.history,
                 rows=rows[k],
                 health={"status": _status(entry), "reason": entry.reason, "findings": []},
-                facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
+                facts=_facts(slot, module, entry, seconds=seconds)
+                | _scores(module, payload, predictions, k, rows[k]),
             )
             for k, member, entry in open_
         ),
@@ -66,7 +67,10 @@ def seal_slot(
 
 
 def _splits(payload: Payload) -> dict[str, Array]:
-    named = {"validation": payload.split.validation, "test": payload.split.test}
+    split = payload.split
+    named = {"validation": split.validation, "test": split.test}
+    if split.unseen:
+        named["train"] = split.train
     return {name: positions for name, positions in named.items() if len(positions)}
 
 
@@ -122,10 +126,18 @@ def _status(entry: Entry) -> str:
     return "diverged" if entry.status == "diverged" else "done"
 
 
-def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int) -> dict[str, Any]:
+def _scores(
+    module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int, rows: Array
+) -> dict[str, Any]:
+    """Member ``k``'s measures by split; of training rows on those it has not seen, as ``oob``."""
     measured = {}
     for name, positions in _splits(payload).items():
-        target = module.data.targets(torch.from_numpy(positions).to(module.recipe.device))
-        one = {key: value[k : k + 1] for key, value in predictions[name].items()}
-        measured[name] = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+        mask = np.isin(positions, rows, invert=True) if name == "train" else np.ones(len(positions), bool)
+        if not mask.any():
+            continue
+        target = module.data.targets(torch.from_numpy(positions[mask]).to(module.recipe.device))
+        index = torch.from_numpy(np.flatnonzero(mask)).to(module.recipe.device)
+        one = {key: value[k : k + 1].index_select(1, index) for key, value in predictions[name].items()}
+        found = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+        measured["oob" if name == "train" else name] = found
     return {"metrics": measured}
