@@ -119,7 +119,7 @@ def test_picks_out_of_bag_come_on_top_of_one_vote_each_and_never_make_it_worse(s
         likelihood, seen, torch.tensor(chosen.weights, dtype=torch.float64)
     )
     score = -by_all[voters > 0].mean().item()
-    assert score <= pool.score_of_all + 1e-9
+    assert score <= pool.score_of_all + 1e-6  # scores are compared to six decimals
     if chosen.scores:
         assert chosen.scores[-1] == pytest.approx(score, abs=2e-6)
 

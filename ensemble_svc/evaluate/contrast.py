@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from ensemble_svc.evaluate.checks import check_prediction
+from ensemble_svc.evaluate.gain import measure_together
 from ensemble_svc.evaluate.metrics import applicable
 from ensemble_svc.evaluate.rows import Prediction
-from ensemble_svc.evaluate.summary import gains_over, measured
 from ensemble_svc.spec.job import EvaluateSpec, Task
 
 
@@ -38,11 +38,13 @@ def contrast(
         check_prediction(task, prediction, target, who=f"ensemble {number}")
     every = [applicable(task, prediction, spec.metrics) for prediction in predictions]
     names = [name for name in every[0] if all(name in some for some in every)]
-    point, resampled = measured(predictions, target, names, spec=spec, seed=seed)
+    measured = measure_together(
+        predictions, target, names, bins=spec.bins, resamples=spec.resamples, seed=seed
+    )
     return [
         {
-            "metrics": {name: values[k].item() for name, values in point.items()},
-            "gain": gains_over(point, resampled, slice(0, 1), spec.confidence, of=k) if k else {},
+            "metrics": {name: values[k].item() for name, values in measured.point.items()},
+            "gain": measured.gains(k, [0], spec.confidence) if k else {},
         }
         for k in range(len(predictions))
     ]

@@ -13,15 +13,14 @@ Shapes: K members, N examples, R resamples, M predictions (the members, then the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
-from ensemble_svc.evaluate.bootstrap import percentile_interval, resampled_means
 from ensemble_svc.evaluate.checks import check_mixture, check_prediction, split_members
+from ensemble_svc.evaluate.gain import measure_together
 from ensemble_svc.evaluate.metrics import METRICS, applicable
 from ensemble_svc.evaluate.rows import Prediction
 from ensemble_svc.spec.job import EvaluateSpec, Task
@@ -70,62 +69,28 @@ def summarize(
     check_mixture(names, ensemble, num_members=len(each))
 
     rivals, num_members = rivals or {}, len(each)
-    everything = [*each, *rivals.values(), ensemble]
-    point, resampled = measured(everything, target, names, spec=spec, seed=seed)
-    gain = {"over_mean_member": gains_over(point, resampled, slice(0, num_members), spec.confidence)}
+    measured = measure_together(
+        [*each, *rivals.values(), ensemble],
+        target,
+        names,
+        bins=spec.bins,
+        resamples=spec.resamples,
+        seed=seed,
+    )
+    gain = {"over_mean_member": measured.gains(-1, range(num_members), spec.confidence)}
     if best is not None:
-        gain["over_best_member"] = gains_over(point, resampled, slice(best, best + 1), spec.confidence)
+        gain["over_best_member"] = measured.gains(-1, [best], spec.confidence)
     others = {}
     for number, rival in enumerate(rivals, start=num_members):
-        gain[f"over_{rival}"] = gains_over(point, resampled, slice(number, number + 1), spec.confidence)
-        others[rival] = {name: values[number].item() for name, values in point.items()}
+        gain[f"over_{rival}"] = measured.gains(-1, [number], spec.confidence)
+        others[rival] = {name: values[number].item() for name, values in measured.point.items()}
     return {
-        "ensemble": {name: values[-1].item() for name, values in point.items()},
-        "members": _describe({name: values_M[:num_members] for name, values_M in point.items()}),
+        "ensemble": {name: values[-1].item() for name, values in measured.point.items()},
+        "members": _describe({name: values_M[:num_members] for name, values_M in measured.point.items()}),
         "gain": gain,
         "rows": len(target),
         **({"rivals": others} if others else {}),
     }
-
-
-def measured(
-    predictions: Sequence[Prediction], target: Tensor, names: Sequence[str], *, spec: EvaluateSpec, seed: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Each metric of each prediction on the rows as they are, [M], and on every resample, [R, M]."""
-    blocks = [
-        [METRICS[name].rows(prediction, target, spec.bins).cpu() for name in names]
-        for prediction in predictions
-    ]
-    widths = [block.shape[1] for block in blocks[0]]
-    means = [[block.mean(dim=0) for block in of_one] for of_one in blocks]
-    point = {name: METRICS[name].finish(torch.stack([m[i] for m in means])) for i, name in enumerate(names)}
-    statistics = [torch.cat(blocks.pop(0), dim=1) for _ in predictions]
-    means_RMS = resampled_means(statistics, num_resamples=spec.resamples, seed=seed)
-    parts = zip(names, means_RMS.split(widths, dim=-1), strict=True)
-    return point, {name: METRICS[name].finish(part) for name, part in parts}
-
-
-def gains_over(
-    point: Mapping[str, Tensor],
-    resampled: Mapping[str, Tensor],
-    against: slice,
-    confidence: float,
-    *,
-    of: int = -1,
-) -> dict[str, dict[str, float]]:
-    """Improvement of the prediction at ``of`` (the last, the ensemble) on the mean metric of those in ``against``."""
-    gains = {}
-    for name, values_M in point.items():
-        sign = METRICS[name].sign
-        estimate = sign * (values_M[of] - values_M[against].mean()) + 0.0  # no minus zero
-        gains_R = sign * (resampled[name][:, of] - resampled[name][:, against].mean(dim=1)) + 0.0
-        if not METRICS[name].per_row:
-            gains_R = gains_R + (
-                estimate - gains_R.mean()
-            )  # a resample's repeats bias what is no mean over rows
-        low, high = percentile_interval(gains_R, confidence)
-        gains[name] = {"estimate": estimate.item(), "low": low, "high": high}
-    return gains
 
 
 def _describe(values: Mapping[str, Tensor]) -> dict[str, Any]:
