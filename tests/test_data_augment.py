@@ -12,7 +12,7 @@ from kornia.augmentation import RandomCrop
 from torch import Tensor
 
 from ensemble_svc.data.augment import Axis, build_augment, read, shift
-from ensemble_svc.spec.data import AUGMENT, Augment, Crop, Flip
+from ensemble_svc.spec.augment import AUGMENT, Augment, Crop, Flip
 
 CHOICES: list[tuple[Augment, ...]] = [
     (Flip(),),

@@ -8,7 +8,7 @@ import pytest
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
-from ensemble_svc.spec.data import Augment, Crop, Flip
+from ensemble_svc.spec.augment import Augment, Crop, Flip
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.spec.model import Mlp

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble_svc.spec.data import Augment, Crop, Flip
+from ensemble_svc.spec.augment import Augment, Crop, Flip
 
 
 @dataclass(frozen=True)
