@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ def test_steps_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(DataError, match=r"augment\.0\.padding: 4 pixels .* at most 3"):
         prepared(pictures, task="classification", augment=(Crop(padding=4),))
     assert prepared(pictures, task="classification", augment=(Crop(padding=4, mode="constant"),)) == ()
+    dark = replace(pictures, x=pictures.x - 0.5)
+    for change in ("contrast", "jitter", "rand_augment"):
+        with pytest.raises(DataError, match=rf"augment\.0: {change} takes black as 0, but .* down to -0\.4"):
+            prepared(dark, task="classification", augment=({"name": change},))
+        assert prepared(pictures, task="classification", augment=({"name": change},)) == ()
+    assert prepared(dark, task="classification", augment=({"name": "noise"}, {"name": "rotate"})) == ()
     pictures.x[3, 0, 1, 2] = np.nan
     with pytest.raises(DataError, match=r"row 4, channel 0, pixel \(1, 2\): NaN"):
         prepared(pictures, task="classification")

@@ -18,7 +18,7 @@ from ensemble_svc.data.place import place_of
 from ensemble_svc.data.shapes import shape_after
 from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.augment import Augment, Crop
+from ensemble_svc.spec.augment import Augment, Contrast, Crop, Jitter, RandAugment
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.job import Task
 from ensemble_svc.spec.preprocess import Decorrelate, Impute, PerChannelCenter, Preprocess, Whiten
@@ -131,11 +131,17 @@ def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
     """Check that the changes fit the images.
 
     Raises:
-        DataError: changes of a table, or a margin wider than the image it mirrors.
+        DataError: changes of a table, of brightness where black is not 0, or a margin wider than the image it
+            mirrors.
     """
     for i, change in enumerate(augment):
         if dataset.kind == "table":
             raise DataError(f"data.augment.{i}: {change.name} is for images; this source is a table.")
+        if isinstance(change, Contrast | Jitter | RandAugment) and dataset.black < 0:
+            raise DataError(
+                f"data.augment.{i}: {change.name} takes black as 0, but these images have pixels down to "
+                f"{dataset.black:g}. Give images from 0 up, and standardize them in data.preprocess."
+            )
         if (
             isinstance(change, Crop)
             and change.mode == "reflect"

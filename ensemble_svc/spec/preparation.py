@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ensemble_svc.spec.augment import Erase
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.model import ConvNet, LeNet, Model, ResNet
@@ -35,3 +36,13 @@ def broken_steps(data: DataSpec, model: Model) -> Iterator[Broken]:
         if isinstance(model, LeNet | ConvNet | ResNet) and flattens(step):
             words = f"'{step.name}' flattens images, and the model '{model.name}' reads images"
             yield (key, ("model",)), f"{words}; use whiten with method: zca, or the model mlp"
+
+
+def broken_changes(data: DataSpec) -> Iterator[Broken]:
+    """Changes of images whose smallest value is above their largest."""
+    for index, change in enumerate(data.augment):
+        if isinstance(change, Erase):
+            for option, (low, high) in (("area", change.area), ("ratio", change.ratio)):
+                if low > high:
+                    words = f"[{low:g}, {high:g}] begins above its end; write [{high:g}, {low:g}]"
+                    yield (("data", "augment", index, option),), words

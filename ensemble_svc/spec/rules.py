@@ -27,7 +27,7 @@ from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
-from ensemble_svc.spec.preparation import broken_steps
+from ensemble_svc.spec.preparation import broken_changes, broken_steps
 from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.wording import shown
 
@@ -100,7 +100,7 @@ def _preprocess(job: JobSpec) -> Iterator[Clash]:
             words = f"'{step.name}' is already step {seen[step.name]}; twice is once too often"
             yield Clash((("data", "preprocess", index),), words)
         seen.setdefault(step.name, index)
-    for paths, words in broken_steps(job.data, job.model):
+    for paths, words in (*broken_steps(job.data, job.model), *broken_changes(job.data)):
         yield Clash(paths, words)
 
 
