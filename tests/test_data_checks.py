@@ -110,6 +110,14 @@ def test_steps_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(DataError, match=r"augment\.0\.padding: 4 pixels .* at most 3"):
         prepared(pictures, task="classification", augment=(Crop(padding=4),))
     assert prepared(pictures, task="classification", augment=(Crop(padding=4, mode="constant"),)) == ()
+    white = ({"name": "whiten", "method": "zca"},)
+    many = replace(
+        pictures, x=np.random.default_rng(0).random((90, 1, 4, 5), np.float32), y=np.arange(90) % 2
+    )
+    many = replace(many, row=np.arange(90))
+    (warning,) = prepared(many, task="classification", augment=({"name": "flip"},), preprocess=white)
+    assert "magnifies what hardly varies" in warning
+    assert prepared(many, task="classification", preprocess=white) == ()
     dark = replace(pictures, x=pictures.x - 0.5)
     for change in ("contrast", "jitter", "rand_augment"):
         with pytest.raises(DataError, match=rf"augment\.0: {change} takes black as 0, but .* down to -0\.4"):

@@ -75,7 +75,7 @@ STRENGTHS = {
 STRENGTHS |= {"area", "ratio"}
 
 
-@pytest.mark.parametrize("choice", AUGMENT, ids=lambda choice: choice.__name__)
+@pytest.mark.parametrize("choice", list(AUGMENT), ids=lambda choice: choice.__name__)
 def test_the_strengths_of_every_augmentation_may_differ_and_its_modes_may_not(choice: Any) -> None:
     other = {"mode": "constant", "fill": "random", "num": 3, "changes": ("identity",), "padding": 1}
     other |= {"area": (0.1, 0.2), "ratio": (0.9, 1.0)}

@@ -26,6 +26,12 @@ def find_oddities(dataset: Dataset, split: Split, spec: DataSpec) -> Iterator[st
     """Warnings, the gravest first."""
     yield from _leaks(dataset, split)
     yield from _unused_shares(dataset, spec)
+    if spec.augment and any(isinstance(step, Whiten) and step.shrinkage == 0 for step in spec.preprocess):
+        yield (
+            "data.preprocess: whiten is fitted on the images as they are and magnifies what hardly varies in "
+            "them, and with it what data.augment changes there. Give it shrinkage, 0.1 for instance, or use "
+            "per_channel_center."
+        )
     if dataset.kind == "table":
         x = dataset.x[split.train].astype(np.float32, copy=False)
         yield from _numeric(dataset, x)
