@@ -360,3 +360,15 @@ def test_an_identity_alone_is_the_identity_and_no_channel_count_stumbles() -> No
         assert build_augment([(RandAugment(num=3),)] * 2)(x_KB).shape == x_KB.shape
     tiny = images(2, 6, size=2)
     assert torch.isfinite(build_augment([(RandAugment(num=3),)] * 2)(tiny)).all()
+
+
+@FAST
+@given(seed=SEEDS, channels=st.sampled_from([1, 3]))
+def test_all_images_worked_on_for_each_change_end_as_those_that_drew_it(seed: int, channels: int) -> None:
+    """What a GPU does is what a CPU does."""
+    generator = torch.Generator().manual_seed(seed)
+    x, level = images(60, channels=channels, seed=seed), torch.rand(60, generator=generator)
+    kind, sign = torch.randint(14, (60,), generator=generator), torch.randn(60, generator=generator).sign()
+    drawn = {name: kind == i for i, name in enumerate(get_args(PolicyChange))}
+    picked = policy.change(x, drawn, level, sign)
+    torch.testing.assert_close(policy.change(x, drawn, level, sign, picks=False), picked, atol=1e-6, rtol=0)

@@ -54,7 +54,8 @@ class Policy(Change):
         level_N = self.level[:, None].expand(size).flatten()
         for kind_N, sign_N in zip(kinds, signs, strict=True):
             drawn = {n: self._is(n, kind_N) for n in self.changes}
-            x_NCHW = change(x_NCHW, drawn, level_N.to(x_NCHW.dtype), sign_N.to(x_NCHW.dtype))
+            levels, signs_N = level_N.to(x_NCHW.dtype), sign_N.to(x_NCHW.dtype)
+            x_NCHW = change(x_NCHW, drawn, levels, signs_N, picks=x_NCHW.device.type == "cpu")
         return x_NCHW.view(x_KBCHW.shape)
 
     def _is(self, name: PolicyChange, kind_N: Tensor) -> Tensor:
@@ -63,31 +64,32 @@ class Policy(Change):
         return torch.stack([kind_N == place for place in places]).any(dim=0)
 
 
-def change(x_NCHW: Tensor, drawn: Drawn, level_N: Tensor, sign_N: Tensor) -> Tensor:
+def change(x_NCHW: Tensor, drawn: Drawn, level_N: Tensor, sign_N: Tensor, *, picks: bool = True) -> Tensor:
     """Each image after the change that it drew.
 
     Args:
         level_N: how far each goes, from 0 to 1.
         sign_N: -1 or 1, the direction of a change that has one.
+        picks: work on the images of each change alone, and not on all of them for each change. It is less work, but
+            a GPU would have to be waited for to know which they are.
     """
     out, by_N = x_NCHW.clone(), level_N * sign_N
     turns = {name: drawn[name] for name in GEOMETRIC if name in drawn}
     if turns:
         maps_N23 = _maps(turns, by_N, x_NCHW.shape[2:])
         moved = torch.stack(list(turns.values())).any(dim=0)
-        _write(out, moved, lambda x, maps: sample(x, maps, "constant"), maps_N23)
+        _write(out, moved, lambda x, maps: sample(x, maps, "constant"), maps_N23, picks=picks)
     for name, work in TONES.items():
         if name in drawn:
-            _write(out, drawn[name], work, level_N, by_N)
+            _write(out, drawn[name], work, level_N, by_N, picks=picks)
     return out
 
 
-def _write(x_NCHW: Tensor, chosen_N: Tensor, work: Callable[..., Tensor], *own_N: Tensor) -> None:
-    """Changes the chosen images in place.
-
-    A CPU works on those alone; a GPU on all of them, for it would have to be waited for to know which they are.
-    """
-    if x_NCHW.device.type != "cpu":
+def _write(
+    x_NCHW: Tensor, chosen_N: Tensor, work: Callable[..., Tensor], *own_N: Tensor, picks: bool
+) -> None:
+    """Changes the chosen images in place."""
+    if not picks:
         x_NCHW.copy_(torch.where(_wide(chosen_N), work(x_NCHW, *own_N), x_NCHW))
         return
     at = chosen_N.nonzero().squeeze(1)
