@@ -21,9 +21,10 @@ from ensemble_svc.data.sources import load
 from ensemble_svc.deciding import best_on_validation, measure
 from ensemble_svc.errors import DataError
 from ensemble_svc.predictor import Ensemble, Prediction
-from ensemble_svc.spec.data import Csv, ImageFolder, Impute, Table
+from ensemble_svc.spec.data import Csv, ImageFolder, Table
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.run import Run
 

@@ -16,9 +16,10 @@ from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import OtherJob, StoreError
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
-from ensemble_svc.spec.data import Impute, Table
+from ensemble_svc.spec.data import Table
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
+from ensemble_svc.data.pixels import as_pixels
 from ensemble_svc.health.watching import Layer, noted
 from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.noise import Draw
@@ -18,7 +19,6 @@ from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.train.assemble import assemble_fitted
-from ensemble_svc.train.step import as_pixels
 
 ROWS = 1000
 """Training rows that go through the network at most."""

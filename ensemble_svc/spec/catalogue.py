@@ -12,12 +12,14 @@ from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS
 from ensemble_svc.spec.anatomy import field_shape
-from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
+from ensemble_svc.spec.augment import AUGMENT
+from ensemble_svc.spec.data import SOURCES, SPLITS
 from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
 from ensemble_svc.spec.losses import LOSSES
 from ensemble_svc.spec.model import MODELS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
+from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
 from ensemble_svc.spec.training import AVERAGES

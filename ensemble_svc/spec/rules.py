@@ -22,7 +22,6 @@ from ensemble_svc.spec.data import (
     ImageFolder,
     Npz,
     Parquet,
-    PerChannelCenter,
     PythonSource,
     Source,
 )
@@ -30,6 +29,8 @@ from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Metric, NoResample,
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
+from ensemble_svc.spec.preparation import broken_changes, broken_steps
+from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -101,6 +102,8 @@ def _preprocess(job: JobSpec) -> Iterator[Clash]:
             words = f"'{step.name}' is already step {seen[step.name]}; twice is once too often"
             yield Clash((("data", "preprocess", index),), words)
         seen.setdefault(step.name, index)
+    for paths, words in (*broken_steps(job.data, job.model), *broken_changes(job.data)):
+        yield Clash(paths, words)
 
 
 def _tables(job: JobSpec) -> Iterator[Clash]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ensemble_svc.data.augment import build_augment
+from ensemble_svc.data.pixels import as_pixels
 from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.noise import draw_from, normal_like
@@ -63,7 +64,8 @@ class Step:
         gain: LeNet-5 10 % faster without batch norm and 15 % slower with it."""
         self.augment = None
         if recipe.members[0].augment:
-            self.augment = build_augment([m.augment for m in recipe.members], generator).to(recipe.device)
+            own_K = [m.augment for m in recipe.members]
+            self.augment = build_augment(own_K, generator, white=data.dataset.white).to(recipe.device)
         draw_from(net, generator)
 
     def seed(self, epoch: int, step_of_epoch: int) -> None:
@@ -145,8 +147,3 @@ def compile_step(losses: Callable[..., Tensor], device: torch.device) -> Callabl
     """The same function, compiled; on a GPU its kernels are recorded once and replayed as one launch."""
     mode = "reduce-overhead" if device.type == "cuda" else None
     return torch.compile(losses, mode=mode, dynamic=False)
-
-
-def as_pixels(x_N: Tensor) -> Tensor:
-    """Bytes as numbers from 0 to 1, the form in which a transform takes float images."""
-    return x_N.float() / 255 if x_N.dtype == torch.uint8 else x_N
