@@ -23,12 +23,12 @@ from ensemble_svc.spec.activations import Maxout, PRelu, Relu
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import MODELS, LeNet, Mlp, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import OPTIMIZERS, AdamW, Sgd
 from ensemble_svc.spec.training import Ema, TrainingSpec
 from ensemble_svc.train.feed import steps_per_epoch
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
-NORMS = st.sampled_from(["none", "batch", "layer", "group"])
 
 
 @st.composite
@@ -36,7 +36,8 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     """A network of the zoo and a row for it."""
     choice = draw(st.sampled_from(ZOO))
     model = draw(MODELS_OF[choice])
-    changed = {"norm": draw(NORMS), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    changed = {"norm": draw(st.sampled_from(list(NORMS)))(), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    changed["norm_place"] = draw(st.sampled_from(["before", "after"]))
     changed["activation_noise"] = draw(st.sampled_from([0.0, 0.1]))
     others = [Maxout(), Maxout(pieces=3)] if choice is not ResNet else []
     changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))

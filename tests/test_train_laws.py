@@ -23,6 +23,7 @@ from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
+from ensemble_svc.spec.norms import NORMS, BatchRenorm, GroupNorm, InstanceNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
@@ -37,6 +38,12 @@ from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.step import Batch
 from ensemble_svc.train.strand import Strand
 
+AT_WORK: dict[Any, dict[str, Any]] = {
+    BatchRenorm: {"warmup": 3, "r_steps": 20, "d_steps": 10},
+    GroupNorm: {"groups": 2},
+}
+"""With these a norm does within a few steps what it does in the end, and groups have more than two units, whose
+norms are signs."""
 ONE_CORE = Resources(cpus=1)
 BASE: dict[str, Any] = {
     "name": "law",
@@ -123,6 +130,27 @@ class TestPackedIsAlone:
     @pytest.mark.parametrize("schedule", list(SCHEDULES), ids=lambda c: c.model_fields["name"].default)
     def test_every_schedule(self, schedule, tmp_path):
         assert_close(*both(job_of(training__schedule=schedule.model_fields["name"].default), tmp_path))
+
+    @pytest.mark.parametrize("place", ["before", "after"])
+    @pytest.mark.parametrize("norm", list(NORMS), ids=lambda c: c.model_fields["name"].default)
+    def test_every_norm(self, norm, place, tmp_path):
+        """Of dense layers and of convolutions, with averages of their own.
+
+        Behind a relu a norm may divide a group's round-off by its spread.
+        """
+        options = AT_WORK.get(norm, {})
+        chosen = {"name": norm.model_fields["name"].default, **options}
+        convnet = {"name": "convnet", "channels": (4,), "convs_per_stage": 1, "dense": (8,)}
+        for model in ({"name": "mlp", "hidden": (16,)}, convnet):
+            if model["name"] == "mlp" and norm is InstanceNorm:
+                continue
+            job = job_of(
+                model={**model, "norm": chosen, "norm_place": place, "activation": "tanh"},
+                training__epochs=2,
+                training__optimizer={"name": "sgd", "lr": 0.05},
+                training__average={"name": "ema", "decay": 0.9},
+            )
+            assert_close(*both(job, tmp_path / model["name"]))
 
     @pytest.mark.parametrize("average", list(AVERAGES), ids=lambda c: c.model_fields["name"].default)
     @pytest.mark.parametrize("norm", ["none", "batch"])
@@ -516,6 +544,36 @@ class TestAveragedBatchNorm:
                 torch.testing.assert_close(averaged[name], value, rtol=1e-4, atol=1e-5)
 
 
+class TestReestimated:
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_statistics_are_those_of_the_finished_weights(self, pack, tmp_path):
+        """What predicts, and is kept, is the mean over the batches of one pass; the weights are those trained."""
+        found = {}
+        for statistics in ("running", "reestimated"):
+            norm = {"name": "batch", "statistics": statistics}
+            job = job_of(
+                model={"name": "mlp", "hidden": (16, 16), "norm": norm},
+                ensemble__members=2,
+                compute__pack=pack,
+            )
+            found[statistics] = train(job, tmp_path / statistics)
+        payload, plan = payload_of(job, tmp_path / "reestimated")
+        members = tuple(plan.members)
+        for index, tensors in found["reestimated"].items():
+            net = assemble(members[index], payload.schema)
+            own = {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith("weights.safetensors/")}
+            net.load_state_dict(own)
+            update_bn(torch.from_numpy(payload.dataset.x[payload.split.train]).split(64), net)
+            for name, value in net.state_dict().items():
+                torch.testing.assert_close(own[name], value, rtol=1e-4, atol=1e-5)
+                running = found["running"][index][f"weights.safetensors/{name}"]
+                assert torch.equal(running, own[name]) != ("running_" in name or name.endswith("tracked"))
+            net.eval()
+            x = torch.from_numpy(payload.dataset.x[payload.split.test])
+            told = next(t for n, t in tensors.items() if "test" in n and n.endswith("log_probs"))
+            torch.testing.assert_close(net(x).log_softmax(-1), told, rtol=1e-4, atol=1e-4)
+
+
 class TestGrowing:
     """Law 9: more members change no earlier one."""
 
@@ -559,6 +617,15 @@ class TestResume:
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
         with pytest.raises(self.Killed):
             train(job, tmp_path / "b", report=self.dying(epoch), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_the_steps_that_bound_batch_renorm_are_counted_on(self, pack, tmp_path):
+        norm = {"name": "batch_renorm", "warmup": 10, "r_steps": 90, "d_steps": 60}
+        job = job_of(model={"name": "mlp", "hidden": (16,), "norm": norm}, compute__pack=pack)
+        undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+        with pytest.raises(self.Killed):
+            train(job, tmp_path / "b", report=self.dying(2), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     def test_a_damaged_commit_costs_an_epoch_and_no_bit(self, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from ensemble_svc.nn.weightnorm import take_lengths
 from ensemble_svc.spec.activations import (
     Activation,
     Elu,
@@ -33,13 +34,12 @@ def initialise(net: nn.Module, output: nn.Linear, network: Network) -> None:
     Args:
         output: the last layer; nothing follows it, so he gives it the gain 1.
     """
-    if isinstance(network.init, TorchInit):
-        return
-    for layer in _layers(net):
+    for layer in () if isinstance(network.init, TorchInit) else _layers(net):
         gain = 1.0 if layer is output else gain_of(network.activation)
         _draw(layer, network.init, gain)
         if layer.bias is not None:
             nn.init.constant_(layer.bias, 0.0 if layer is output else _first_bias(network.activation))
+    take_lengths(net)
 
 
 def _first_bias(activation: Activation) -> float:

@@ -16,6 +16,7 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.activations import PRelu
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import Normalisation, WeightNorm
 from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, RmsProp, Sgd
 from ensemble_svc.spec.training import Ema, TrainingSpec
 
@@ -207,8 +208,9 @@ def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Ite
 
 def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
     for num_in, num_out in pairwise(sizes):
-        linear = _linear(num_in, num_out * network.pieces, bias=network.norm == "none")
-        yield linear + _after(num_out, 1, network)
+        norm, width = network.dense_norm, num_out * network.pieces
+        linear = _linear(num_in, width, bias=network.has_bias(norm))
+        yield linear + _gains(width, network) + _after(num_out, 1, network, norm)
     yield _linear(sizes[-1], num_outputs)
 
 
@@ -221,14 +223,19 @@ def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int
     """A convolution with all that follows it up to the next; ``area``: places of its output."""
     width = num_out * network.pieces
     weights = num_in * width * kernel**2
-    bias = width * (network.norm == "none")
+    bias = width * network.has_bias(network.norm)
     convolution = Size(weights + bias, 0, weights * area, width * area, 1)
-    return convolution + _after(num_out, area, network)
+    return convolution + _gains(width, network) + _after(num_out, area, network, network.norm)
 
 
-def _after(num_units: int, area: int, network: Network) -> Size:
+def _gains(width: int, network: Network) -> Size:
+    """Weight norm's lengths of so many units' weights."""
+    return Size(width, operations=1) if isinstance(network.norm, WeightNorm) else Size()
+
+
+def _after(num_units: int, area: int, network: Network, norm: Normalisation) -> Size:
     """Norm, activation, noise and dropout of a layer of so many units or channels over ``area`` places."""
-    normed, width = network.norm != "none", num_units * network.pieces
+    normed, width = norm.is_layer, num_units * (network.pieces if network.norm_place == "before" else 1)
     later = 1 + (network.dropout > 0) + (network.activation_noise > 0)
     learned = num_units * isinstance(network.activation, PRelu)
     return Size(

@@ -16,6 +16,7 @@ from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
 from ensemble_svc.spec.losses import LOSSES
 from ensemble_svc.spec.model import MODELS
+from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
@@ -29,6 +30,7 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     AUGMENT,
     MODELS,
     ACTIVATIONS,
+    NORMS,
     INITS,
     LOSSES,
     OPTIMIZERS,

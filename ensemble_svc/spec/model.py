@@ -11,8 +11,7 @@ from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
 from ensemble_svc.spec.activations import Activation, Maxout, Relu
 from ensemble_svc.spec.fields import Factory, Fraction
 from ensemble_svc.spec.inits import He, Init
-
-Norm = Literal["none", "batch", "layer", "group"]
+from ensemble_svc.spec.norms import BatchNorm, InstanceNorm, NoNorm, Norm, Normalisation
 
 
 class Architecture(Choice):
@@ -27,8 +26,10 @@ class Network(Architecture):
 
     activation: Activation = Relu()
     """The non-linearity after each hidden layer."""
-    norm: Norm = "none"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = NoNorm()
+    """Normalisation of each hidden layer."""
+    norm_place: Literal["before", "after"] = "before"
+    """Whether the norm stands before the activation, where its layer has no bias, or after it."""
     init: Annotated[Init, Elementwise()] = He()
     """Initial weights; biases begin at 0, but for torch's and those that ``activation`` sets."""
     dropout: Annotated[Fraction, Elementwise()] = 0.0
@@ -40,6 +41,15 @@ class Network(Architecture):
     def pieces(self) -> int:
         """Linear units of which a hidden unit is made."""
         return self.activation.pieces if isinstance(self.activation, Maxout) else 1
+
+    @property
+    def dense_norm(self) -> Normalisation:
+        """That of dense layers: their units have one place, over which no instance norm can be taken."""
+        return NoNorm() if isinstance(self.norm, InstanceNorm) else self.norm
+
+    def has_bias(self, norm: Normalisation) -> bool:
+        """Whether a layer with that norm has a bias: before the norm's own shift it would do nothing."""
+        return not norm.is_layer or self.norm_place == "after"
 
 
 class Mlp(Network):
@@ -70,8 +80,8 @@ class ConvNet(Network):
     """3x3 convolutions before each pooling."""
     dense: tuple[PositiveInt, ...] = (128,)
     """Units of the dense layers before the output."""
-    norm: Norm = "batch"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = BatchNorm()
+    """Normalisation of each hidden layer."""
 
 
 class ResNet(Network):
@@ -82,8 +92,8 @@ class ResNet(Network):
     """Layers with weights, 6n + 2."""
     width: PositiveInt = 16
     """Channels of the first of the three stages; each later one doubles them."""
-    norm: Norm = "batch"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = BatchNorm()
+    """Normalisation of each hidden layer."""
 
 
 class PythonModel(Architecture):

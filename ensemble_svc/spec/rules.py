@@ -24,10 +24,13 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
+from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
+from ensemble_svc.spec.regularizers import MaxNorm
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -149,14 +152,28 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash(
             ((*path, "nesterov"), (*path, "momentum")), "true needs momentum; give momentum, 0.9 for instance"
         )
-    if isinstance(model, Network) and model.norm == "batch" and job.training.batch_size == 1:
-        words = "'batch' needs at least two rows per step, and training.batch_size is 1; use layer or group"
+    if isinstance(model, Network) and model.norm.sees_batch and job.training.batch_size == 1:
+        needs = f"'{model.norm.name}' needs at least two rows per step"
+        words = f"{needs}, and training.batch_size is 1; use layer or group"
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
+
+
+def _network(job: JobSpec) -> Iterator[Clash]:
+    """What does not go together in a network of the zoo, and with how it is trained."""
+    model = job.model
+    if not isinstance(model, Network):
+        return
+    for key, words in unfit(model):
+        yield Clash((("model", key), ("model",)), words)
+    for index, rule in enumerate(job.training.regularizers):
+        if isinstance(rule, MaxNorm) and isinstance(model.norm, WeightNorm):
+            words = "'max_norm' bounds the lengths of weights, which model.norm 'weight' learns apart; drop one of them"
+            yield Clash((("training", "regularizers", index), ("model", "norm")), words)
 
 
 def _stream(job: JobSpec) -> Iterator[Clash]:
     """Batch norm takes its statistics from all rows of a batch, also from those that a member leaves out."""
-    normed = isinstance(job.model, Network) and job.model.norm == "batch"
+    normed = isinstance(job.model, Network) and job.model.norm.sees_batch
     if job.data.stream == "on" and normed and not isinstance(job.ensemble.resample, NoResample):
         words = (
             f"'on' with ensemble.resample '{job.ensemble.resample.name}' would let batch norm see the rows that "
@@ -188,6 +205,9 @@ def _processes(job: JobSpec) -> Iterator[Clash]:
     if count > 1 and isinstance(compute.pack, int) and compute.pack > 1:
         words = f"a member over {count} processes trains alone, and compute.pack is {compute.pack}; set it to auto"
         yield Clash((cause, ("compute", "pack")), words)
+    if count > 1 and isinstance(job.model, Network) and isinstance(job.model.norm, BatchRenorm):
+        words = f"{count} processes cannot share batch renorm's corrections yet; use norm: batch"
+        yield Clash((cause, ("model", "norm")), words)
     rows = job.training.batch_size
     if rows != "full" and count > rows:
         words = (
@@ -227,6 +247,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _early_stopping,
     _measures,
     _recipe,
+    _network,
     _stream,
     _compute,
     _numbers,

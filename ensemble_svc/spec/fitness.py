@@ -1,0 +1,41 @@
+"""Options of a network that do not go together, each with the key that is told and a sentence on why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ensemble_svc.spec.activations import Maxout, PRelu
+from ensemble_svc.spec.inits import Dirac, Zeros
+from ensemble_svc.spec.model import Mlp, Network, ResNet
+from ensemble_svc.spec.norms import InstanceNorm, WeightNorm
+
+Unfit = tuple[str, str]
+"""A key of the model, and what is wrong with its value."""
+
+
+def unfit(model: Network) -> Iterator[Unfit]:
+    """Everything that does not go together in one network."""
+    if isinstance(model.norm, InstanceNorm) and isinstance(model, Mlp):
+        yield (
+            "norm",
+            "'instance' is over the places of an image, and the units of mlp have one; use layer or batch",
+        )
+    if isinstance(model, ResNet) and isinstance(model.activation, Maxout):
+        words = (
+            "'maxout' takes the largest of several units, and a residual sum is one; use another activation"
+        )
+        yield "activation", words
+    yield from _inits(model)
+
+
+def _inits(model: Network) -> Iterator[Unfit]:
+    name, silent = model.init.name, isinstance(model.init, Zeros | Dirac)
+    if silent and isinstance(model.activation, Maxout):
+        yield "init", f"'{name}' makes pieces of a maxout unit alike, and alike they stay; use he or xavier"
+    if isinstance(model.init, Zeros) and isinstance(model.activation, PRelu):
+        yield "init", "'zeros' shows prelu nothing but 0, so its slopes stay as they are; use he or xavier"
+    if silent and isinstance(model.norm, WeightNorm):
+        yield (
+            "init",
+            f"'{name}' makes weights of length 0, which weight norm can give no direction; use he or xavier",
+        )
