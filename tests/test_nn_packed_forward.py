@@ -17,7 +17,7 @@ from ensemble_svc.nn.noise import set_draws
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.fitness import unfit
-from ensemble_svc.spec.model import MODELS, Model, Network
+from ensemble_svc.spec.model import MODELS, Model, Network, ResNet
 from ensemble_svc.spec.norms import NORMS, BatchRenorm
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
@@ -72,6 +72,25 @@ def test_each_slice_is_the_member_alone(choice, norm, place, training):
                 torch.testing.assert_close(weights[name].grad[k], p.grad, msg=lambda m, n=name: f"{n}: {m}")
             for name, b in net.named_buffers():
                 torch.testing.assert_close(weights[name][k], b, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu"])
+def test_each_slice_of_fixup_is_the_member_alone(activation):
+    """All of its single numbers and zero weights moved away from where they begin."""
+    options, shape = SMALL["resnet"]
+    nets = members(ResNet(**options, norm="none", init="fixup", activation=activation), shape)
+    for net in nets:
+        for p in net.parameters():
+            nn.init.normal_(p, std=0.3)
+    weights, x = stacked(nets), torch.randn(K, B, *shape, dtype=torch.float64)
+    outputs = packed.forward(nets[0], weights, x)
+    outputs.square().sum().backward()
+    for k, net in enumerate(nets):
+        alone = net(x[k])
+        torch.testing.assert_close(outputs[k], alone)
+        alone.square().sum().backward()
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(weights[name].grad[k], p.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @settings(max_examples=25, deadline=None)

@@ -20,10 +20,11 @@ from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import Maxout, PRelu, Relu
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import MODELS, LeNet, Mlp, Network, PythonModel, ResNet
-from ensemble_svc.spec.norms import NORMS
+from ensemble_svc.spec.norms import NORMS, NoNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS, AdamW, Sgd
 from ensemble_svc.spec.training import Ema, TrainingSpec
 from ensemble_svc.train.feed import steps_per_epoch
@@ -41,6 +42,8 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     changed["activation_noise"] = draw(st.sampled_from([0.0, 0.1]))
     others = [Maxout(), Maxout(pieces=3)] if choice is not ResNet else []
     changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))
+    if choice is ResNet and draw(st.booleans()):
+        changed |= {"init": Fixup(), "norm": NoNorm(), "norm_place": "before"}
     return model.model_copy(update=changed), ROW[choice]
 
 

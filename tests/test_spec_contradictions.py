@@ -51,6 +51,8 @@ RULES = [
     ("model.init", "model: {name: mlp, init: zeros, activation: maxout}", "alike they stay"),
     ("model.init", "model: {name: mlp, init: zeros, activation: prelu}", "nothing but 0"),
     ("model.init", "model: {name: lenet, init: dirac, norm: weight}", "weights of length 0"),
+    ("model.init", "model: {name: mlp, init: fixup}", "mlp has none"),
+    ("model.init", "model: {name: resnet, init: fixup}", "in place of a norm"),
     ("training.regularizers.0", "{model: {name: mlp, norm: weight}, training: {regularizers: [max_norm]}}", "drop one"),
     ("compute.processes_per_member", RENORM + "compute: {processes_per_member: 2}}", "use norm: batch"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),

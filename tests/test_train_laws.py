@@ -22,6 +22,7 @@ from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
 from ensemble_svc.spec.norms import NORMS, BatchRenorm, GroupNorm, InstanceNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS
@@ -151,6 +152,26 @@ class TestPackedIsAlone:
                 training__average={"name": "ema", "decay": 0.9},
             )
             assert_close(*both(job, tmp_path / model["name"]))
+
+    def test_every_init_in_one_pack_but_those_that_give_other_parts(self, tmp_path):
+        names = [c.model_fields["name"].default for c in INITS if not c.is_structural]
+        job = job_of(
+            ensemble__members=len(names),
+            ensemble__vary={"model.init": tuple(names)},
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            model={"name": "mlp", "hidden": (16,), "activation": "tanh"},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_fixup_beside_members_of_another_structure(self, tmp_path):
+        job = job_of(
+            model={"name": "resnet", "depth": 8, "width": 4, "norm": "none"},
+            training={"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.05}},
+            ensemble={"members": 4, "vary": {"model.init": ("fixup", "he")}},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 2
+        assert_close(*both(job, tmp_path))
 
     @pytest.mark.parametrize("average", list(AVERAGES), ids=lambda c: c.model_fields["name"].default)
     @pytest.mark.parametrize("norm", ["none", "batch"])

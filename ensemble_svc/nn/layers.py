@@ -11,8 +11,10 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ensemble_svc.nn.initial import first_bias
 from ensemble_svc.nn.noise import ActivationNoise, Dropout
 from ensemble_svc.nn.norms import convolution, dense_norm, image_norm, linear
+from ensemble_svc.nn.scalars import Shift
 from ensemble_svc.spec.activations import (
     Activation,
     Elu,
@@ -25,6 +27,7 @@ from ensemble_svc.spec.activations import (
     Silu,
     Tanh,
 )
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.model import Network
 
 
@@ -53,6 +56,8 @@ def conv(
     width = num_out * network.pieces
     weights = convolution(num_in, width, network, kernel=kernel, padding=padding, stride=stride)
     norm = image_norm(network.norm, num_normed(num_out, network))
+    if isinstance(network.init, Fixup):
+        norm = Shift(first_bias(network.activation))
     return _layer("conv", weights, norm, num_out, network)
 
 

@@ -23,6 +23,7 @@ from ensemble_svc.nn.layers import MaxOut, ZooNet
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.renorm import BatchRenorm, Running, beside
 from ensemble_svc.nn.resnet import Residual
+from ensemble_svc.nn.scalars import Scale, Shift
 from ensemble_svc.nn.weightnorm import WeightNormConv, WeightNormLinear, of_length
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -88,6 +89,10 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
         case nn.GroupNorm():
             normed = F.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps)
             return _scaled(normed.unflatten(0, x.shape[:2]), weights, prefix, 0)
+        case Shift():
+            return x + _along(weights[f"{prefix}bias"], x)
+        case Scale():
+            return x * _along(weights[f"{prefix}scale"], x)
         case Draw():
             return module.at(_along(weights[f"{prefix}{module.strength_name}"], x), x)
         case nn.PReLU():

@@ -7,8 +7,10 @@ Shapes: B rows, C channels, H x W pixels.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +20,8 @@ from ensemble_svc.nn.initial import initialise
 from ensemble_svc.nn.layers import ZooNet, activation, conv
 from ensemble_svc.nn.noise import ActivationNoise
 from ensemble_svc.nn.norms import convolution, image_norm
+from ensemble_svc.nn.scalars import Scale, Shift
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.model import ResNet
 from ensemble_svc.spec.norms import InstanceNorm
 
@@ -39,6 +43,11 @@ class Residual(nn.Module):
         self.first = conv(num_in, num_out, network, kernel=3, padding=1, stride=stride)
         self.second = convolution(num_out, num_out, network, kernel=3, padding=1)
         self.norm, self.norm_place = image_norm(network.norm, num_out), network.norm_place
+        self.enter: nn.Module = nn.Identity()
+        self.middle: nn.Module = nn.Identity()
+        if isinstance(network.init, Fixup):
+            self.enter, self.middle = Shift(), Shift()
+            self.norm = nn.Sequential(OrderedDict(scale=Scale(), shift=Shift()))
         self.activation = activation(network.activation, num_out)
         self.noise = ActivationNoise(network.activation_noise)
 
@@ -51,7 +60,9 @@ class Residual(nn.Module):
         Args:
             through: the outputs of the part of that name.
         """
-        branch = through("second", through("first", x))
+        branch = x
+        for part in ("enter", "first", "middle", "second"):
+            branch = through(part, branch)
         if self.norm_place == "before":
             branch = through("norm", branch)
         joined = through("activation", self.shortcut(x) + branch)
@@ -81,9 +92,23 @@ def build_resnet(model: ResNet, input_shape: tuple[int, ...], num_outputs: int) 
     net.add_module("blocks", nn.Sequential(*_blocks(model)))
     net.add_module("pool", nn.AdaptiveAvgPool2d(1))
     net.add_module("flatten", nn.Flatten())
+    if isinstance(model.init, Fixup):
+        net.add_module("shift", Shift())
     net.add_module("output", output)
     initialise(net, output, model)
+    if isinstance(model.init, Fixup):
+        _fix_up(net)
     return net
+
+
+@torch.no_grad()
+def _fix_up(net: ZooNet) -> None:
+    """Make the update of the whole as large as that of one block: L blocks of m = 2 layers, L^(-1 / (2m - 2))."""
+    blocks = [module for module in net.modules() if isinstance(module, Residual)]
+    for block in blocks:
+        block.first.get_parameter("conv.weight").mul_(len(blocks) ** -0.5)
+        block.second.weight.zero_()
+    net.get_parameter("output.weight").zero_()
 
 
 def _blocks(model: ResNet) -> Iterator[Residual]:

@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.activations import PRelu
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import Normalisation, WeightNorm
@@ -196,14 +197,24 @@ def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Ite
     for stage in range(3):
         num_out = model.width * 2**stage
         for block in range((model.depth - 2) // 6):
+            entering = num_in * height * width
             if stage and not block:
                 height, width = -(-height // 2), -(-width // 2)
             yield _conv(num_in, num_out, model, kernel=3, area=height * width)
             yield _conv(num_out, num_out, plain, kernel=3, area=height * width)
+            if isinstance(model.init, Fixup):
+                yield _scalars(1, entering) + _scalars(2, num_out * height * width)
             yield _passed(num_out * height * width)
             num_in = num_out
     yield _passed(num_in)
+    if isinstance(model.init, Fixup):
+        yield _scalars(1, num_in)
     yield _linear(num_in, num_outputs)
+
+
+def _scalars(count: int, num_numbers: int) -> Size:
+    """Fixup's single learned numbers, each of which acts on so many."""
+    return Size(count, activations=count * num_numbers, operations=count)
 
 
 def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
@@ -225,7 +236,8 @@ def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int
     weights = num_in * width * kernel**2
     bias = width * network.has_bias(network.norm)
     convolution = Size(weights + bias, 0, weights * area, width * area, 1)
-    return convolution + _gains(width, network) + _after(num_out, area, network, network.norm)
+    found = convolution + _gains(width, network) + _after(num_out, area, network, network.norm)
+    return found + _scalars(1, width * area) if isinstance(network.init, Fixup) else found
 
 
 def _gains(width: int, network: Network) -> Size:

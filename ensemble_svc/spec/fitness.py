@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble_svc.spec.activations import Maxout, PRelu
-from ensemble_svc.spec.inits import Dirac, Zeros
+from ensemble_svc.spec.inits import Dirac, Fixup, Zeros
 from ensemble_svc.spec.model import Mlp, Network, ResNet
-from ensemble_svc.spec.norms import InstanceNorm, WeightNorm
+from ensemble_svc.spec.norms import InstanceNorm, NoNorm, WeightNorm
 
 Unfit = tuple[str, str]
 """A key of the model, and what is wrong with its value."""
@@ -29,6 +29,14 @@ def unfit(model: Network) -> Iterator[Unfit]:
 
 
 def _inits(model: Network) -> Iterator[Unfit]:
+    if isinstance(model.init, Fixup):
+        if not isinstance(model, ResNet):
+            yield "init", f"'fixup' is for the blocks of resnet, and {model.name} has none; use he"
+        elif not isinstance(model.norm, NoNorm) or model.norm_place == "after":
+            yield (
+                "init",
+                "'fixup' stands in place of a norm; use norm: none with norm_place: before, or init: he",
+            )
     name, silent = model.init.name, isinstance(model.init, Zeros | Dirac)
     if silent and isinstance(model.activation, Maxout):
         yield "init", f"'{name}' makes pieces of a maxout unit alike, and alike they stay; use he or xavier"

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
 from ensemble_svc.spec.activations import Activation, Maxout, Relu
 from ensemble_svc.spec.fields import Factory, Fraction
-from ensemble_svc.spec.inits import He, Init
+from ensemble_svc.spec.inits import Fixup, He, Init
 from ensemble_svc.spec.norms import BatchNorm, InstanceNorm, NoNorm, Norm, Normalisation
 
 
@@ -48,8 +48,11 @@ class Network(Architecture):
         return NoNorm() if isinstance(self.norm, InstanceNorm) else self.norm
 
     def has_bias(self, norm: Normalisation) -> bool:
-        """Whether a layer with that norm has a bias: before the norm's own shift it would do nothing."""
-        return not norm.is_layer or self.norm_place == "after"
+        """Whether a layer with that norm has a bias: before the norm's own shift it would do nothing.
+
+        Fixup's single numbers stand in place of biases.
+        """
+        return (not norm.is_layer or self.norm_place == "after") and not isinstance(self.init, Fixup)
 
 
 class Mlp(Network):
