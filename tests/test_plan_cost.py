@@ -44,6 +44,8 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))
     if choice is ResNet and draw(st.booleans()):
         changed |= {"init": Fixup(), "norm": NoNorm(), "norm_place": "before"}
+    if choice is not Mlp:
+        changed["channel_dropout"] = draw(st.sampled_from([0.0, 0.2]))
     return model.model_copy(update=changed), ROW[choice]
 
 

@@ -31,7 +31,7 @@ data: {source: {name: npz, path: a.npz, x: x, y: y, layout: NHWC},
   augment: [{name: flip, p: 0.5}, {name: crop, padding: 4, mode: constant}], standardize_target: false,
   stream: auto, device_gib: 2.0}
 model: {name: resnet, depth: 20, width: 16, norm: group, norm_place: after, activation: gelu,
-  init: xavier, dropout: 0.1, activation_noise: 0.05}
+  init: xavier, dropout: 0.1, activation_noise: 0.05, channel_dropout: 0.1}
 training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing: 0.1},
   optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.01},
   schedule: {name: cosine, floor: 0.0, warmup: 3}, regularizers: [{name: l2, strength: 0.1}],

@@ -209,6 +209,24 @@ class TestPackedIsAlone:
             weights = "weights.safetensors/body.output.weight"
             assert not torch.allclose(together[index][weights], apart[index][weights], atol=1e-3)
 
+    def test_channel_dropout_draws_by_each_members_own_rate_and_replays(self, tmp_path):
+        job = job_of(
+            model={"name": "convnet", "channels": (4,), "convs_per_stage": 1, "dense": (8,), "norm": "none"},
+            training__epochs=1,
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            ensemble__vary={"model.channel_dropout": (0.0, 0.4, 0.8)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        together, apart = both(job, tmp_path)
+        assert_same_bits(together, train(job, tmp_path / "again"))
+        assert_close({0: together[0]}, {0: apart[0]})
+        weights = "weights.safetensors/body.output.weight"
+        plain = train(
+            job_of(model=job.model.model_dump(), training=job.training.model_dump()), tmp_path / "p"
+        )
+        for index in (1, 2):
+            assert not torch.allclose(together[index][weights], plain[index][weights], atol=1e-3)
+
     @pytest.mark.parametrize("resample", list(RESAMPLES), ids=lambda c: c.model_fields["name"].default)
     def test_every_resampling(self, resample, tmp_path):
         assert_close(*both(job_of(ensemble__resample=resample.model_fields["name"].default), tmp_path))

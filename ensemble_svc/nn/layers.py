@@ -6,13 +6,15 @@ A layer before a norm has no bias: its gradient there is pure round-off, which A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
 from ensemble_svc.nn.initial import first_bias
-from ensemble_svc.nn.noise import ActivationNoise, Dropout
+from ensemble_svc.nn.noise import ActivationNoise, ChannelDropout, Dropout
 from ensemble_svc.nn.norms import convolution, dense_norm, image_norm, linear
 from ensemble_svc.nn.scalars import Shift
 from ensemble_svc.spec.activations import (
@@ -28,7 +30,7 @@ from ensemble_svc.spec.activations import (
     Tanh,
 )
 from ensemble_svc.spec.inits import Fixup
-from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.model import ImageNetwork, Network
 
 
 class ZooNet(nn.Sequential):
@@ -47,18 +49,19 @@ def dense_stack(sizes: Sequence[int], network: Network) -> nn.Sequential:
 
 
 def conv(
-    num_in: int, num_out: int, network: Network, *, kernel: int, padding: int, stride: int = 1
+    num_in: int, num_out: int, network: ImageNetwork, *, kernel: int, padding: int, stride: int = 1
 ) -> nn.Sequential:
     """A convolution over [B, C, H, W]; norm, activation, noise and dropout as ``network`` says.
 
-    Dropout zeroes single numbers, not channels.
+    ``dropout`` zeroes single numbers, ``channel_dropout`` channels.
     """
     width = num_out * network.pieces
     weights = convolution(num_in, width, network, kernel=kernel, padding=padding, stride=stride)
     norm = image_norm(network.norm, num_normed(num_out, network))
     if isinstance(network.init, Fixup):
         norm = Shift(first_bias(network.activation))
-    return _layer("conv", weights, norm, num_out, network)
+    drops = {"channel_dropout": ChannelDropout(network.channel_dropout)}
+    return _layer("conv", weights, norm, num_out, network, drops)
 
 
 def num_normed(num_out: int, network: Network) -> int:
@@ -66,18 +69,19 @@ def num_normed(num_out: int, network: Network) -> int:
     return num_out * (network.pieces if network.norm_place == "before" else 1)
 
 
-def _layer(name: str, weights: nn.Module, norm: nn.Module, num_units: int, network: Network) -> nn.Sequential:
-    act = activation(network.activation, num_units)
-    before = network.norm_place == "before"
-    layer = nn.Sequential()
-    layer.add_module(name, weights)
-    for part, module in (
-        (("norm", norm), ("activation", act)) if before else (("activation", act), ("norm", norm))
-    ):
-        layer.add_module(part, module)
-    layer.add_module("noise", ActivationNoise(network.activation_noise))
-    layer.add_module("dropout", Dropout(network.dropout))
-    return layer
+def _layer(
+    name: str,
+    weights: nn.Module,
+    norm: nn.Module,
+    num_units: int,
+    network: Network,
+    drops: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> nn.Sequential:
+    normed = [("norm", norm), ("activation", activation(network.activation, num_units))]
+    if network.norm_place == "after":
+        normed.reverse()
+    parts = {name: weights, **dict(normed), "noise": ActivationNoise(network.activation_noise), **drops}
+    return nn.Sequential(OrderedDict(parts, dropout=Dropout(network.dropout)))
 
 
 class MaxOut(nn.Module):

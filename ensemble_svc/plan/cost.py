@@ -16,7 +16,7 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.activations import PRelu
 from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import Mse
-from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
+from ensemble_svc.spec.model import ConvNet, ImageNetwork, LeNet, Mlp, Model, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import Normalisation, WeightNorm
 from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, RmsProp, Sgd
 from ensemble_svc.spec.training import Ema, TrainingSpec
@@ -191,7 +191,7 @@ def _convnet(model: ConvNet, image: tuple[int, int, int], num_outputs: int) -> I
 
 def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Iterator[Size]:
     num_channels, height, width = image
-    plain = model.model_copy(update={"dropout": 0.0})
+    plain = model.model_copy(update={"dropout": 0.0, "channel_dropout": 0.0})
     yield _conv(num_channels, model.width, plain, kernel=3, area=height * width)
     num_in = model.width
     for stage in range(3):
@@ -230,13 +230,15 @@ def _linear(num_in: int, num_out: int, *, bias: bool = True) -> Size:
     return Size(products + num_out * bias, products, 0, num_out, 1)
 
 
-def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int) -> Size:
+def _conv(num_in: int, num_out: int, network: ImageNetwork, *, kernel: int, area: int) -> Size:
     """A convolution with all that follows it up to the next; ``area``: places of its output."""
     width = num_out * network.pieces
     weights = num_in * width * kernel**2
     bias = width * network.has_bias(network.norm)
     convolution = Size(weights + bias, 0, weights * area, width * area, 1)
     found = convolution + _gains(width, network) + _after(num_out, area, network, network.norm)
+    if network.channel_dropout:
+        found += _passed(num_out * area)
     return found + _scalars(1, width * area) if isinstance(network.init, Fixup) else found
 
 

@@ -55,6 +55,13 @@ class Network(Architecture):
         return (not norm.is_layer or self.norm_place == "after") and not isinstance(self.init, Fixup)
 
 
+class ImageNetwork(Network):
+    """Options that the networks of convolutions share."""
+
+    channel_dropout: Annotated[Fraction, Elementwise()] = 0.0
+    """Probability of zeroing a whole channel of a convolution in training (Tompson et al. 2015)."""
+
+
 class Mlp(Network):
     """A multilayer perceptron; images are flattened."""
 
@@ -63,7 +70,7 @@ class Mlp(Network):
     """Units of each hidden layer; an empty list is a linear model."""
 
 
-class LeNet(Network):
+class LeNet(ImageNetwork):
     """LeNet-5 with max pooling (LeCun et al. 1998): 5x5 convolutions, then dense layers."""
 
     name: Literal["lenet"] = "lenet"
@@ -73,7 +80,7 @@ class LeNet(Network):
     """Units of the dense layers before the output."""
 
 
-class ConvNet(Network):
+class ConvNet(ImageNetwork):
     """VGG-like (arXiv:1409.1556): stages of 3x3 convolutions, each stage halving the image."""
 
     name: Literal["convnet"] = "convnet"
@@ -87,7 +94,7 @@ class ConvNet(Network):
     """Normalisation of each hidden layer."""
 
 
-class ResNet(Network):
+class ResNet(ImageNetwork):
     """The CIFAR residual network (arXiv:1512.03385, section 4.2) with depth 6n+2."""
 
     name: Literal["resnet"] = "resnet"
