@@ -14,6 +14,7 @@ from ensemble_svc.errors import SpecError
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
+from ensemble_svc.nn.sparsity import Tap
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.plan.cost import DataShape, member_bytes, num_steps, optimizer_copies, size_of, work_of
 from ensemble_svc.plan.formula import formula
@@ -52,7 +53,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
 def put_out(net: nn.Module, x: Tensor) -> int:
     """Numbers per row that the network's operations put out, as its modules tell and its sums."""
     counted: list[int] = []
-    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual)
+    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual, Tap)
 
     def note(module: nn.Module, _: object, out: Tensor) -> None:
         if isinstance(module, Residual) or (

@@ -20,6 +20,7 @@ from ensemble_svc.spec.yaml import read
 
 REGRESSION = "{data: {source: diabetes}, task: regression, "
 CSV = "{name: csv, path: a, target: t}"
+SPARSE = "training: {regularizers: [sparsity]}"
 RENORM = "{model: {name: mlp, norm: batch_renorm}, "
 RULES = [
     ("data.validation", "data: {source: digits, validation: 0.5, test: 0.5}", "leave no rows to train on"),
@@ -53,6 +54,10 @@ RULES = [
     ("model.init", "model: {name: lenet, init: dirac, norm: weight}", "weights of length 0"),
     ("model.init", "model: {name: mlp, init: fixup}", "mlp has none"),
     ("model.init", "model: {name: resnet, init: fixup}", "in place of a norm"),
+    ("training.regularizers.0", "{model: {name: python, factory: 'a:b'}, " + SPARSE + "}", "add yours to your loss"),
+    ("training.regularizers.0", "{compute: {compile: on}, " + SPARSE + "}", "give compile: off"),
+    ("training.regularizers.0", "{compute: {processes_per_member: 2}, " + SPARSE + "}", "of the whole batch"),
+    ("training.regularizers.0.kind", "training: {regularizers: [{name: sparsity, kind: kl}]}", "or kind: l1"),
     ("training.regularizers.0", "{model: {name: mlp, norm: weight}, training: {regularizers: [max_norm]}}", "drop one"),
     ("compute.processes_per_member", RENORM + "compute: {processes_per_member: 2}}", "use norm: batch"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),

@@ -238,6 +238,7 @@ class TestPackedIsAlone:
         option, values = {
             "l1": ("strength", (1e-3, 0.0, 1e-2)),
             "l2": ("strength", (1e-3, 0.0, 1e-2)),
+            "sparsity": ("strength", (1e-2, 0.0, 0.1)),
             "max_norm": ("norm", (0.5, 2.0, 100.0)),
         }.get(name, ("std", (0.0,)))
         job = job_of(
@@ -379,6 +380,77 @@ class TestPackedIsAlone:
             data__augment=({"name": "crop", "padding": 1}, "flip"),
         )
         assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
+
+
+class TestSparsity:
+    CONVNET: ClassVar[dict[str, Any]] = {
+        "name": "convnet",
+        "channels": (4,),
+        "convs_per_stage": 1,
+        "dense": (8,),
+    }
+
+    @pytest.mark.parametrize("kind", ["l1", "kl"])
+    @pytest.mark.parametrize("model", [{"name": "mlp", "hidden": (16, 8)}, CONVNET], ids=lambda m: m["name"])
+    @pytest.mark.parametrize("streamed", ["off", "on"])
+    def test_packed_is_alone_with_strengths_and_targets_of_their_own(self, kind, model, streamed, tmp_path):
+        keys = {"strength": (0.0, 0.05, 0.2), "target": (0.05, 0.1, 0.3)}
+        job = job_of(
+            model={**model, "activation": "sigmoid", "norm": "none"},
+            training__epochs=1,
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            training__regularizers=({"name": "sparsity", "kind": kind},),
+            data__stream=streamed,
+            ensemble={
+                "members": 3,
+                "resample": "bootstrap",
+                "vary": {f"training.regularizers.0.{key}": values for key, values in keys.items()},
+            },
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_a_strength_of_0_changes_no_bit(self, tmp_path):
+        """Neither of a pack that has the penalty nor beside members that have some."""
+        key = "training.regularizers.0.strength"
+        plain = train(job_of(), tmp_path / "plain")
+        none = {"training__regularizers": ({"name": "sparsity", "strength": 0.0},)}
+        assert_same_bits(train(job_of(**none), tmp_path / "zero"), plain)
+        mixed = train(job_of(**none, ensemble__vary={key: (0.0, 0.1, 0.0)}), tmp_path / "mixed")
+        assert_same_bits({k: mixed[k] for k in (0, 2)}, {k: plain[k] for k in (0, 2)})
+        weight = "weights.safetensors/body.hidden.0.linear.weight"
+        assert not torch.allclose(mixed[1][weight], plain[1][weight], atol=1e-3)
+
+    def test_the_stronger_it_is_the_fewer_units_are_active(self, tmp_path):
+        strengths = (0.0, 0.01, 0.1)
+        job = job_of(
+            model={"name": "mlp", "hidden": (32,)},
+            training__epochs=20,
+            training__optimizer={"name": "adam", "lr": 0.02},
+            training__regularizers=({"name": "sparsity"},),
+            ensemble={"members": 3, "vary": {"training.regularizers.0.strength": strengths}},
+        )
+        train(job, tmp_path)
+        payload, plan = payload_of(job, tmp_path)
+        shares = []
+        for event in sorted(sealed(tmp_path).values(), key=lambda e: e["index"]):
+            net = assemble(
+                next(m for m in plan.members if m.digest == event["digest"]), payload.schema
+            ).eval()
+            net.load_state_dict(
+                read_tensors(tmp_path, event["files"], event["member"], "weights.safetensors")
+            )
+            x = net.transform(torch.from_numpy(payload.dataset.x[payload.split.train]))
+            shares.append(float((net.body.hidden(x.flatten(1)) == 0).double().mean()))
+        assert shares[0] + 0.02 < shares[1] < shares[2] - 0.02, shares
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_it_resumes_to_the_same_bits(self, pack, tmp_path):
+        job = job_of(training__regularizers=("sparsity",), compute__pack=pack)
+        undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+        with pytest.raises(TestResume.Killed):
+            train(job, tmp_path / "b", report=TestResume().dying(2), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 
 class TestNoise:

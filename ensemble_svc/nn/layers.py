@@ -17,6 +17,7 @@ from ensemble_svc.nn.initial import first_bias
 from ensemble_svc.nn.noise import ActivationNoise, ChannelDropout, Dropout
 from ensemble_svc.nn.norms import convolution, dense_norm, image_norm, linear
 from ensemble_svc.nn.scalars import Shift
+from ensemble_svc.nn.sparsity import Tap
 from ensemble_svc.spec.activations import (
     Activation,
     Elu,
@@ -80,6 +81,7 @@ def _layer(
     normed = [("norm", norm), ("activation", activation(network.activation, num_units))]
     if network.norm_place == "after":
         normed.reverse()
+    normed.insert(1 + [part for part, _ in normed].index("activation"), ("tap", Tap()))
     parts = {name: weights, **dict(normed), "noise": ActivationNoise(network.activation_noise), **drops}
     return nn.Sequential(OrderedDict(parts, dropout=Dropout(network.dropout)))
 

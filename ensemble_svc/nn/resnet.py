@@ -21,6 +21,7 @@ from ensemble_svc.nn.layers import ZooNet, activation, conv
 from ensemble_svc.nn.noise import ActivationNoise
 from ensemble_svc.nn.norms import convolution, image_norm
 from ensemble_svc.nn.scalars import Scale, Shift
+from ensemble_svc.nn.sparsity import Tap
 from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.model import ResNet
 from ensemble_svc.spec.norms import InstanceNorm
@@ -49,6 +50,7 @@ class Residual(nn.Module):
             self.enter, self.middle = Shift(), Shift()
             self.norm = nn.Sequential(OrderedDict(scale=Scale(), shift=Shift()))
         self.activation = activation(network.activation, num_out)
+        self.tap = Tap()
         self.noise = ActivationNoise(network.activation_noise)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ class Residual(nn.Module):
             branch = through(part, branch)
         if self.norm_place == "before":
             branch = through("norm", branch)
-        joined = through("activation", self.shortcut(x) + branch)
+        joined = through("tap", through("activation", self.shortcut(x) + branch))
         if self.norm_place == "after":
             joined = through("norm", joined)
         return through("noise", joined)

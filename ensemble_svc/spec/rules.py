@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Final
 
 from ensemble_svc.registry import Choice
+from ensemble_svc.spec.activations import Sigmoid
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
     BreastCancer,
@@ -30,7 +31,7 @@ from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
-from ensemble_svc.spec.regularizers import MaxNorm
+from ensemble_svc.spec.regularizers import MaxNorm, Sparsity
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -158,6 +159,34 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
 
 
+def _sparsity(job: JobSpec) -> Iterator[Clash]:
+    """A penalty on activations: whose are seen, and how."""
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Sparsity):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if not isinstance(job.model, Network):
+            words = (
+                "'sparsity' sees the activations of this service's own networks alone; add yours to your loss"
+            )
+            yield Clash((path, ("model",)), words)
+        elif rule.kind == "kl" and not isinstance(job.model.activation, Sigmoid):
+            words = (
+                f"'kl' is for outputs between 0 and 1, and those of {job.model.activation.name} leave them; "
+            )
+            yield Clash(((*path, "kind"), ("model", "activation")), f"{words}use sigmoid, or kind: l1")
+        if job.compute.compile == "on":
+            words = (
+                "'sparsity' reads activations out of the step, which a compiled one keeps; give compile: off"
+            )
+            yield Clash((path, ("compute", "compile")), words)
+        if job.compute.processes(on_gpu=job.compute.device != "cpu") > 1:
+            words = (
+                "'sparsity' is of the whole batch, which no process of several has; train each member in one"
+            )
+            yield Clash((path, ("compute", "processes_per_member")), words)
+
+
 def _network(job: JobSpec) -> Iterator[Clash]:
     """What does not go together in a network of the zoo, and with how it is trained."""
     model = job.model
@@ -248,6 +277,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _measures,
     _recipe,
     _network,
+    _sparsity,
     _stream,
     _compute,
     _numbers,

@@ -22,6 +22,7 @@ from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.sparsity import Sparse
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 Layer = Callable[[Tensor], Tensor]
@@ -65,6 +66,7 @@ class Step:
         if recipe.members[0].augment:
             self.augment = build_augment([m.augment for m in recipe.members], generator).to(recipe.device)
         draw_from(net, generator)
+        self.sparse = Sparse(recipe.members, net.body, recipe.device)
 
     def seed(self, epoch: int, step_of_epoch: int) -> None:
         """Make the draws of a step (dropout, noise, augmentation) a function of pack, epoch and step."""
