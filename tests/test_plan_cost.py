@@ -15,6 +15,7 @@ from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
 from ensemble_svc.nn.sparsity import Tap
+from ensemble_svc.nn.tied import Repeated
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.plan.cost import DataShape, member_bytes, num_steps, optimizer_copies, size_of, work_of
 from ensemble_svc.plan.formula import formula
@@ -45,7 +46,12 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))
     if choice is ResNet and draw(st.booleans()):
         changed |= {"init": Fixup(), "norm": NoNorm(), "norm_place": "before"}
-    if choice is not Mlp:
+    if choice is Mlp:
+        changed |= {
+            "tied": draw(st.booleans()),
+            "hidden": draw(st.sampled_from([(), (4,), (9, 9, 9), (3, 3, 5, 5, 5)])),
+        }
+    else:
         changed["channel_dropout"] = draw(st.sampled_from([0.0, 0.2]))
     return model.model_copy(update=changed), ROW[choice]
 
@@ -53,7 +59,7 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
 def put_out(net: nn.Module, x: Tensor) -> int:
     """Numbers per row that the network's operations put out, as its modules tell and its sums."""
     counted: list[int] = []
-    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual, Tap)
+    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual, Repeated, Tap)
 
     def note(module: nn.Module, _: object, out: Tensor) -> None:
         if isinstance(module, Residual) or (

@@ -52,13 +52,14 @@ def test_members_that_differ_in_a_strength_share_a_pack(changes) -> None:
     "changes",
     [
         {"model": Mlp(norm="batch")},
+        {"model": Mlp(tied=True)},
         {"model": Mlp(init="fixup")},
         {"training": TrainingSpec()},
         {"augment": (Flip(),)},
         {"augment": (Crop(), Flip())},
         {"augment": (Flip(), Crop(mode="constant"))},
     ],
-    ids=["norm", "fixup", "loss", "fewer", "order", "mode"],
+    ids=["norm", "tied", "fixup", "loss", "fewer", "order", "mode"],
 )
 def test_members_that_compute_other_things_do_not(changes) -> None:
     assert key(**changes) != key()

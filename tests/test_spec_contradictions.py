@@ -58,6 +58,8 @@ RULES = [
     ("training.regularizers.0", "{compute: {compile: on}, " + SPARSE + "}", "give compile: off"),
     ("training.regularizers.0", "{compute: {processes_per_member: 2}, " + SPARSE + "}", "of the whole batch"),
     ("training.regularizers.0.kind", "training: {regularizers: [{name: sparsity, kind: kl}]}", "or kind: l1"),
+    ("model.norm", "model: {name: mlp, tied: true, norm: batch}", "of several tied layers"),
+    ("model.init", "model: {name: mlp, tied: true, init: lsuv}", "tied layers have one weight"),
     ("training.regularizers.0", "{model: {name: mlp, norm: weight}, training: {regularizers: [max_norm]}}", "drop one"),
     ("compute.processes_per_member", RENORM + "compute: {processes_per_member: 2}}", "use norm: batch"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),

@@ -48,7 +48,7 @@ name: table
 task: regression
 data: {source: {name: csv, path: a.csv, target: [t], drop: [u], categorical: [v], id: w, separator: ;},
   split: {name: column, column: s}, preprocess: [standardize]}
-model: {name: mlp, hidden: [4, 5], activation: relu, norm: layer, init: he, dropout: 0.0}
+model: {name: mlp, hidden: [4, 5], tied: true, activation: relu, norm: layer, init: he, dropout: 0.0}
 training: {loss: mse, optimizer: {name: adamw, lr: 0.001, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.0}}
 ensemble: {resample: {name: subsample, fraction: 0.5}}
 """,

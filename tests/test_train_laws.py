@@ -153,6 +153,21 @@ class TestPackedIsAlone:
             )
             assert_close(*both(job, tmp_path / model["name"]))
 
+    @pytest.mark.parametrize("activation", ["tanh", "prelu"])
+    def test_tied_layers(self, activation, tmp_path):
+        model = {
+            "name": "mlp",
+            "hidden": (12, 12, 12, 12),
+            "tied": True,
+            "activation": activation,
+            "norm": "layer",
+        }
+        job = job_of(model=model, training__regularizers=({"name": "l2", "strength": 1e-3}, "sparsity"))
+        together, apart = both(job, tmp_path)
+        assert_close(together, apart)
+        weights = [n for n in together[0] if n.startswith("weights") and n.endswith("linear.weight")]
+        assert len(weights) == 2
+
     def test_every_init_in_one_pack_but_those_that_give_other_parts(self, tmp_path):
         names = [c.model_fields["name"].default for c in INITS if not c.is_structural]
         job = job_of(

@@ -24,6 +24,7 @@ from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.renorm import BatchRenorm, Running, beside
 from ensemble_svc.nn.resnet import Residual
 from ensemble_svc.nn.scalars import Scale, Shift
+from ensemble_svc.nn.tied import Repeated
 from ensemble_svc.nn.weightnorm import WeightNormConv, WeightNormLinear, of_length
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -67,7 +68,7 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
                 assert child is not None
                 x = _through(child, weights, f"{prefix}{name}.", x)
             return x
-        case Residual():
+        case Residual() | Repeated():
             return module.by(
                 lambda part, x: _through(module.get_submodule(part), weights, f"{prefix}{part}.", x), x
             )

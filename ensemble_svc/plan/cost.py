@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 from ensemble_svc.plan.plan import MemberSpec
@@ -218,10 +218,13 @@ def _scalars(count: int, num_numbers: int) -> Size:
 
 
 def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
-    for num_in, num_out in pairwise(sizes):
+    pairs, tied = list(pairwise(sizes)), isinstance(network, Mlp) and network.tied
+    for place, (num_in, num_out) in enumerate(pairs):
         norm, width = network.dense_norm, num_out * network.pieces
         linear = _linear(num_in, width, bias=network.has_bias(norm))
-        yield linear + _gains(width, network) + _after(num_out, 1, network, norm)
+        layer = linear + _gains(width, network) + _after(num_out, 1, network, norm)
+        again = tied and place > 1 and pairs[place - 1] == (num_in, num_out)
+        yield replace(layer, parameters=0) if again else layer
     yield _linear(sizes[-1], num_outputs)
 
 

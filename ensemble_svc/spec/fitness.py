@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble_svc.spec.activations import Maxout, PRelu
-from ensemble_svc.spec.inits import Dirac, Fixup, Zeros
+from ensemble_svc.spec.inits import Dirac, Fixup, Lsuv, Zeros
 from ensemble_svc.spec.model import Mlp, Network, ResNet
 from ensemble_svc.spec.norms import InstanceNorm, NoNorm, WeightNorm
 
@@ -25,6 +25,11 @@ def unfit(model: Network) -> Iterator[Unfit]:
             "'maxout' takes the largest of several units, and a residual sum is one; use another activation"
         )
         yield "activation", words
+    if isinstance(model, Mlp) and model.tied and model.norm.sees_batch:
+        yield (
+            "norm",
+            f"'{model.norm.name}' has running averages, which cannot be those of several tied layers; use layer",
+        )
     yield from _inits(model)
 
 
@@ -37,6 +42,11 @@ def _inits(model: Network) -> Iterator[Unfit]:
                 "init",
                 "'fixup' stands in place of a norm; use norm: none with norm_place: before, or init: he",
             )
+    if isinstance(model.init, Lsuv) and isinstance(model, Mlp) and model.tied:
+        yield (
+            "init",
+            "'lsuv' scales each layer by itself, and tied layers have one weight; use orthogonal or he",
+        )
     name, silent = model.init.name, isinstance(model.init, Zeros | Dirac)
     if silent and isinstance(model.activation, Maxout):
         yield "init", f"'{name}' makes pieces of a maxout unit alike, and alike they stay; use he or xavier"

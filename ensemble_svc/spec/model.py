@@ -68,6 +68,8 @@ class Mlp(Network):
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[PositiveInt, ...], Field(max_length=1000)] = (128, 128)
     """Units of each hidden layer; an empty list is a linear model."""
+    tied: bool = False
+    """Let hidden layers that follow one of their own width share their weights with each other."""
 
 
 class LeNet(ImageNetwork):
