@@ -333,6 +333,11 @@ def make_bug(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     raise KeyError("the user's own bug")
 
 
+def make_twice(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    layer, act = nn.Linear(input_shape[0], input_shape[0]), nn.Tanh()
+    return nn.Sequential(layer, act, layer, act, nn.Linear(input_shape[0], num_outputs))
+
+
 NOT_CALLABLE = 3
 
 
@@ -358,6 +363,7 @@ def test_the_users_network_is_called_tried_and_left_as_it_was() -> None:
         (own("make_nothing"), r"returned str; it must be a torch\.nn\.Module"),
         (own("make_narrow"), r"maps \[2, 3\] to \[2, 1\], but \[2, 4\] is needed"),
         (own("make_tuple"), r"returns tuple; it must return a tensor"),
+        (own("make_twice"), r"has one layer under two names, 0 and 2; keep one and call it twice"),
         (own("make_unfit"), r"fails on an input of shape \[2, 3\]: mat1 and mat2"),
     ],
 )

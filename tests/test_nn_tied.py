@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import pytest
@@ -9,15 +10,38 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_nn_packed import stack
+from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, train
 from torch import nn
 
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.tied import Repeated
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.model import Mlp
 from ensemble_svc.spec.norms import NORMS
+from ensemble_svc.train.assemble import assemble
+
+
+class Autoencoder(nn.Module):
+    """A user's own network: the way back has the weights of the way in, and a layer between is used twice."""
+
+    def __init__(self, num_in: int, num_outputs: int) -> None:
+        super().__init__()
+        self.inner, self.output = nn.Linear(8, 8), nn.Linear(num_in, num_outputs)
+        self.encode = nn.Linear(num_in, 8, bias=False)
+        self.decode = nn.Embedding(8, num_in)
+        self.decode.weight = self.encode.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = self.inner(self.inner(self.encode(x.flatten(1)).tanh()).tanh()).tanh()
+        return self.output((code @ self.decode.weight).tanh())
+
+
+def autoencoder(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Autoencoder(math.prod(input_shape), num_outputs)
+
 
 WIDTHS = st.lists(st.sampled_from([4, 6]), min_size=1, max_size=6).map(tuple)
 
@@ -89,3 +113,49 @@ def test_each_slice_of_a_pack_is_the_member_alone(training) -> None:
         alone.square().sum().backward()
         for name, p in member.named_parameters():
             torch.testing.assert_close(weights[name].grad[k], p.grad)
+
+
+def killed(progress: Progress) -> None:
+    if progress.epoch == 1:
+        raise KeyboardInterrupt
+
+
+OWN = {"name": "python", "factory": f"{__name__}:autoencoder"}
+
+
+@pytest.mark.parametrize("pack", [3, "off"])
+def test_a_network_of_ones_own_may_tie_its_weights(pack, tmp_path) -> None:
+    """Packed and alone, averaged, resumed to the same bits; each weight is kept once."""
+    job = job_of(
+        model=OWN,
+        training__epochs=2,
+        training__optimizer={"name": "sgd", "lr": 0.05},
+        training__average={"name": "ema", "decay": 0.9},
+        training__regularizers=({"name": "l2", "strength": 1e-3},),
+        compute__pack=pack,
+    )
+    undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+    if pack == 3:
+        assert_close(*both(job, tmp_path))
+    names = {n.rpartition("body.")[2] for n in undisturbed[0] if n.startswith("weights.safetensors/body.")}
+    assert names == {"inner.weight", "inner.bias", "encode.weight", "output.weight", "output.bias"}
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "b", report=killed, commit_every_s=0)
+    assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
+
+
+def test_tied_weights_of_ones_own_network_stay_tied_in_prediction(tmp_path) -> None:
+    """The run's predictions are those of the network that the weights are loaded into."""
+    job = job_of(model=OWN, training__epochs=1, compute__pack=3)
+    found = train(job, tmp_path)
+    payload, plan = payload_of(job, tmp_path)
+    for index, member in enumerate(plan.members):
+        net = assemble(member, payload.schema).eval()
+        own = {
+            n.partition("/")[2]: t for n, t in found[index].items() if n.startswith("weights.safetensors/")
+        }
+        net.load_state_dict(own, strict=False)
+        assert net.body.decode.weight is net.body.encode.weight
+        told = next(t for n, t in found[index].items() if "test" in n and n.endswith("log_probs"))
+        x = torch.from_numpy(payload.dataset.x[payload.split.test])
+        torch.testing.assert_close(net(x).log_softmax(-1), told, rtol=1e-4, atol=1e-5)

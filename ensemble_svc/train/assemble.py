@@ -57,7 +57,7 @@ def assemble_fitted(
     """
     first, whole = None, Stack()
     for k, net in enumerate(_fitted(members, dataset, schema, rows)):
-        state = net.state_dict()
+        state = own_state(net)
         if first is None:
             first, whole = (
                 net,
@@ -112,6 +112,18 @@ def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
                 f"'{member.resample.name}' leaves out. Use norm: layer or group, or resample: none."
             )
             raise SpecError([Fault("model.norm", found)])
+
+
+def own_state(net: nn.Module) -> Stack:
+    """The state of ``net``; a weight that layers share stands under the first of its names alone.
+
+    ``named_parameters`` names it so, and ``functional_call`` gives it to all of the layers.
+    """
+    names = dict[int, str]()
+    state = net.state_dict(keep_vars=True)
+    return {
+        name: value.detach() for name, value in state.items() if names.setdefault(id(value), name) == name
+    }
 
 
 def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:
