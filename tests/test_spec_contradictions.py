@@ -20,6 +20,8 @@ from ensemble_svc.spec.yaml import read
 
 REGRESSION = "{data: {source: diabetes}, task: regression, "
 CSV = "{name: csv, path: a, target: t}"
+SPARSE = "training: {regularizers: [sparsity]}"
+RENORM = "{model: {name: mlp, norm: batch_renorm}, "
 RULES = [
     ("data.validation", "data: {source: digits, validation: 0.5, test: 0.5}", "leave no rows to train on"),
     ("data.validation", "data: {source: digits, validation: dev, test: dev}", "no row may both select and report"),
@@ -44,6 +46,22 @@ RULES = [
     ("training.optimizer.nesterov", "training: {optimizer: {name: sgd, nesterov: true}}", "needs momentum"),
     ("model.norm", "{model: {name: mlp, norm: batch}, training: {batch_size: 1}}", "at least two rows per step"),
     ("model.norm", "{model: resnet, training: {batch_size: 1}}", "at least two rows per step"),
+    ("model.norm", "{model: {name: mlp, norm: batch_renorm}, training: {batch_size: 1}}", "at least two rows per step"),
+    ("model.norm", "model: {name: mlp, norm: instance}", "the units of mlp have one"),
+    ("model.activation", "model: {name: resnet, activation: maxout}", "a residual sum is one"),
+    ("model.init", "model: {name: mlp, init: zeros, activation: maxout}", "alike they stay"),
+    ("model.init", "model: {name: mlp, init: zeros, activation: prelu}", "nothing but 0"),
+    ("model.init", "model: {name: lenet, init: dirac, norm: weight}", "weights of length 0"),
+    ("model.init", "model: {name: mlp, init: fixup}", "mlp has none"),
+    ("model.init", "model: {name: resnet, init: fixup}", "in place of a norm"),
+    ("training.regularizers.0", "{model: {name: python, factory: 'a:b'}, " + SPARSE + "}", "add yours to your loss"),
+    ("training.regularizers.0", "{compute: {compile: on}, " + SPARSE + "}", "give compile: off"),
+    ("training.regularizers.0", "{compute: {processes_per_member: 2}, " + SPARSE + "}", "of the whole batch"),
+    ("training.regularizers.0.kind", "training: {regularizers: [{name: sparsity, kind: kl}]}", "or kind: l1"),
+    ("model.norm", "model: {name: mlp, tied: true, norm: batch}", "of several tied layers"),
+    ("model.init", "model: {name: mlp, tied: true, init: lsuv}", "tied layers have one weight"),
+    ("training.regularizers.0", "{model: {name: mlp, norm: weight}, training: {regularizers: [max_norm]}}", "drop one"),
+    ("compute.processes_per_member", RENORM + "compute: {processes_per_member: 2}}", "use norm: batch"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 1.5}", "above 1 give a whole number"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 2, pack: 4}", "over 2 processes trains alone"),

@@ -17,7 +17,9 @@ from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
+from ensemble_svc.spec.model import Network
 from ensemble_svc.train.assemble import assemble_fitted
 
 ROWS = 1000
@@ -52,7 +54,8 @@ class Checkup:
 def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array) -> Checkup:
     """Look at a member as its training would begin; nothing is written or kept.
 
-    Dropout and noise are off, batch norms see the rows as one batch.
+    Dropout and noise are off, batch norms see the rows as one batch. A network of fixup is looked at after
+    two steps.
 
     Args:
         rows: the member's training rows.
@@ -69,7 +72,10 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     if hasattr(net, "target_mean"):
         y = ((y - net.target_mean) / net.target_scale).float()
     loss = _loss_of(member, x, y)
-    layers, first = _first_step(copy.deepcopy(net.body), member, loss)
+    body = copy.deepcopy(net.body)
+    if isinstance(member.model, Network) and isinstance(member.model.init, Fixup):
+        _wake(body, member, loss)
+    layers, first = _first_step(body, member, loss)
     before, after, steps, learned = _learn(net.body, member, x[:FEW], y[:FEW])
     return Checkup(
         member=member.id,
@@ -86,6 +92,16 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
 def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
     kind = resolve_loss(member.task, member.training.loss)
     return lambda body: loss_rows(kind, body(x).float(), y).mean()
+
+
+def _wake(body: nn.Module, member: MemberSpec, loss: Loss) -> None:
+    """Two steps, after which the layers that fixup begins at 0 let the gradient through to all others."""
+    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    for _ in range(2):
+        rule.zero_grad()
+        loss(body).backward()
+        rule.step()
+    rule.zero_grad()
 
 
 def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[Layer], float]:

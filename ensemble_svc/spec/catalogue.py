@@ -18,6 +18,7 @@ from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
 from ensemble_svc.spec.losses import LOSSES
 from ensemble_svc.spec.model import MODELS
+from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
@@ -32,6 +33,7 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     AUGMENT,
     MODELS,
     ACTIVATIONS,
+    NORMS,
     INITS,
     LOSSES,
     OPTIMIZERS,

@@ -60,7 +60,23 @@ class MaxNorm(Choice):
     """The largest length of a unit's weights."""
 
 
+class Sparsity(Choice):
+    """A penalty on what the hidden units of the zoo's networks put out, so that few are active at a time.
+
+    ``l1``: ``strength`` times the sum over units of the mean magnitude of their outputs over the batch's rows, and
+    places. ``kl``: of the Kullback-Leibler divergence of their mean output from ``target`` (Ng 2011), for sigmoid.
+    """
+
+    name: Literal["sparsity"] = "sparsity"
+    kind: Literal["l1", "kl"] = "l1"
+    """What is added up."""
+    strength: Annotated[NonNegativeFloat, Elementwise()] = 1e-3
+    """The multiplier."""
+    target: Annotated[float, Field(gt=0, lt=1), Elementwise()] = 0.05
+    """For kl: the mean output that is wanted of each unit."""
+
+
 Regularizer = Annotated[
-    L1 | L2 | MaxNorm | InputNoise | WeightNoise, Field(discriminator="name"), Shorthand()
+    L1 | L2 | MaxNorm | InputNoise | WeightNoise | Sparsity, Field(discriminator="name"), Shorthand()
 ]
 REGULARIZERS: Registry[Choice] = Registry("regularizer", Regularizer)

@@ -9,6 +9,7 @@ from math import isfinite
 from typing import Any, Final, get_args
 
 from ensemble_svc.registry import Choice
+from ensemble_svc.spec.activations import Sigmoid
 from ensemble_svc.spec.aggregate import All, Greedy, Mean, Score, Stacking, Temperature, Variance
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
@@ -25,12 +26,15 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
+from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Metric, NoResample, Subsample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.preparation import broken_changes, broken_steps
 from ensemble_svc.spec.preprocess import PerChannelCenter
+from ensemble_svc.spec.regularizers import MaxNorm, Sparsity
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -217,14 +221,56 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash(
             ((*path, "nesterov"), (*path, "momentum")), "true needs momentum; give momentum, 0.9 for instance"
         )
-    if isinstance(model, Network) and model.norm == "batch" and job.training.batch_size == 1:
-        words = "'batch' needs at least two rows per step, and training.batch_size is 1; use layer or group"
+    if isinstance(model, Network) and model.norm.sees_batch and job.training.batch_size == 1:
+        needs = f"'{model.norm.name}' needs at least two rows per step"
+        words = f"{needs}, and training.batch_size is 1; use layer or group"
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
+
+
+def _sparsity(job: JobSpec) -> Iterator[Clash]:
+    """A penalty on activations: whose are seen, and how."""
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Sparsity):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if not isinstance(job.model, Network):
+            words = (
+                "'sparsity' sees the activations of this service's own networks alone; add yours to your loss"
+            )
+            yield Clash((path, ("model",)), words)
+        elif rule.kind == "kl" and not isinstance(job.model.activation, Sigmoid):
+            words = (
+                f"'kl' is for outputs between 0 and 1, and those of {job.model.activation.name} leave them; "
+            )
+            yield Clash(((*path, "kind"), ("model", "activation")), f"{words}use sigmoid, or kind: l1")
+        if job.compute.compile == "on":
+            words = (
+                "'sparsity' reads activations out of the step, which a compiled one keeps; give compile: off"
+            )
+            yield Clash((path, ("compute", "compile")), words)
+        if job.compute.processes(on_gpu=job.compute.device != "cpu") > 1:
+            words = (
+                "'sparsity' is of the whole batch, which no process of several has; train each member in one"
+            )
+            yield Clash((path, ("compute", "processes_per_member")), words)
+
+
+def _network(job: JobSpec) -> Iterator[Clash]:
+    """What does not go together in a network of the zoo, and with how it is trained."""
+    model = job.model
+    if not isinstance(model, Network):
+        return
+    for key, words in unfit(model):
+        yield Clash((("model", key), ("model",)), words)
+    for index, rule in enumerate(job.training.regularizers):
+        if isinstance(rule, MaxNorm) and isinstance(model.norm, WeightNorm):
+            words = "'max_norm' bounds the lengths of weights, which model.norm 'weight' learns apart; drop one of them"
+            yield Clash((("training", "regularizers", index), ("model", "norm")), words)
 
 
 def _stream(job: JobSpec) -> Iterator[Clash]:
     """Batch norm takes its statistics from all rows of a batch, also from those that a member leaves out."""
-    normed = isinstance(job.model, Network) and job.model.norm == "batch"
+    normed = isinstance(job.model, Network) and job.model.norm.sees_batch
     if job.data.stream == "on" and normed and not isinstance(job.ensemble.resample, NoResample):
         words = (
             f"'on' with ensemble.resample '{job.ensemble.resample.name}' would let batch norm see the rows that "
@@ -256,6 +302,9 @@ def _processes(job: JobSpec) -> Iterator[Clash]:
     if count > 1 and isinstance(compute.pack, int) and compute.pack > 1:
         words = f"a member over {count} processes trains alone, and compute.pack is {compute.pack}; set it to auto"
         yield Clash((cause, ("compute", "pack")), words)
+    if count > 1 and isinstance(job.model, Network) and isinstance(job.model.norm, BatchRenorm):
+        words = f"{count} processes cannot share batch renorm's corrections yet; use norm: batch"
+        yield Clash((cause, ("model", "norm")), words)
     rows = job.training.batch_size
     if rows != "full" and count > rows:
         words = (
@@ -298,6 +347,8 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _unseen,
     _unseen_rows_decide,
     _recipe,
+    _network,
+    _sparsity,
     _stream,
     _compute,
     _numbers,

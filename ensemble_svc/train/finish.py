@@ -18,6 +18,8 @@ from torch import Tensor
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.losses import Mse
+from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.norms import BatchNorm
 from ensemble_svc.store.members import Result, seal, sealed
 from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
@@ -34,11 +36,11 @@ def seal_slot(
     slot: Slot, module: SlotModule, ledger: Ledger, payload: Payload, rows: Sequence[Array], *, seconds: float
 ) -> None:
     """Seal every member of the slot that is not sealed yet."""
-    served = ledger.kept
-    if ledger.kept_average is not None:
-        served = ledger.kept_average
-        net, own = module.reader(served)
-        refresh(net, own, _batches(module, rows))
+    served = ledger.kept if ledger.kept_average is None else ledger.kept_average
+    for weights in (ledger.kept, ledger.kept_average):
+        if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
+            net, own = module.reader(weights)
+            refresh(net, own, _batches(module, rows))
     if isinstance(module.recipe.loss, Mse):
         _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
@@ -64,6 +66,13 @@ def seal_slot(
     )
     for _, member, entry in open_:
         write_events(run / "tune" / "tensorboard" / member.id, member, entry)
+
+
+def _reestimates(module: SlotModule) -> bool:
+    """Whether the job asks for batch-norm statistics of the finished weights."""
+    model = module.recipe.members[0].model
+    norm = model.norm if isinstance(model, Network) else None
+    return isinstance(norm, BatchNorm) and norm.statistics == "reestimated"
 
 
 def _splits(payload: Payload) -> dict[str, Array]:

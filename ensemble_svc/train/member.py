@@ -16,7 +16,7 @@ from torch import Tensor
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.optim.single import build, load_state, state_of
 from ensemble_svc.plan.strands import strands
-from ensemble_svc.train.assemble import Assembled, Stack
+from ensemble_svc.train.assemble import Assembled, Stack, own_state
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.recipe import Own, Recipe
@@ -50,7 +50,7 @@ class MemberModule(SlotModule):
         self._outputs = (
             compile_step(self._outputs_of_own, recipe.device) if compiled else self._outputs_of_own
         )
-        self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
+        self._views = {name: w.unsqueeze(0) for name, w in own_state(self.member).items()}
         self._own: Own = {name: values_K[0] for name, values_K in recipe.own_K.items()}
 
     @property
@@ -118,6 +118,7 @@ class MemberModule(SlotModule):
         batch = self.inside.batch(self.share.take(rows))
         loss_K = self.share.weigh(self.inside.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
         self._loss_K = loss_K.detach()
+        loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)
         if not self.recipe.penalties:
             return loss_K.squeeze(0)
         weights = {name: p.unsqueeze(0) for name, p in self.member.named_parameters()}

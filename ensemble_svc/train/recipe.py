@@ -16,7 +16,7 @@ from ensemble_svc.nn.heads import resolve_loss
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
-from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.model import ImageNetwork, Model, Network
 from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
 from ensemble_svc.spec.regularizers import L1, L2, InputNoise, MaxNorm, WeightNoise
@@ -107,7 +107,7 @@ class Recipe:
     def draws(self) -> bool:
         """Whether a step draws random numbers; a network of the user's own may."""
         models = [m.model for m in self.members]
-        own = any(not isinstance(m, Network) or m.dropout or m.activation_noise for m in models)
+        own = any(map(_draws, models))
         return (
             own or bool(self.members[0].augment) or bool(self.own_K.keys() & {"input_noise", "weight_noise"})
         )
@@ -214,6 +214,13 @@ class Recipe:
 
     def _vector(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.device)
+
+
+def _draws(model: Model) -> bool:
+    if not isinstance(model, Network):
+        return True
+    channels = isinstance(model, ImageNetwork) and model.channel_dropout > 0
+    return channels or model.dropout > 0 or model.activation_noise > 0
 
 
 def _penalises(rule: object) -> bool:

@@ -23,6 +23,7 @@ from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.sparsity import Sparse
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 Layer = Callable[[Tensor], Tensor]
@@ -67,6 +68,7 @@ class Step:
             own_K = [m.augment for m in recipe.members]
             self.augment = build_augment(own_K, generator, white=data.dataset.white).to(recipe.device)
         draw_from(net, generator)
+        self.sparse = Sparse(recipe.members, net.body, recipe.device)
 
     def seed(self, epoch: int, step_of_epoch: int) -> None:
         """Make the draws of a step (dropout, noise, augmentation) a function of pack, epoch and step."""
