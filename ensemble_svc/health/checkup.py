@@ -18,6 +18,7 @@ from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.roles import roles
 from ensemble_svc.train.step import as_pixels
 
 ROWS = 1000
@@ -88,10 +89,15 @@ def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
     return lambda body: loss_rows(kind, body(x).float(), y).mean()
 
 
+def _rule_of(member: MemberSpec, body: nn.Module) -> torch.optim.Optimizer:
+    trained = {name: param for name, param in body.named_parameters() if param.requires_grad}
+    return build(member.training.optimizer, trained, roles(body, member.training))
+
+
 def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[Layer], float]:
     """The layers with their activity, their gradients and what the optimiser's first step does to them."""
     body.train()
-    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    rule = _rule_of(member, body)
     with noted(body) as layers:
         first = loss(body)
     first.backward()
@@ -110,7 +116,7 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
     """Train on a few rows until they are known by heart: losses before and after, steps, success."""
     body.train()
     loss = _loss_of(member, x, y)
-    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    rule = _rule_of(member, body)
     kind = resolve_loss(member.task, member.training.loss)
     first = last = float(loss(body).detach())
     for step in range(1, MOST_STEPS + 1):

@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
-from ensemble_svc.optim.rules import buffer_names, check, restore, update
+from ensemble_svc.optim.rules import buffer_names, check, update
 from ensemble_svc.optim.vectors import update_each
-from ensemble_svc.spec.optimizers import Optimizer
+from ensemble_svc.spec.optimizers import Numberwise
 
 
 @dataclass(frozen=True)
 class _Share:
     """The pieces of the stack that one rule updates."""
 
-    rule: Optimizer
+    rule: Numberwise
     first: int
     """A member of the share; all of them are at its pace."""
     members: tuple[int, ...] | None
@@ -60,7 +60,7 @@ class StackedOptimizer:
     def __init__(
         self,
         params: Mapping[str, Tensor],
-        rules: Sequence[Optimizer],
+        rules: Sequence[Numberwise],
         *,
         paces: Sequence[Hashable] | None = None,
         vectors: bool | None = None,
@@ -114,11 +114,6 @@ class StackedOptimizer:
             rate = factors[share.first]
             update(share.rule, share.params, mine, share.buffers, factor=rate, step=self._step)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for param in self.params.values():
-            param.grad = None
-
     def state(self) -> dict[str, Tensor]:
         """The running values [K, …] by ``buffer/parameter``, as they stand until the next step.
 
@@ -126,14 +121,9 @@ class StackedOptimizer:
         """
         return {key: value.clone() if key in self._in_block else value for key, value in self._state.items()}
 
-    def load(self, state: Mapping[str, Tensor], num_steps: int) -> None:
-        """Go on from a saved state as if never interrupted.
-
-        Raises:
-            TrainError: a state of another rule or network.
-        """
-        restore(self._state, state)
-        self.num_steps = num_steps
+    def tensors(self) -> dict[str, Tensor]:
+        """The live running values, which the next step may lay out anew."""
+        return dict(self._state)
 
     def _arrange(self, names: list[str]) -> None:
         """Lay out weights and running values of the named parameters for the kernel."""
@@ -169,12 +159,12 @@ class StackedOptimizer:
 
 
 def _shares(
-    rules: Sequence[Optimizer],
+    rules: Sequence[Numberwise],
     paces: Sequence[Hashable],
     params: list[Tensor],
     buffers: Mapping[str, list[Tensor]],
 ) -> list[_Share]:
-    members: dict[tuple[Optimizer, Hashable], list[int]] = {}
+    members: dict[tuple[Numberwise, Hashable], list[int]] = {}
     for k, key in enumerate(zip(rules, paces, strict=True)):
         members.setdefault(key, []).append(k)
     if len(members) == 1:
@@ -195,7 +185,7 @@ def _rows(stacks: Sequence[Tensor], members: Sequence[int]) -> list[Tensor]:
     return [stack[k] for stack in stacks for k in members]
 
 
-def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
+def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Numberwise]) -> None:
     for rule in rules:
         check(rule)
     if len({type(rule) for rule in rules}) != 1:

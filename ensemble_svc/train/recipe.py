@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.optim.layers import ALIKE, Layers
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
@@ -150,19 +151,26 @@ class Recipe:
 
     @torch.no_grad()
     def constrain(
-        self, weights_K: Mapping[str, Tensor], names: Sequence[str], factors: float | Sequence[float]
+        self,
+        weights_K: Mapping[str, Tensor],
+        names: Sequence[str],
+        factors: float | Sequence[float],
+        layers: Layers = ALIKE,
     ) -> None:
         """Change the weights of a finished step as constraints ask, in place: shrink them, then shorten them.
 
         Args:
             names: the penalised weights.
             factors: of the learning rates in that step, as ``factors`` gives them.
+            layers: the parameters' roles, which tell their rates.
         """
         for name in names:
             weight = weights_K[name]
             if self._shrink_K is not None:
                 each = [factors] * len(self.members) if isinstance(factors, int | float) else factors
-                rates = [rule.lr * factor for rule, factor in zip(self.rules, each, strict=True)]
+                rates = [
+                    layers.rate(rule, name) * factor for rule, factor in zip(self.rules, each, strict=True)
+                ]
                 threshold = along(self._shrink_K * self._vector(rates), weight)
                 weight.copy_(weight.sign() * (weight.abs() - threshold).clamp_min(0))
             if self._longest_K is not None:
