@@ -55,6 +55,11 @@ class LayeredOptimizer:
                 part = StackedOptimizer(some, _numberwise(rules), paces=paces, vectors=vectors)
                 self._others.append((multiplier, part))
 
+    def regroup(self, paces: Sequence[Hashable]) -> None:
+        """Go on with other paces: members whose factors have come to differ, or to agree."""
+        for _, part in self._others:
+            part.regroup(paces)
+
     def step(self, factor: float | Sequence[float]) -> None:
         """Take one step along ``.grad``.
 

@@ -71,8 +71,8 @@ class StackedOptimizer:
         self.num_steps = 0
         _check_stack(self.params, self.rules)
         device = next(iter(self.params.values())).device
-        differ = len(set(zip(self.rules, self.paces, strict=True))) > 1
-        self.vectors = differ and (device.type != "cpu" if vectors is None else vectors)
+        self._by_vectors = device.type != "cpu" if vectors is None else vectors
+        self.vectors = self._by_vectors and self._differ
         self._buffers = tuple(dict.fromkeys(name for rule in self.rules for name in buffer_names(rule)))
         self._state = {
             f"{buffer}/{name}": torch.zeros_like(param, requires_grad=False)
@@ -82,6 +82,17 @@ class StackedOptimizer:
         self._in_block: set[str] = set()
         self._step = torch.zeros((), device=device)
         self._arrange(list(self.params))
+
+    @property
+    def _differ(self) -> bool:
+        return len(set(zip(self.rules, self.paces, strict=True))) > 1
+
+    def regroup(self, paces: Sequence[Hashable]) -> None:
+        """Go on with other paces."""
+        if tuple(paces) != self.paces:
+            self.paces = tuple(paces)
+            self.vectors = self.vectors or (self._by_vectors and self._differ)
+            self._arrange(self._names)
 
     def step(self, factor: float | Sequence[float]) -> None:
         """Take one step along ``.grad``.

@@ -113,7 +113,7 @@ class MemberModule(SlotModule):
         self.inside.seed(self.first_epoch + self.current_epoch, len(self.step_losses))
         if self.recipe.draws:
             self.share.draw_apart()
-        set_factor(self.rule, self.recipe.paces[0].factor(self.ledger.num_steps))
+        set_factor(self.rule, self.recipe.factor_of_each(self.ledger.num_steps)[0])
         batch = self.inside.batch(self.share.take(rows))
         loss_K = self.share.weigh(self.inside.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
         self._loss_K = loss_K.detach()

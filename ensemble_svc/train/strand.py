@@ -74,6 +74,7 @@ class Strand:
             halt: set when what is left of the block is not wanted.
         """
         self.net.train()
+        self.optimizer.regroup(self.recipe.paces)
         losses = []
         for number, rows in enumerate(block, start=step_of_epoch):
             if halt.is_set():
