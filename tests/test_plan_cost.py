@@ -16,7 +16,7 @@ from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
 from ensemble_svc.nn.sparsity import Tap
 from ensemble_svc.nn.tied import Repeated
-from ensemble_svc.optim.stacked import StackedOptimizer
+from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.plan.cost import DataShape, member_bytes, num_steps, optimizer_copies, size_of, work_of
 from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.plan import MemberSpec
@@ -111,7 +111,7 @@ def test_optimizers_hold_what_the_formula_says(choice: type[Choice]):
     rules = [choice()] + ([Sgd(momentum=0.9)] if choice is Sgd else [])
     for rule in rules:
         weights = {"w": torch.zeros(3, 40).requires_grad_()}
-        optimizer = StackedOptimizer(weights, [rule] * 3)
+        optimizer = LayeredOptimizer(weights, [rule] * 3)
         weights["w"].grad = torch.ones(3, 40)
         optimizer.step(1.0)
         held = sum(v.numel() for name, v in optimizer.state().items() if v.shape == (3, 40))

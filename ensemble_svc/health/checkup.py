@@ -21,6 +21,7 @@ from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.spec.model import Network
 from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.roles import roles
 
 ROWS = 1000
 """Training rows that go through the network at most."""
@@ -96,7 +97,7 @@ def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
 
 def _wake(body: nn.Module, member: MemberSpec, loss: Loss) -> None:
     """Two steps, after which the layers that fixup begins at 0 let the gradient through to all others."""
-    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    rule = _rule_of(member, body)
     for _ in range(2):
         rule.zero_grad()
         loss(body).backward()
@@ -104,10 +105,15 @@ def _wake(body: nn.Module, member: MemberSpec, loss: Loss) -> None:
     rule.zero_grad()
 
 
+def _rule_of(member: MemberSpec, body: nn.Module) -> torch.optim.Optimizer:
+    trained = {name: param for name, param in body.named_parameters() if param.requires_grad}
+    return build(member.training.optimizer, trained, roles(body, member.training))
+
+
 def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[Layer], float]:
     """The layers with their activity, their gradients and what the optimiser's first step does to them."""
     body.train()
-    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    rule = _rule_of(member, body)
     with noted(body) as layers:
         first = loss(body)
     first.backward()
@@ -126,7 +132,7 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
     """Train on a few rows until they are known by heart: losses before and after, steps, success."""
     body.train()
     loss = _loss_of(member, x, y)
-    rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
+    rule = _rule_of(member, body)
     kind = resolve_loss(member.task, member.training.loss)
     first = last = float(loss(body).detach())
     for step in range(1, MOST_STEPS + 1):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.errors import Fault, SpecError, TrainError
-from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Numberwise, RmsProp, Sgd
 
 
-def buffer_names(rule: Optimizer) -> tuple[str, ...]:
+def buffer_names(rule: Numberwise) -> tuple[str, ...]:
     """Running values that ``rule`` keeps per parameter, named as ``torch.optim`` names them."""
     match rule:
         case Adam() | AdamW():
@@ -28,7 +28,7 @@ def buffer_names(rule: Optimizer) -> tuple[str, ...]:
             return ("momentum_buffer",) if rule.momentum else ()
 
 
-def check(rule: Optimizer) -> None:
+def check(rule: Numberwise) -> None:
     """Refuse options that contradict each other.
 
     Raises:
@@ -40,7 +40,7 @@ def check(rule: Optimizer) -> None:
 
 
 def update(
-    rule: Optimizer,
+    rule: Numberwise,
     params: list[Tensor],
     grads: list[Tensor],
     buffers: Mapping[str, list[Tensor]],

@@ -18,7 +18,7 @@ from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import ConvNet, ImageNetwork, LeNet, Mlp, Model, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import Normalisation, WeightNorm
-from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Muon, RmsProp, Sgd
 from ensemble_svc.spec.training import Ema, TrainingSpec
 
 NUMBER_BYTES = 4
@@ -124,7 +124,7 @@ def optimizer_copies(training: TrainingSpec) -> int:
     """Numbers that the optimiser keeps per parameter."""
     rule = training.optimizer
     match rule:
-        case Adam() | AdamW():
+        case Adam() | AdamW() | Muon():  # at most: Muon keeps one of each hidden weight
             return 2
         case AdaGrad():
             return 1

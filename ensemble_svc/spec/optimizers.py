@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
 
@@ -110,5 +110,39 @@ class Sgd(Rule):
     """L2 penalty's gradient, added to the loss's."""
 
 
-Optimizer = Annotated[AdamW | Adam | RmsProp | AdaGrad | Sgd, Field(discriminator="name"), Shorthand()]
+class Muon(Rule):
+    """Steps hidden weight matrices along their momentum, made orthogonal (Jordan et al. 2024, kellerjordan.github.io).
+
+    Convolutions are matrices of [outputs, all else]. As the author has it, the input and the output layer, biases
+    and norms are stepped by AdamW; so a network with fewer than two hidden layers is AdamW's alone.
+    """
+
+    moments: ClassVar[Moments] = Moments(first=True, second=False, leaky=True, corrected=False)
+    name: Literal["muon"] = "muon"
+    lr: Annotated[PositiveFloat, Elementwise()] = 0.02
+    """Learning rate of the hidden matrices at the schedule's factor 1."""
+    momentum: Annotated[Beta, Elementwise()] = 0.95
+    """Decay of the running mean of the gradients."""
+    nesterov: Annotated[bool, Elementwise()] = True
+    """Look ahead along the momentum."""
+    weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.01
+    """Share of each weight taken off per step, times its learning rate; of AdamW's parameters too."""
+    ns_steps: Annotated[PositiveInt, Field(le=99)] = 5
+    """Newton-Schulz iterations that make the momentum orthogonal."""
+    adamw_lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
+    """Learning rate of all other parameters."""
+    betas: Annotated[tuple[Beta, Beta], Elementwise()] = (0.9, 0.95)
+    """AdamW's, of all other parameters."""
+    eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
+    """AdamW's, of all other parameters."""
+
+    @property
+    def others(self) -> AdamW:
+        """The rule of the parameters that are no hidden matrices."""
+        return AdamW(lr=self.adamw_lr, betas=self.betas, eps=self.eps, weight_decay=self.weight_decay)
+
+
+Numberwise = AdamW | Adam | RmsProp | AdaGrad | Sgd
+"""The rules that step each number by itself."""
+Optimizer = Annotated[AdamW | Adam | RmsProp | AdaGrad | Sgd | Muon, Field(discriminator="name"), Shorthand()]
 OPTIMIZERS: Registry[Choice] = Registry("optimizer", Optimizer)

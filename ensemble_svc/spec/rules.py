@@ -35,6 +35,7 @@ from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.preparation import broken_changes, broken_steps
 from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.regularizers import MaxNorm, Sparsity
+from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -268,6 +269,43 @@ def _network(job: JobSpec) -> Iterator[Clash]:
             yield Clash((("training", "regularizers", index), ("model", "norm")), words)
 
 
+def _schedule(job: JobSpec) -> Iterator[Clash]:
+    schedule, path = job.training.schedule, ("training", "schedule")
+    match schedule:
+        case Cosine() | Linear() if schedule.decay is not None and schedule.floor > 0:
+            words = f"{schedule.floor:g} and decay {schedule.decay:g} both say where the rate ends; give one of them"
+            yield Clash(((*path, "floor"), (*path, "decay")), words)
+        case StepDecay() if schedule.decay is not None and schedule.gamma != StepDecay().gamma:
+            words = (
+                f"{schedule.gamma:g} follows from decay {schedule.decay:g} and the number of drops; give one"
+            )
+            yield Clash(((*path, "gamma"), (*path, "decay")), words)
+        case StepDecay() if schedule.decay is not None and schedule.every >= job.training.epochs:
+            words = (
+                f"{schedule.decay:g} is reached by drops, and in {job.training.epochs} epochs there is none"
+            )
+            remedy = f"'every' is {schedule.every}; lower it"
+            paths = ((*path, "decay"), (*path, "every"), ("training", "epochs"))
+            yield Clash(paths, f"{words}: {remedy}")
+        case Plateau():
+            yield from _plateau(job, schedule)
+        case _:
+            pass
+
+
+def _plateau(job: JobSpec, schedule: Plateau) -> Iterator[Clash]:
+    path: KeyPath = ("training", "schedule", "metric")
+    known = [m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task]]
+    if schedule.metric not in (*known, "train_loss"):
+        words = f"'{schedule.metric}' is not a measure of {job.task}; allowed: {', '.join(known)}, train_loss"
+        yield Clash((path, ("task",)), words)
+    elif schedule.metric not in ("nll", "train_loss") and job.data.validation == 0:
+        words = (
+            f"'{schedule.metric}' is measured on validation rows, and data.validation is 0; use train_loss"
+        )
+        yield Clash((path, ("data", "validation")), words)
+
+
 def _stream(job: JobSpec) -> Iterator[Clash]:
     """Batch norm takes its statistics from all rows of a batch, also from those that a member leaves out."""
     normed = isinstance(job.model, Network) and job.model.norm.sees_batch
@@ -349,6 +387,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _recipe,
     _network,
     _sparsity,
+    _schedule,
     _stream,
     _compute,
     _numbers,

@@ -46,6 +46,9 @@ class EarlyStopping(Spec):
     """Smallest change that counts as one."""
 
 
+LayerRates = Literal["same", "fan_in", "sqrt_fan_in"]
+
+
 class TrainingSpec(Spec):
     """Budget and rule of one member's optimisation."""
 
@@ -58,6 +61,10 @@ class TrainingSpec(Spec):
     """What is minimised, and with it what the network's outputs mean."""
     optimizer: Optimizer = AdamW()
     """The update rule."""
+    layer_rates: LayerRates = "same"
+    """fan_in: the rate of a layer's weights is the learning rate times m / fan-in, m the geometric mean of all
+    layers' fan-ins, so that what a step changes in a unit's sum does not grow with its inputs (Plaut, Nowlan &
+    Hinton 1986). sqrt_fan_in: times the root of that, as initial weights are scaled (Hinton 2012, lecture 6)."""
     schedule: Annotated[Schedule, Elementwise()] = Cosine()
     """The learning rate's factor over the steps."""
     regularizers: tuple[Regularizer, ...] = ()

@@ -67,8 +67,7 @@ class SlotModule(L.LightningModule):
     @property
     def last_rates(self) -> list[float]:
         """Each member's learning rate at the last step taken."""
-        factors = self.recipe.factors(max(0, self.ledger.num_steps - 1))
-        each = factors if isinstance(factors, list) else [factors] * len(self.recipe.members)
+        each = self.recipe.factor_of_each(max(0, self.ledger.num_steps - 1))
         return [rule.lr * factor for rule, factor in zip(self.recipe.rules, each, strict=True)]
 
     def take_losses(self) -> Tensor:

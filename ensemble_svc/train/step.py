@@ -23,6 +23,7 @@ from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.roles import roles
 from ensemble_svc.train.sparsity import Sparse
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
@@ -60,6 +61,7 @@ class Step:
         self.recipe, self.net, self.data, self.bags = recipe, net, data, bags
         self.scale_K, self.generator = scale_K, generator
         self.penalised = penalised(net)
+        self.layers = roles(net, recipe.shared)
         self.channels_last = recipe.device.type == "cuda" and has_convolutions(net.body)
         """Whether a member's images lie with their channels last, which tensor cores read. On a CPU it was no
         gain: LeNet-5 10 % faster without batch norm and 15 % slower with it."""

@@ -25,7 +25,7 @@ from torch.func import functional_call, vmap
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.noise import normal_like, set_draws
 from ensemble_svc.optim.average import ema_update
-from ensemble_svc.optim.stacked import StackedOptimizer
+from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.recipe import Own, along
 from ensemble_svc.train.step import Batch, Step, arithmetic, compile_step
@@ -51,7 +51,9 @@ class Strand:
         # would take another strand's update for one of a weight that it still needs.
         self._stack = {name: value.data for name, value in stack.items()}
         self._trained = {name: self._stack[name].requires_grad_() for name in trained}
-        self.optimizer = StackedOptimizer(self._trained, self.recipe.rules, paces=self.recipe.paces)
+        self.optimizer = LayeredOptimizer(
+            self._trained, self.recipe.rules, layers=inside.layers, paces=self.recipe.paces
+        )
         self._outputs = compile_step(self._way(), self.recipe.device) if compiled else self._way()
         self._transform = vmap(self._transformed)
         self._read = [n for n in stack if n.startswith("body.") or not inside.data.transformed]
@@ -72,6 +74,7 @@ class Strand:
             halt: set when what is left of the block is not wanted.
         """
         self.net.train()
+        self.optimizer.regroup(self.recipe.paces)
         losses = []
         for number, rows in enumerate(block, start=step_of_epoch):
             if halt.is_set():
@@ -91,7 +94,7 @@ class Strand:
         factors = self.recipe.factors(self.optimizer.num_steps)
         self.optimizer.step(factors)
         if self.recipe.constrains:
-            self.recipe.constrain(self._trained, self.inside.penalised, factors)
+            self.recipe.constrain(self._trained, self.inside.penalised, factors, self.inside.layers)
         return losses_K
 
     def state(self) -> Stack:
