@@ -18,6 +18,7 @@ from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
 from ensemble_svc.spec.data import Augment, Crop, DataSpec, Impute, PerChannelCenter
 from ensemble_svc.spec.job import Task
+from ensemble_svc.spec.regularizers import CutMix, Regularizer
 
 
 def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tuple[str, ...]:
@@ -100,6 +101,19 @@ def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
             raise DataError(
                 f"data.augment.{i}.padding: {change.padding} pixels cannot be mirrored from images of "
                 f"{dataset.x.shape[2]} x {dataset.x.shape[3]}; at most {min(dataset.x.shape[2:]) - 1}."
+            )
+
+
+def check_mixing(dataset: Dataset, rules: Sequence[Regularizer]) -> None:
+    """Check that pieces are cut out of images alone.
+
+    Raises:
+        DataError: cutmix on a table.
+    """
+    for i, rule in enumerate(rules):
+        if isinstance(rule, CutMix) and dataset.kind == "table":
+            raise DataError(
+                f"training.regularizers.{i}: cutmix is for images; this source is a table. Use mixup."
             )
 
 

@@ -28,6 +28,7 @@ from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
+from ensemble_svc.spec.regularizers import CutMix, Mixup
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -115,6 +116,23 @@ def _tables(job: JobSpec) -> Iterator[Clash]:
             yield Clash((("data", "preprocess", index), ("data", "source")), f"'{step.name}' {why}; {remedy}")
     if isinstance(job.model, LeNet | ConvNet | ResNet):
         yield Clash((("model",), ("data", "source")), f"'{job.model.name}' {why}; use mlp")
+
+
+def _mixing(job: JobSpec) -> Iterator[Clash]:
+    """Rows are mixed once, and pieces of images between images with classes."""
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Mixup | CutMix):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if rule.name in seen:
+            yield Clash((path,), f"'{rule.name}' is already item {seen[rule.name]}; rows are mixed once")
+        seen.setdefault(rule.name, index)
+        if isinstance(rule, CutMix) and job.task != "classification":
+            yield Clash((path, ("task",)), f"'cutmix' mixes labels, and the task is {job.task}; use mixup")
+        elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
+            words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
+            yield Clash((path, ("data", "source")), words)
 
 
 def _early_stopping(job: JobSpec) -> Iterator[Clash]:
@@ -224,6 +242,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _source,
     _preprocess,
     _tables,
+    _mixing,
     _early_stopping,
     _measures,
     _recipe,
