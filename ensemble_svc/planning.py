@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble_svc.data.checks import check, check_augment, check_covariances
+from ensemble_svc.data.checks import check, check_augment, check_covariances, check_mixing
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.data.schema import describe
@@ -92,12 +92,14 @@ def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
     """The job's members on these data.
 
     Raises:
-        DataError: an augmentation that some member varies and the images do not fit.
+        DataError: an augmentation that some member varies and the images do not fit, or cutmix of a table.
     """
     dataset = prepared.dataset
     members = make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
     for augment in {member.augment for member in members} - {job.data.augment}:
         check_augment(dataset, augment)
+    for rules in {member.training.regularizers for member in members}:
+        check_mixing(dataset, rules)
     return members
 
 

@@ -255,6 +255,8 @@ class TestPackedIsAlone:
             "l2": ("strength", (1e-3, 0.0, 1e-2)),
             "sparsity": ("strength", (1e-2, 0.0, 0.1)),
             "max_norm": ("norm", (0.5, 2.0, 100.0)),
+            "mixup": ("alpha", (0.0,)),
+            "cutmix": ("alpha", (0.0,)),
         }.get(name, ("std", (0.0,)))
         job = job_of(
             training__regularizers=({"name": name, option: values[0]},),

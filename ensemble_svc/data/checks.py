@@ -22,6 +22,7 @@ from ensemble_svc.spec.augment import Augment, Contrast, Crop, Jitter, RandAugme
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.job import Task
 from ensemble_svc.spec.preprocess import Decorrelate, Impute, PerChannelCenter, Preprocess, Whiten
+from ensemble_svc.spec.regularizers import CutMix, Regularizer
 
 MOST_COLUMNS = 4096
 """Columns (or pixels) whose covariance is formed: 128 MiB in float64, 64 MiB in a member's weights."""
@@ -150,6 +151,19 @@ def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
             raise DataError(
                 f"data.augment.{i}.padding: {change.padding} pixels cannot be mirrored from images of "
                 f"{dataset.x.shape[2]} x {dataset.x.shape[3]}; at most {min(dataset.x.shape[2:]) - 1}."
+            )
+
+
+def check_mixing(dataset: Dataset, rules: Sequence[Regularizer]) -> None:
+    """Check that pieces are cut out of images alone.
+
+    Raises:
+        DataError: cutmix on a table.
+    """
+    for i, rule in enumerate(rules):
+        if isinstance(rule, CutMix) and dataset.kind == "table":
+            raise DataError(
+                f"training.regularizers.{i}: cutmix is for images; this source is a table. Use mixup."
             )
 
 

@@ -34,7 +34,7 @@ from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.preparation import broken_changes, broken_steps
 from ensemble_svc.spec.preprocess import PerChannelCenter
-from ensemble_svc.spec.regularizers import MaxNorm, Sparsity
+from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
 from ensemble_svc.spec.wording import shown
 
@@ -125,6 +125,23 @@ def _tables(job: JobSpec) -> Iterator[Clash]:
             yield Clash((("data", "preprocess", index), ("data", "source")), f"'{step.name}' {why}; {remedy}")
     if isinstance(job.model, LeNet | ConvNet | ResNet):
         yield Clash((("model",), ("data", "source")), f"'{job.model.name}' {why}; use mlp")
+
+
+def _mixing(job: JobSpec) -> Iterator[Clash]:
+    """Rows are mixed once, and pieces of images between images with classes."""
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Mixup | CutMix):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if rule.name in seen:
+            yield Clash((path,), f"'{rule.name}' is already item {seen[rule.name]}; rows are mixed once")
+        seen.setdefault(rule.name, index)
+        if isinstance(rule, CutMix) and job.task != "classification":
+            yield Clash((path, ("task",)), f"'cutmix' mixes labels, and the task is {job.task}; use mixup")
+        elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
+            words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
+            yield Clash((path, ("data", "source")), words)
 
 
 def _early_stopping(job: JobSpec) -> Iterator[Clash]:
@@ -379,6 +396,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _source,
     _preprocess,
     _tables,
+    _mixing,
     _early_stopping,
     _measures,
     _aggregate,

@@ -51,7 +51,6 @@ class MemberModule(SlotModule):
             compile_step(self._outputs_of_own, recipe.device) if compiled else self._outputs_of_own
         )
         self._views = {name: w.unsqueeze(0) for name, w in own_state(self.member).items()}
-        self._own: Own = {name: values_K[0] for name, values_K in recipe.own_K.items()}
 
     @property
     def net(self) -> MemberNet:
@@ -115,7 +114,9 @@ class MemberModule(SlotModule):
             self.share.draw_apart()
         set_factor(self.rule, self.recipe.factor_of_each(self.ledger.num_steps)[0])
         batch = self.inside.batch(self.share.take(rows))
-        loss_K = self.share.weigh(self.inside.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
+        own = {name: values_K[0] for name, values_K in batch.own_K(self.recipe.own_K).items()}
+        outputs_BO = self._outputs(batch.x_KB[0], own)
+        loss_K = self.share.weigh(self.inside.losses(outputs_BO.unsqueeze(0), batch))
         self._loss_K = loss_K.detach()
         loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)
         if not self.recipe.penalties:
@@ -130,13 +131,13 @@ class MemberModule(SlotModule):
         self.step_losses.append(self._loss_K)
         self.ledger.step(self.weights)
 
-    def _outputs_of_own(self, x_B: Tensor) -> Tensor:
+    def _outputs_of_own(self, x_B: Tensor, own: Own) -> Tensor:
         """The network's outputs; it is called as it stands unless its weights are to be changed."""
-        if "weight_noise" in self._own:
+        if "weight_noise" in own:
             state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-            return self.inside.outputs_of(state, x_B, self._own)
+            return self.inside.outputs_of(state, x_B, own)
         transform: Callable[[Tensor], Tensor] = self.member.transform
-        return self.inside.outputs_by(transform, self.member.body, x_B, self._own)
+        return self.inside.outputs_by(transform, self.member.body, x_B, own)
 
     def _clip(self) -> None:
         largest = self.recipe.shared.clip_norm

@@ -22,6 +22,7 @@ from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
 from ensemble_svc.spec.regularizers import L1, L2, InputNoise, MaxNorm, WeightNoise
 from ensemble_svc.spec.training import Ema, TrainingSpec
+from ensemble_svc.train.mixing import Mixing
 
 
 @dataclass(frozen=True)
@@ -122,13 +123,17 @@ class Recipe:
         return {name: self._vector(values) for name, values in wanted.items() if any(values)}
 
     @cached_property
+    def mixing(self) -> Mixing | None:
+        """How the members mix the rows of a batch; None where none does."""
+        return Mixing.of(self.members, self.device)
+
+    @cached_property
     def draws(self) -> bool:
         """Whether a step draws random numbers; a network of the user's own may."""
         models = [m.model for m in self.members]
         own = any(map(_draws, models))
-        return (
-            own or bool(self.members[0].augment) or bool(self.own_K.keys() & {"input_noise", "weight_noise"})
-        )
+        noisy = bool(self.own_K.keys() & {"input_noise", "weight_noise"})
+        return own or bool(self.members[0].augment) or noisy or self.mixing is not None
 
     @cached_property
     def smoothing_K(self) -> Tensor | None:

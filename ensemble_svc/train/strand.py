@@ -27,6 +27,7 @@ from ensemble_svc.nn.noise import normal_like, set_draws
 from ensemble_svc.optim.average import ema_update
 from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.train.assemble import Stack, part
+from ensemble_svc.train.mixing import mix_all
 from ensemble_svc.train.recipe import Own, along
 from ensemble_svc.train.step import Batch, Step, arithmetic, compile_step
 from ensemble_svc.train.stream import StreamBatch
@@ -115,7 +116,7 @@ class Strand:
         The sum of the losses gives each member exactly its own gradient; members never mix.
         """
         reads = {name: self._stack[name] for name in self._read}
-        losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, self.recipe.own_K), batch)
+        losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, batch.own_K(self.recipe.own_K)), batch)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.inside.penalised)
         total_K = total_K + self.inside.sparse.penalty_K(batch.weight_KB)
         total_K.sum().backward()
@@ -128,9 +129,8 @@ class Strand:
     def _one(self, k: int, batch: Batch) -> Tensor:
         slices = {name: self._stack[name].detach()[k] for name in self._read}
         leaves = [slices[name].requires_grad_() for name in self._trained]
-        own = {name: values_K[k] for name, values_K in self.recipe.own_K.items()}
-        weight_1B = batch.weight_KB[k : k + 1] if batch.weight_KB is not None else None
-        mine = Batch(batch.x_KB[k : k + 1], batch.y_KB[k : k + 1], weight_1B)
+        own = {name: values_K[k] for name, values_K in batch.own_K(self.recipe.own_K).items()}
+        mine = batch.member(k)
         outputs_1BO = self._outputs(slices, mine.x_KB[0], own).unsqueeze(0)
         loss_1 = self.inside.losses(outputs_1BO, mine, member=k)
         stacked = {name: slices[name].unsqueeze(0) for name in self.inside.penalised}
@@ -157,6 +157,7 @@ class Strand:
         """As ``Step.outputs_of`` for all members at once."""
         if not self.inside.data.transformed:
             x_KB = self._transform(part("transform", weights_K), x_KB)
+        x_KB = mix_all(x_KB, own_K)
         generator = self.inside.generator
         if "input_noise" in own_K:
             x_KB = x_KB + along(own_K["input_noise"], x_KB) * normal_like(x_KB, generator)
