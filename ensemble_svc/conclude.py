@@ -31,7 +31,7 @@ from ensemble_svc.store.tensors import Tensors, encode
 def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> dict[str, str]:
     """Write ``predictions/`` and ``metrics.json`` from the sealed members; returns their hashes.
 
-    Members that diverged or failed take no part; with none left there is nothing to write.
+    Members that diverged, failed or were excluded as sick take no part; with none left there is nothing to write.
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
