@@ -40,7 +40,7 @@ class Concluded(NamedTuple):
 def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> Concluded:
     """Write ``predictions/`` and ``metrics.json`` from the sealed members, and decide the ensemble.
 
-    Members that diverged or failed take no part; with none left there is nothing to write.
+    Members that diverged, failed or were excluded as sick take no part; with none left there is nothing to write.
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]

@@ -107,6 +107,7 @@ class Course:
             schema=prepared.schema,
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
+            health=self.ready.job.compute.health == "auto",
         )
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:

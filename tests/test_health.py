@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from ensemble_svc.cli.main import app
 from ensemble_svc.health.checkup import Checkup, check
 from ensemble_svc.health.findings import findings
-from ensemble_svc.health.watching import activity, noted
 from ensemble_svc.planning import members_of, prepare, rows_of
 from ensemble_svc.spec.load import load_job
+from ensemble_svc.vitals.watching import activity, noted
 
 ROOT = Path(__file__).parent.parent
 LECTURE = ROOT / "jobs" / "lecture"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ensemble_svc.health.checkup import Checkup
-    from ensemble_svc.health.watching import Activity
+    from ensemble_svc.vitals.watching import Activity
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 

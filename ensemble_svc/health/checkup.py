@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.pixels import as_pixels
-from ensemble_svc.health.watching import Layer, noted
 from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.inits import Fixup
-from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
+from ensemble_svc.spec.losses import GaussianNll
 from ensemble_svc.spec.model import Network
 from ensemble_svc.train.assemble import assemble_fitted
 from ensemble_svc.train.roles import roles
+from ensemble_svc.vitals.guess import guessing
+from ensemble_svc.vitals.watching import Layer, noted
 
 ROWS = 1000
 """Training rows that go through the network at most."""
@@ -82,7 +83,7 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
         member=member.id,
         layers=tuple(layers),
         loss=first,
-        guess=_guess(member, y),
+        guess=guessing(resolve_loss(member.task, member.training.loss), y, len(schema.classes) or None),
         few_before=before,
         few_after=after,
         few_steps=steps,
@@ -153,15 +154,3 @@ def _is_learned(kind: ResolvedLoss, first: float, last: float) -> bool:
     if isinstance(kind, GaussianNll):
         return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
     return last < LEARNED * first
-
-
-def _guess(member: MemberSpec, y: Tensor) -> float:
-    """Loss of the best answer that is the same for every row."""
-    kind = resolve_loss(member.task, member.training.loss)
-    if isinstance(kind, CrossEntropy):
-        shares = y.bincount().double() / len(y)
-        return float(-(shares * shares.clamp_min(1e-12).log()).sum())
-    variance = y.double().var(0, correction=0).clamp_min(1e-12)
-    if isinstance(kind, GaussianNll):
-        return float(0.5 * ((2 * math.pi * variance).log() + 1).sum())
-    return float(variance.sum())

@@ -105,6 +105,9 @@ class ComputeSpec(Spec):
     """Folder under which runs are kept."""
     commit_every_s: NonNegativeFloat = 5.0
     """Seconds between commits of a pack's training state (at epoch ends); 0 commits every epoch."""
+    health: Literal["auto", "off"] = "auto"
+    """Look at the members' layers at some ends of epochs, for the findings of ``health.json``: ``auto`` does
+    where it costs little, ``off`` never. Either way the members are the same bits."""
     retries: Annotated[NonNegativeInt, Field(le=100)] = 2
     """How often a slot that dies is started again."""
 

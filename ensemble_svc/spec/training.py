@@ -75,6 +75,11 @@ class TrainingSpec(Spec):
     """Average of the weights along the way (Polyak & Juditsky 1992)."""
     clip_norm: Annotated[PositiveFloat | None, Elementwise()] = None
     """Largest gradient norm of a member; longer gradients are scaled down to it."""
+    on_sick: Annotated[Literal["warn", "restart", "exclude"], Elementwise()] = "warn"
+    """What is done about a member that is sick at the end: it diverged, was never better than guessing, or
+    collapsed to guessing after it was better. ``warn`` names it, and keeps it in the ensemble unless it diverged;
+    ``restart`` trains it again with the same seed and half the learning rate, at most twice, and takes what the
+    last start gives; ``exclude`` names it and leaves it out of the ensemble."""
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
     """Number format of the arithmetic: float32; float32 with products rounded to 10 bits of mantissa where
     the GPU can (tf32); or products in bfloat16 and weights, sums and losses in float32 (arXiv:1905.12322)."""

@@ -1,4 +1,4 @@
-"""The end of a slot: final weights, predictions on every split, seals.
+"""The end of a start of a slot: final weights, predictions on every split, seals.
 
 Shapes: K members, N rows.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,43 @@ from ensemble_svc.spec.norms import BatchNorm
 from ensemble_svc.store.members import Result, seal, sealed
 from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.memory import peak_bytes
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.record import Record
 from ensemble_svc.train.watch import scores
+from ensemble_svc.vitals.sick import Verdict
 
 
-def seal_slot(
-    slot: Slot, module: SlotModule, ledger: Ledger, payload: Payload, rows: Sequence[Array], *, seconds: float
+def seal_members(
+    attempt: Attempt,
+    module: SlotModule,
+    ledger: Ledger,
+    payload: Payload,
+    rows: Sequence[Array],
+    *,
+    sick: Sequence[Verdict | None],
+    later: Collection[int] = (),
+    seconds: float,
 ) -> None:
-    """Seal every member of the slot that is not sealed yet."""
+    """Seal every member of a start that is not sealed yet.
+
+    Args:
+        sick: what makes each member sick, where something does.
+        later: positions of the members that are left open, since they start anew.
+    """
+    run, already = Path(payload.run), sealed(Path(payload.run))
+    open_ = [
+        (k, member, entry)
+        for k, (member, entry) in enumerate(zip(attempt.members, ledger.entries, strict=True))
+        if member.digest not in already and k not in later
+    ]
+    if not open_:
+        return
     served = ledger.kept if ledger.kept_average is None else ledger.kept_average
     for weights in (ledger.kept, ledger.kept_average):
         if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
@@ -44,9 +68,7 @@ def seal_slot(
     if isinstance(module.recipe.loss, Mse):
         _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
-    run, already = Path(payload.run), sealed(Path(payload.run))
-    members = zip(slot.pack.members, ledger.entries, strict=True)
-    open_ = [(k, member, entry) for k, (member, entry) in enumerate(members) if member.digest not in already]
+    records = {k: Record(attempt, module, entry, sick[k], rows[k], k) for k, _, entry in open_}
     seal(
         run,
         (
@@ -57,8 +79,9 @@ def seal_slot(
                 predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
                 history=entry.history,
                 rows=rows[k],
-                health={"status": _status(entry), "reason": entry.reason, "findings": []},
-                facts=_facts(slot, module, entry, seconds=seconds)
+                health=records[k].health(),
+                facts=records[k].facts()
+                | _facts(attempt.slot, module, entry, seconds=seconds)
                 | _scores(module, payload, predictions, k, rows[k]),
             )
             for k, member, entry in open_
@@ -119,8 +142,6 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
     device = module.recipe.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
-        "status": _status(entry),
-        "reason": entry.reason,
         "pack": slot.pack.id,
         "epochs": entry.epochs,
         "best_epoch": entry.best_epoch,
@@ -129,10 +150,6 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
         "peak_bytes": peak_bytes(device),
         "where": {"node": socket.gethostname(), "device": name, "pid": os.getpid(), "cpus": slot.cpus},
     }
-
-
-def _status(entry: Entry) -> str:
-    return "diverged" if entry.status == "diverged" else "done"
 
 
 def _scores(

@@ -39,6 +39,8 @@ class Entry:
     epochs: int = 0
     """Epochs trained before the member stopped."""
     history: list[dict[str, float | int]] = field(default_factory=list)
+    vitals: list[dict[str, Any]] = field(default_factory=list)
+    """What its layers did at some ends of epochs, each a ``vitals.sample.Sample`` as plain values."""
 
     @property
     def active(self) -> bool:
