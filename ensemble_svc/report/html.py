@@ -25,6 +25,7 @@ from ensemble_svc.report.findings import told
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
+from ensemble_svc.report.decision import decided
 from ensemble_svc.report.verdict import judge, unfinished
 from ensemble_svc.report.view import RunView, view_of
 from ensemble_svc.store.atomic import write_atomic
@@ -88,6 +89,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "name": manifest.get("name") or view.job.get("name") or "run",
         "facts": _facts(view),
         "verdict": judge(view.metrics, manifest),
+        "decided": decided(manifest, view.metrics),
         "unfinished": unfinished(manifest),
         "confidence": f"{100 * view.confidence:g} %",
         "tiles": tiles(view),
