@@ -122,6 +122,16 @@ def test_chunks_in_any_order_are_the_whole(name, seed, size, chunk) -> None:
     torch.testing.assert_close(sums.result(), whole(members, weights_K), rtol=1e-9, atol=1e-9)
 
 
+def test_what_all_members_think_next_to_impossible_stays_so() -> None:
+    """Below the smallest float64 a probability has only its logarithm; one member above that counts alone."""
+    low = torch.tensor([[[0.0, -2000.0, -800.0, -torch.inf]], [[0.0, -2001.0, -3.0, -torch.inf]]]).double()
+    low = low.log_softmax(-1)
+    one_by_one = RunningMixture().add(low[:1], [0.25]).add(low[1:], [0.75])
+    for sums in (one_by_one, RunningMixture().add(low, [0.25, 0.75])):
+        expected = (torch.tensor([0.25, 0.75]).double().log()[:, None, None] + low).logsumexp(0)
+        torch.testing.assert_close(sums.result()[:, 1:], expected[:, 1:])
+
+
 @law
 @given(seeds, sizes, st.integers(1, 6))
 def test_gaussians_in_chunks_are_the_whole_mixture(seed, size, chunk) -> None:

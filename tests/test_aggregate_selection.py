@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ensemble_svc.aggregate.diverse import diverse
 from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.pools import (
     LikelihoodPool,
@@ -21,7 +23,7 @@ from ensemble_svc.aggregate.pools import (
     squared_error_pool,
 )
 from ensemble_svc.aggregate.predictions import average, mixture_log_density
-from ensemble_svc.aggregate.selection import bagged, diverse, greedy, take_all, top_k
+from ensemble_svc.aggregate.selection import bagged, greedy, take_all, top_k
 from ensemble_svc.errors import EnsembleError
 
 law = settings(max_examples=25, deadline=None)
@@ -167,6 +169,30 @@ def test_the_picks_are_those_of_a_plain_selection(kind, seed, num_members) -> No
     assert list(chosen.picks) == picks
     expected = [1 - e for e in errors] if kind == "accuracy" else errors
     assert list(chosen.scores) == pytest.approx(expected, abs=1.1e-6)
+
+
+@pytest.mark.parametrize("kind", ["nll", "accuracy", "rmse"])
+@law
+@given(seeds, members)
+def test_the_picks_are_autogluons(kind, seed, num_members) -> None:
+    """Against the real one, where it is installed, told to take the first of ties in the place of a random one."""
+    peer = pytest.importorskip("autogluon.core.models.greedy_ensemble.ensemble_selection")
+    metrics = pytest.importorskip("autogluon.core.metrics")
+    log_probs, target = classifiers(seed, num_members)
+    gaussian, numbers = gaussians(seed, num_members)
+    name = {"nll": "log_loss", "accuracy": "accuracy", "rmse": "root_mean_squared_error"}[kind]
+    predictions = gaussian["mean"][..., 0] if kind == "rmse" else log_probs.exp()
+    pool = squared_error_pool(gaussian["mean"][..., :1], numbers[:, :1]) if kind == "rmse" else None
+    theirs = peer.EnsembleSelection(
+        15,
+        "regression" if kind == "rmse" else "multiclass",
+        getattr(metrics, name),
+        random_state=SimpleNamespace(choice=lambda ties: ties[0]),
+    )
+    theirs.fit([p.numpy() for p in predictions], (numbers[:, 0] if kind == "rmse" else target).numpy())
+    chosen = greedy(pool or pool_of(kind, seed, num_members), 15)
+    assert list(chosen.picks) == [int(pick) for pick in theirs.indices_]
+    assert list(chosen.weights) == pytest.approx(list(theirs.weights_))
 
 
 @every_kind

@@ -20,22 +20,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.checks import check_gaussians, check_log_probs
+from ensemble_svc.aggregate.checks import (
+    NORMALISATION_TOLERANCE,
+    check_gaussians,
+    check_log_probs,
+    check_stack,
+)
 from ensemble_svc.errors import EnsembleError
 
+BLOCK_ROWS = 8192
+TINY = -600.0
+"""Log of a sum of probabilities that is too small to be kept as a number."""
 TIE_SHARE = 1e-4
 """What the mean probabilities count beside the votes: enough to settle ties, too little to overturn a vote."""
 
 
 @dataclass(frozen=True)
 class RunningMixture:
-    """Mean of probabilities: the mixture, an opinion pool in which one member's certainty counts."""
+    """Mean of probabilities: the mixture, an opinion pool in which one member's certainty counts.
+
+    The sum is of probabilities, which float64 holds to full precision down to 1e-308. Where it stays below
+    ``exp(TINY)`` its logarithm is kept too, so that -2000 stays -2000 where every member says so. Members of
+    weight 0 are not looked at.
+    """
 
     weight: float = 0.0
-    peak_NC: Tensor | None = None
-    """Largest log probability so far, finite; the sum is kept relative to it."""
     total_NC: Tensor | None = None
-    """Weighted sum of exp(log probability - peak)."""
+    """Weighted sum of the probabilities."""
+    tail_NC: Tensor | None = None
+    """Log of the same sum, right where it is tiny; None while it is so nowhere."""
 
     def add(self, log_probs_KNC: Tensor, weights_K: Sequence[float] | Tensor | None = None) -> RunningMixture:
         """With these members too.
@@ -44,11 +57,20 @@ class RunningMixture:
             EnsembleError: members that are no distributions or of another shape; a weight that is negative
                 or not finite.
         """
-        check_log_probs(log_probs_KNC)
-        sums = _Sums(self.weight, self.peak_NC, self.total_NC)
-        for member_NC, weight in _with_weights(log_probs_KNC, weights_K, self.total_NC):
-            sums.add(member_NC, weight)
-        return RunningMixture(sums.weight, sums.peak_NC, sums.total_NC)
+        check_stack("log_probs", log_probs_KNC, "members, rows, classes")
+        weighed = list(_with_weights(log_probs_KNC, weights_K, self.total_NC))
+        total_NC = torch.zeros_like(log_probs_KNC[0], dtype=torch.float64)
+        for start in range(0, len(total_NC), BLOCK_ROWS):  # a block stays in the processor's cache
+            rows = slice(start, start + BLOCK_ROWS)
+            for member_NC, weight in weighed:
+                probs_nC = member_NC[rows].to(torch.float64, copy=True).exp_()
+                if not ((probs_nC.sum(dim=-1) - 1).abs() <= NORMALISATION_TOLERANCE).all():
+                    check_log_probs(log_probs_KNC)  # says which member and row
+                total_NC[rows].add_(probs_nC, alpha=weight)
+        if self.total_NC is not None:
+            total_NC += self.total_NC
+        weight = self.weight + math.fsum(weight for _, weight in weighed)
+        return RunningMixture(weight, total_NC if weight > 0 else None, self._tail(weighed, total_NC))
 
     def result(self) -> Tensor:
         """Log probabilities of the mixture, [N, C] float64.
@@ -56,9 +78,21 @@ class RunningMixture:
         Raises:
             EnsembleError: no member of positive weight was added.
         """
-        if self.peak_NC is None or self.total_NC is None:
+        if self.total_NC is None:
             raise EnsembleError("no member of positive weight was added, so there is nothing to combine.")
-        return (self.total_NC / self.weight).log_() + self.peak_NC
+        log_NC = self.total_NC.log()
+        if self.tail_NC is not None:
+            log_NC = torch.where(log_NC < TINY, self.tail_NC, log_NC)
+        return log_NC - math.log(self.weight)
+
+    def _tail(self, weighed: list[tuple[Tensor, float]], total_NC: Tensor) -> Tensor | None:
+        """The sum's logarithm where all chunks so far left it tiny; a sum once larger stays so."""
+        if not (total_NC < math.exp(TINY)).any():
+            return self.tail_NC
+        tail_NC = torch.full_like(total_NC, -math.inf) if self.tail_NC is None else self.tail_NC
+        for member_NC, weight in weighed:
+            tail_NC = torch.logaddexp(tail_NC, member_NC.double() + math.log(weight))
+        return tail_NC
 
 
 @dataclass(frozen=True)
@@ -187,27 +221,6 @@ class RunningGaussians:
         between_ND = 2 * step_ND.abs().log() + math.log(self.weight / total * weight)
         spread_ND = torch.logaddexp(torch.logaddexp(self.log_spread_ND, log_spread_ND), between_ND)
         return RunningGaussians(total, self.mean_ND + step_ND * (weight / total), spread_ND)
-
-
-@dataclass
-class _Sums:
-    """A sum of exponentials while a chunk is added to it; never the caller's own arrays."""
-
-    weight: float
-    peak_NC: Tensor | None
-    total_NC: Tensor | None
-
-    def add(self, member_NC: Tensor, weight: float) -> None:
-        member_NC = member_NC.double()
-        lowest = torch.finfo(torch.float64).min
-        if self.peak_NC is None or self.total_NC is None:
-            self.peak_NC = member_NC.clamp(min=lowest)
-            self.total_NC = torch.zeros_like(member_NC)
-        peak_NC = torch.maximum(self.peak_NC, member_NC)
-        self.total_NC = (self.peak_NC - peak_NC).exp_().mul_(self.total_NC)
-        self.total_NC.add_((member_NC - peak_NC).exp_(), alpha=weight)
-        self.peak_NC = peak_NC
-        self.weight += weight
 
 
 def _with_weights(

@@ -55,8 +55,8 @@ def take_all(num_members: int) -> Selection:
     Raises:
         EnsembleError: no members.
     """
-    _check_size("members", num_members)
-    return Selection(_shares(range(num_members), num_members), tuple(range(num_members)), ())
+    check_size("members", num_members)
+    return Selection(equal_picks(range(num_members), num_members), tuple(range(num_members)), ())
 
 
 def top_k(pool: Pool, size: int) -> Selection:
@@ -67,7 +67,7 @@ def top_k(pool: Pool, size: int) -> Selection:
     Raises:
         EnsembleError: a size below 1 or above the number of members.
     """
-    _check_size("size", size, pool.num_members)
+    check_size("size", size, pool.num_members)
     return _taking(pool, _ranking(pool)[:size])
 
 
@@ -96,7 +96,7 @@ def greedy(
     Raises:
         EnsembleError: sizes out of range; no candidate with a finite score.
     """
-    _check_size("max_picks", max_picks)
+    check_size("max_picks", max_picks)
     if not 0 <= sorted_start <= min(max_picks, pool.num_members):
         raise EnsembleError(
             f"sorted_start is {sorted_start}; it must be from 0 to {min(max_picks, pool.num_members)}, the "
@@ -128,7 +128,7 @@ def bagged(
     Raises:
         EnsembleError: sizes out of range; no candidate of a bag with a finite score.
     """
-    _check_size("bags", bags)
+    check_size("bags", bags)
     if not 0 < share <= 1:
         raise EnsembleError(f"share is {share}; it is the share of the members in a bag, above 0, at most 1.")
     generator = torch.Generator().manual_seed(seed)
@@ -142,38 +142,6 @@ def bagged(
         tuple(pick for one in each for pick in one.picks),
         tuple(score for one in each for score in one.scores),
     )
-
-
-def diverse(error_K: Tensor, disagreement_KK: Tensor, size: int, *, diversity: float) -> Selection:
-    """Accurate members that differ: each next one has the least error less what it differs by.
-
-    The first has the least error; then, with S the chosen so far, the member k not in S with the least
-    ``error_k - diversity * mean over j in S of disagreement_kj`` (maximal marginal relevance, Carbonell &
-    Goldstein 1998). With squared errors, squared differences and ``diversity`` m / (m + 1), m chosen so far,
-    that would be the member that most lowers the ensemble's own squared error (Krogh & Vedelsby 1995); 0
-    takes the best alone. Equal weights; of equals the first. ``scores`` holds the values that were least.
-
-    Args:
-        error_K: of each member alone on the selection rows; less is better.
-        disagreement_KK: between each pair, in the units of the error.
-        size: number of members chosen.
-        diversity: weight of the disagreement, from 0.
-
-    Raises:
-        EnsembleError: shapes that do not match, numbers that are not finite, sizes out of range.
-    """
-    _check_diverse(error_K, disagreement_KK, size, diversity)
-    error_K, disagreement_KK = error_K.double(), disagreement_KK.double()
-    sum_K = torch.zeros_like(error_K)
-    picks: list[int] = []
-    scores: list[float] = []
-    for count in range(size):
-        value_K = error_K - diversity * sum_K / max(count, 1)
-        value_K[picks] = math.inf
-        picks.append(int(value_K.argmin()))
-        scores.append(value_K[picks[-1]].item())
-        sum_K += disagreement_KK[picks[-1]]
-    return Selection(_shares(picks, len(error_K)), tuple(picks), tuple(scores))
 
 
 def _climb(
@@ -198,7 +166,7 @@ def _climb(
     fewest = max(1, len(start.picks))  # a sorted start is taken whole
     kept = errors.index(min(errors[fewest - 1 :]), fewest - 1) + 1
     return Selection(
-        _shares(picks[:kept], pool.num_members),
+        equal_picks(picks[:kept], pool.num_members),
         tuple(picks[:kept]),
         tuple(_sign(pool) * error + 0.0 for error in errors[:kept]),
     )
@@ -217,7 +185,7 @@ def _taking(pool: Pool, picks: Sequence[int]) -> Selection:
     for size, pick in enumerate(picks):
         scores += pool.trial(total, size, [pick])
         total = pool.add(total, pick)
-    return Selection(_shares(picks, pool.num_members), tuple(picks), tuple(scores))
+    return Selection(equal_picks(picks, pool.num_members), tuple(picks), tuple(scores))
 
 
 def _ranking(pool: Pool) -> list[int]:
@@ -262,28 +230,20 @@ def _sign(pool: Pool) -> int:
     return -1 if pool.higher_is_better else 1
 
 
-def _shares(picks: Sequence[int], num_members: int) -> tuple[float, ...]:
+def equal_picks(picks: Sequence[int], num_members: int) -> tuple[float, ...]:
+    """Weights of picks that count the same: counts over the total."""
     counts = [0] * num_members
     for pick in picks:
         counts[pick] += 1
     return tuple(count / len(picks) for count in counts)
 
 
-def _check_size(name: str, size: int, most: int | None = None) -> None:
+def check_size(name: str, size: int, most: int | None = None) -> None:
+    """Refuse a number below 1 or above the most.
+
+    Raises:
+        EnsembleError: naming it.
+    """
     if size < 1 or (most is not None and size > most):
         bound = "" if most is None else f" and at most {most}"
         raise EnsembleError(f"{name} is {size}; it must be at least 1{bound}.")
-
-
-def _check_diverse(error_K: Tensor, disagreement_KK: Tensor, size: int, diversity: float) -> None:
-    num_members = len(error_K) if error_K.ndim == 1 else 0
-    if num_members == 0 or disagreement_KK.shape != (num_members, num_members):
-        raise EnsembleError(
-            f"the errors have shape {list(error_K.shape)} and the disagreements "
-            f"{list(disagreement_KK.shape)}; they must be [members] and [members, members]."
-        )
-    if not (error_K.isfinite().all() and disagreement_KK.isfinite().all()):
-        raise EnsembleError("the errors and disagreements are not all finite; leave such members out.")
-    if not (math.isfinite(diversity) and diversity >= 0):
-        raise EnsembleError(f"diversity is {diversity}; it is a number from 0.")
-    _check_size("size", size, num_members)
