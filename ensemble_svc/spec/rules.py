@@ -29,6 +29,7 @@ from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
+from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -155,6 +156,18 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
 
 
+def _auto_rate(job: JobSpec) -> Iterator[Clash]:
+    """The rate is found once, for all members."""
+    path: KeyPath = ("training", "optimizer", "lr")
+    if job.training.optimizer.lr != "auto":
+        return
+    for key in job.ensemble.vary:
+        parts = tuple(key.split("."))
+        if parts == path[: len(parts)] or key == "training.optimizer.name":
+            words = f"'auto' finds one rate for all members, and ensemble.vary gives '{escaped(key)}'; use numbers"
+            yield Clash((path, ("ensemble", "vary", key)), words)
+
+
 def _schedule(job: JobSpec) -> Iterator[Clash]:
     schedule, path = job.training.schedule, ("training", "schedule")
     match schedule:
@@ -266,6 +279,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _measures,
     _recipe,
     _schedule,
+    _auto_rate,
     _stream,
     _compute,
     _numbers,
