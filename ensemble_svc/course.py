@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError
+from ensemble_svc.finding import Found, record
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
@@ -47,10 +48,15 @@ class Ready:
 
     run: Run
     job: JobSpec
+    """With a number for ``training.optimizer.lr``."""
+    written: JobSpec
+    """As the user wrote it, which is what the folder keeps and compares."""
     prepared: Prepared
     plan: Plan
     """Where every member would run, whatever the folder holds already."""
     clock: Clock
+    found: Found | None = None
+    """How the learning rate was found, where that was now."""
 
     def check(self) -> None:
         """Make sure that the job may begin in its folder.
@@ -60,7 +66,7 @@ class Ready:
         """
         check_folder(
             self.run.path,
-            self.job,
+            self.written,
             data_hash=self.prepared.dataset.hash,
             split_hash=self.prepared.split.hash,
         )
@@ -69,11 +75,13 @@ class Ready:
         """Record the start; the caller holds the run's lock."""
         begin(
             self.run.path,
-            self.job,
+            self.written,
             data_hash=self.prepared.dataset.hash,
             split_hash=self.prepared.split.hash,
             directory=directory,
         )
+        if self.found is not None:
+            record(self.run.journal, self.found)
 
     def course(self, resources: Resources) -> Course:
         """What is left to do once the run has begun."""

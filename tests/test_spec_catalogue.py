@@ -90,7 +90,7 @@ def test_types_are_in_words() -> None:
         (found,) = [o for o in entry["options"] if o["name"] == option]
         return found["type"], found["default"]
 
-    assert words("optimizer", "adamw", "lr") == ("a number above 0", 0.001)
+    assert words("optimizer", "adamw", "lr") == ("a number above 0, or auto", 0.001)
     assert words("optimizer", "sgd", "nesterov") == ("true or false", False)
     assert words("optimizer", "adamw", "betas") == (
         "a list of 2 items, each a number of at least 0 and below 1",

@@ -24,7 +24,7 @@ MESSAGES = [
     (
         "training: {optimizer: {name: adamw, lr: .nan}}",
         "training.optimizer.lr",
-        ".nan is not allowed; must be a number above 0.",
+        ".nan is not allowed; must be a number above 0, or auto.",
     ),
     ("training: {optimizer: {name: adamw, lr: -1}}", "training.optimizer.lr", "-1 is not allowed"),
     (

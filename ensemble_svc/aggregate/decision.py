@@ -26,6 +26,7 @@ from ensemble_svc.aggregate.calibration.conformal import (
     fit_sets,
 )
 from ensemble_svc.aggregate.calibration.plain import Calibration, from_plain, to_plain
+from ensemble_svc.aggregate.diverse import diverse
 from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.outofbag import (
     OutOfBagPool,
@@ -36,7 +37,7 @@ from ensemble_svc.aggregate.outofbag import (
 from ensemble_svc.aggregate.pooling import geometric, vote
 from ensemble_svc.aggregate.pools import LikelihoodPool, Pool, accuracy_pool, brier_pool, squared_error_pool
 from ensemble_svc.aggregate.predictions import combine
-from ensemble_svc.aggregate.selection import Selection, bagged, diverse, greedy, take_all, top_k
+from ensemble_svc.aggregate.selection import Selection, bagged, greedy, take_all, top_k
 from ensemble_svc.aggregate.stacking import by_likelihood
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.registry import Spec

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensemble_svc.cli.finding import resolved
 from ensemble_svc.cli.options import JobFile, Json, Overrides, console, print_json, read_job
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def inspect(
 
     spec = read_job(job, overrides)
     prepared = prepare(spec, Path.cwd())
-    members = members_of(spec, prepared)
+    members = members_of(resolved(spec, prepared), prepared)
     if member >= len(members):
         raise typer.BadParameter(f"the job has members 0 to {len(members) - 1}", param_hint="--member")
     chosen = members[member]

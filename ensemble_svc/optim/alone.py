@@ -51,6 +51,6 @@ class MuonAlone(torch.optim.Optimizer):
             [param.detach() for param in params],
             [param.grad for param in params if param.grad is not None],
             {name: [state[name] for state in states] for name in buffer_names(rule)},
-            factor=lr / rule.lr,
+            factor=lr / rule.rate,
             step=states[0]["step"],
         )

@@ -25,7 +25,7 @@ class Layers:
     def rate(self, rule: Optimizer, name: str) -> float:
         """The learning rate of a parameter at the schedule's factor 1."""
         apart = isinstance(rule, Muon) and name not in self.hidden
-        return (rule.adamw_lr if apart and isinstance(rule, Muon) else rule.lr) * self.multiplier(name)
+        return (rule.adamw_lr if apart and isinstance(rule, Muon) else rule.rate) * self.multiplier(name)
 
     def parts(self, rule: Optimizer, names: Sequence[str]) -> dict[tuple[bool, float], list[str]]:
         """The parameters that are stepped alike: (whether as matrices, multiplier) → their names."""

@@ -98,7 +98,7 @@ class MuonStack:
         self.num_steps += 1
         moved = {name: p.grad for name, p in self.params.items() if p.grad is not None}
         if moved:
-            rates = [rule.lr * factor for rule, factor in zip(self.rules, factors, strict=True)]
+            rates = [rule.rate * factor for rule, factor in zip(self.rules, factors, strict=True)]
             params = [self.params[name].detach() for name in moved]
             momenta = [self._momenta[name] for name in moved]
             update_matrices(self.rules, params, list(moved.values()), momenta, rates)

@@ -65,17 +65,22 @@ def _optimizer(rule: Optimizer, groups: list[Group]) -> torch.optim.Optimizer:
         case Adam() | AdamW():
             kind = torch.optim.AdamW if isinstance(rule, AdamW) else torch.optim.Adam
             return kind(
-                groups, lr=rule.lr, betas=rule.betas, eps=rule.eps, weight_decay=rule.weight_decay, fused=True
+                groups,
+                lr=rule.rate,
+                betas=rule.betas,
+                eps=rule.eps,
+                weight_decay=rule.weight_decay,
+                fused=True,
             )
         case AdaGrad():
             fused = all(param.device.type == "cpu" for group in groups for _, param in group["params"])
             return torch.optim.Adagrad(
-                groups, lr=rule.lr, eps=rule.eps, weight_decay=rule.weight_decay, fused=fused or None
+                groups, lr=rule.rate, eps=rule.eps, weight_decay=rule.weight_decay, fused=fused or None
             )
         case RmsProp():
             return torch.optim.RMSprop(
                 groups,
-                lr=rule.lr,
+                lr=rule.rate,
                 alpha=rule.alpha,
                 eps=rule.eps,
                 momentum=rule.momentum,
@@ -84,7 +89,7 @@ def _optimizer(rule: Optimizer, groups: list[Group]) -> torch.optim.Optimizer:
         case Sgd():
             return torch.optim.SGD(
                 groups,
-                lr=rule.lr,
+                lr=rule.rate,
                 momentum=rule.momentum,
                 nesterov=rule.nesterov,
                 weight_decay=rule.weight_decay,

@@ -52,7 +52,7 @@ def _adam(
 ) -> None:
     column = _columns(params_KQ)
     mean_KQ, square_KQ = buffers["exp_avg"], buffers["exp_avg_sq"]
-    rates = [rule.lr * factor for rule, factor in zip(rules, factors, strict=True)]
+    rates = [rule.rate * factor for rule, factor in zip(rules, factors, strict=True)]
     if isinstance(rules[0], AdamW):
         params_KQ.mul_(column([1 - lr * rule.weight_decay for lr, rule in zip(rates, rules, strict=True)]))
     else:
@@ -120,7 +120,7 @@ def _descend(
     rules: Sequence[Numberwise], params_KQ: Tensor, step_KQ: Tensor, factors: Sequence[float]
 ) -> None:
     """Go against ``step_KQ``, each member at its own rate."""
-    rates = [-rule.lr * factor for rule, factor in zip(rules, factors, strict=True)]
+    rates = [-rule.rate * factor for rule, factor in zip(rules, factors, strict=True)]
     params_KQ.addcmul_(step_KQ, _columns(params_KQ)(rates))
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ensemble_svc.report.decision import decided
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
@@ -25,7 +26,6 @@ from ensemble_svc.report.findings import told
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
-from ensemble_svc.report.decision import decided
 from ensemble_svc.report.verdict import judge, unfinished
 from ensemble_svc.report.view import RunView, view_of
 from ensemble_svc.store.atomic import write_atomic

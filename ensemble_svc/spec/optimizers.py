@@ -30,6 +30,19 @@ class Rule(Choice):
     """What is known of an update rule."""
 
     moments: ClassVar[Moments]
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()]
+    """Learning rate at the schedule's factor 1; auto finds one before members are made."""
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as the number that a member's always is.
+
+        Raises:
+            ValueError: it is still to be found.
+        """
+        if self.lr == "auto":
+            raise ValueError("training.optimizer.lr is auto; it is to be found before members are made")
+        return self.lr
 
 
 class Adam(Rule):
@@ -37,8 +50,8 @@ class Adam(Rule):
 
     moments: ClassVar[Moments] = Moments(first=True, second=True, leaky=True, corrected=True)
     name: Literal["adam"] = "adam"
-    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1; auto: the largest half of 10 at which the loss does not diverge."""
     betas: Annotated[tuple[Beta, Beta], Elementwise()] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
@@ -52,8 +65,8 @@ class AdamW(Rule):
 
     moments: ClassVar[Moments] = Moments(first=True, second=True, leaky=True, corrected=True)
     name: Literal["adamw"] = "adamw"
-    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1; auto: the largest half of 10 at which the loss does not diverge."""
     betas: Annotated[tuple[Beta, Beta], Elementwise()] = (0.9, 0.999)
     """Decay of the running means of the gradient and of its square."""
     eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
@@ -67,8 +80,8 @@ class AdaGrad(Rule):
 
     moments: ClassVar[Moments] = Moments(first=False, second=True, leaky=False, corrected=False)
     name: Literal["adagrad"] = "adagrad"
-    lr: Annotated[PositiveFloat, Elementwise()] = 0.01
-    """Learning rate at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 0.01
+    """Learning rate at the schedule's factor 1; auto: the largest half of 10 at which the loss does not diverge."""
     eps: Annotated[PositiveFloat, Elementwise()] = 1e-10
     """Added to the denominator."""
     weight_decay: Annotated[NonNegativeFloat, Elementwise()] = 0.0
@@ -80,8 +93,8 @@ class RmsProp(Rule):
 
     moments: ClassVar[Moments] = Moments(first=False, second=True, leaky=True, corrected=False)
     name: Literal["rmsprop"] = "rmsprop"
-    lr: Annotated[PositiveFloat, Elementwise()] = 1e-3
-    """Learning rate at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 1e-3
+    """Learning rate at the schedule's factor 1; auto: the largest half of 10 at which the loss does not diverge."""
     alpha: Annotated[Beta, Elementwise()] = 0.99
     """Decay of the running mean."""
     eps: Annotated[PositiveFloat, Elementwise()] = 1e-8
@@ -100,8 +113,8 @@ class Sgd(Rule):
 
     moments: ClassVar[Moments] = Moments(first=True, second=False, leaky=True, corrected=False)
     name: Literal["sgd"] = "sgd"
-    lr: Annotated[PositiveFloat, Elementwise()] = 0.1
-    """Learning rate at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 0.1
+    """Learning rate at the schedule's factor 1; auto: the largest half of 10 at which the loss does not diverge."""
     momentum: Annotated[Beta, Elementwise()] = 0.0
     """Share of the last step that is kept."""
     nesterov: Annotated[bool, Elementwise()] = False
@@ -119,8 +132,8 @@ class Muon(Rule):
 
     moments: ClassVar[Moments] = Moments(first=True, second=False, leaky=True, corrected=False)
     name: Literal["muon"] = "muon"
-    lr: Annotated[PositiveFloat, Elementwise()] = 0.02
-    """Learning rate of the hidden matrices at the schedule's factor 1."""
+    lr: Annotated[PositiveFloat | Literal["auto"], Elementwise()] = 0.02
+    """Learning rate of the hidden matrices at the schedule's factor 1, or auto."""
     momentum: Annotated[Beta, Elementwise()] = 0.95
     """Decay of the running mean of the gradients."""
     nesterov: Annotated[bool, Elementwise()] = True

@@ -36,6 +36,7 @@ from ensemble_svc.spec.preparation import broken_changes, broken_steps
 from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
+from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -286,6 +287,18 @@ def _network(job: JobSpec) -> Iterator[Clash]:
             yield Clash((("training", "regularizers", index), ("model", "norm")), words)
 
 
+def _auto_rate(job: JobSpec) -> Iterator[Clash]:
+    """The rate is found once, for all members."""
+    path: KeyPath = ("training", "optimizer", "lr")
+    if job.training.optimizer.lr != "auto":
+        return
+    for key in job.ensemble.vary:
+        parts = tuple(key.split("."))
+        if parts == path[: len(parts)] or key == "training.optimizer.name":
+            words = f"'auto' finds one rate for all members, and ensemble.vary gives '{escaped(key)}'; use numbers"
+            yield Clash((path, ("ensemble", "vary", key)), words)
+
+
 def _schedule(job: JobSpec) -> Iterator[Clash]:
     schedule, path = job.training.schedule, ("training", "schedule")
     match schedule:
@@ -406,6 +419,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _network,
     _sparsity,
     _schedule,
+    _auto_rate,
     _stream,
     _compute,
     _numbers,

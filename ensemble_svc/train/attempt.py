@@ -16,6 +16,7 @@ from pathlib import Path
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import MemberSpec, Pack, Slot
 from ensemble_svc.plan.progress import Progress
+from ensemble_svc.spec.optimizers import Muon
 from ensemble_svc.store.members import sealed
 
 MOST_RESTARTS = 2
@@ -60,9 +61,12 @@ class Attempt:
 
 
 def slowed(member: MemberSpec, factor: float) -> MemberSpec:
-    """The member with another learning rate and all else as it was, its seed too."""
+    """The member with its learning rates times ``factor`` and all else as it was, its seed too."""
     rule = member.training.optimizer
-    slower = rule.model_copy(update={"lr": rule.lr * factor})
+    rates = {"lr": rule.rate * factor}
+    if isinstance(rule, Muon):
+        rates["adamw_lr"] = rule.adamw_lr * factor
+    slower = rule.model_copy(update=rates)
     own = {name: getattr(member, name) for name in MemberSpec.model_fields}
     return MemberSpec(**own | {"training": member.training.model_copy(update={"optimizer": slower})})
 

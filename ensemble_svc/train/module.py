@@ -68,7 +68,7 @@ class SlotModule(L.LightningModule):
     def last_rates(self) -> list[float]:
         """Each member's learning rate at the last step taken."""
         each = self.recipe.factor_of_each(max(0, self.ledger.num_steps - 1))
-        return [rule.lr * factor for rule, factor in zip(self.recipe.rules, each, strict=True)]
+        return [rule.rate * factor for rule, factor in zip(self.recipe.rules, each, strict=True)]
 
     def take_losses(self) -> Tensor:
         """The epoch's losses [S, K], once."""
