@@ -16,6 +16,7 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.attempt import Attempt, slowed
+from ensemble_svc.train.distributed import fit_together
 from ensemble_svc.train.fit import fit
 
 CONVNET = {"name": "convnet", "channels": (4, 8), "norm": "batch"}
@@ -255,3 +256,13 @@ class TestSick:
         assert again.members == (slot.pack.members[3],)
         assert again.rate_factor == 0.25
         assert again.pack.members[0].training.optimizer.lr == 16.0
+
+
+def test_a_member_of_several_processes_starts_anew_in_new_ones(tmp_path):
+    job = unsteady((4.0,), training__on_sick="restart", training__epochs=2)
+    payload, plan = payload_of(job, tmp_path)
+    slot = plan.slots[0].model_copy(update={"processes": 2, "cpus": 2})
+    fit_together(payload, slot, lambda progress: None)
+    found = health(tmp_path)[0]
+    assert (found["restarts"], found["rate_factor"], found["sick"]) == (1, 0.5, None)
+    assert not list((tmp_path / "packs").iterdir())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +13,16 @@ from torch import Tensor, nn
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.pixels import as_pixels
 from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
+from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.inits import Fixup
-from ensemble_svc.spec.losses import GaussianNll
+from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.spec.model import Network
 from ensemble_svc.train.assemble import assemble_fitted
 from ensemble_svc.train.roles import roles
-from ensemble_svc.vitals.guess import guessing
+from ensemble_svc.vitals.guess import guessing, least_smoothed
 from ensemble_svc.vitals.watching import Layer, noted
 
 ROWS = 1000
@@ -53,6 +54,47 @@ class Checkup:
     """Whether the few rows were learned by heart."""
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A member with some of its training rows, as its loss takes them."""
+
+    net: MemberNet
+    x: Tensor
+    y: Tensor
+    loss: Loss
+    """Mean loss of the rows, of a network's body."""
+
+
+def ready(
+    member: MemberSpec,
+    dataset: Dataset,
+    schema: InputSchema,
+    rows: Array,
+    *,
+    most: int = ROWS,
+    weights: Mapping[str, Tensor] | None = None,
+) -> Ready:
+    """The member as its training would begin, or with other weights; dropout and noise are off.
+
+    Args:
+        rows: the member's training rows, of which at most ``most`` are taken, evenly apart.
+    """
+    net = assemble_fitted([member], dataset, schema, [rows]).net
+    if weights is not None:
+        net.load_state_dict(dict(weights))
+    for module in net.modules():
+        if isinstance(module, Draw):
+            module.draws = False
+    some = rows[:: max(1, len(rows) // most)][:most]
+    x = torch.from_numpy(dataset.x[some])
+    with torch.no_grad():
+        x = net.transform(as_pixels(x))
+    y = torch.from_numpy(dataset.y[some])
+    if hasattr(net, "target_mean"):
+        y = ((y - net.target_mean) / net.target_scale).float()
+    return Ready(net, x, y, _loss_of(member, x, y))
+
+
 def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array) -> Checkup:
     """Look at a member as its training would begin; nothing is written or kept.
 
@@ -62,23 +104,13 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     Args:
         rows: the member's training rows.
     """
-    net = assemble_fitted([member], dataset, schema, [rows]).net
-    for module in net.modules():
-        if isinstance(module, Draw):
-            module.draws = False
-    some = rows[:: max(1, len(rows) // ROWS)][:ROWS]
-    x = torch.from_numpy(dataset.x[some])
-    with torch.no_grad():
-        x = net.transform(as_pixels(x))
-    y = torch.from_numpy(dataset.y[some])
-    if hasattr(net, "target_mean"):
-        y = ((y - net.target_mean) / net.target_scale).float()
-    loss = _loss_of(member, x, y)
-    body = copy.deepcopy(net.body)
+    own = ready(member, dataset, schema, rows)
+    x, y, body = own.x, own.y, own.net.body
+    first_body = copy.deepcopy(body)
     if isinstance(member.model, Network) and isinstance(member.model.init, Fixup):
-        _wake(body, member, loss)
-    layers, first = _first_step(body, member, loss)
-    before, after, steps, learned = _learn(net.body, member, x[:FEW], y[:FEW])
+        _wake(first_body, member, own.loss)
+    layers, first = _first_step(first_body, member, own.loss)
+    before, after, steps, learned = _learn(body, member, x[:FEW], y[:FEW])
     return Checkup(
         member=member.id,
         layers=tuple(layers),
@@ -135,6 +167,8 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
     loss = _loss_of(member, x, y)
     rule = _rule_of(member, body)
     kind = resolve_loss(member.task, member.training.loss)
+    with torch.no_grad():
+        num_classes = body(x).shape[-1]
     first = last = float(loss(body).detach())
     for step in range(1, MOST_STEPS + 1):
         rule.zero_grad()
@@ -142,15 +176,18 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
         last = float(value.detach())
         if not math.isfinite(last):
             return first, last, step, False
-        if _is_learned(kind, first, last):
+        if _is_learned(kind, first, last, num_classes):
             return first, last, step, True
         value.backward()
         rule.step()
     return first, last, MOST_STEPS, False
 
 
-def _is_learned(kind: ResolvedLoss, first: float, last: float) -> bool:
-    """A Gaussian's likelihood has no best value; there a standard deviation of a fifth counts as learned."""
+def _is_learned(kind: ResolvedLoss, first: float, last: float, num_classes: int) -> bool:
+    """Near the least loss there is. A Gaussian's likelihood has none; there a standard deviation of a fifth will do."""
+    if isinstance(kind, CrossEntropy) and kind.label_smoothing:
+        least = least_smoothed(kind.label_smoothing, num_classes)
+        return last - least < LEARNED * (first - least)
     if isinstance(kind, GaussianNll):
         return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
     return last < LEARNED * first

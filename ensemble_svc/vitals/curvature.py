@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 MOST_PRODUCTS = 100
-MOST_BYTES = 2**30
+MOST_BYTES = 2**28
 """What the kept vectors may take."""
 EXACT = 1e-4
 """Error of both eigenvalues, over the larger one's size, at which it ends."""
@@ -94,26 +94,27 @@ def extremes(product: Callable[[Tensor], Tensor], start: Tensor) -> tuple[float,
         start: any vector [n] but 0.
     """
     most = min(len(start), MOST_PRODUCTS, max(2, MOST_BYTES // (len(start) * start.element_size())))
-    basis = [start / start.norm()]
+    basis = start.new_empty(most, len(start))
+    basis[0] = start / start.norm()
     diagonal, beside = list[float](), list[float]()
     while True:
-        image = product(basis[-1])
-        diagonal.append(float(image @ basis[-1]))
-        rest, length = _orthogonal(image, basis), float(image.norm())
+        number = len(diagonal) + 1
+        image = product(basis[number - 1])
+        diagonal.append(float(image @ basis[number - 1]))
+        rest, length = _orthogonal(image, basis[:number]), float(image.norm())
         size = float(rest.norm())
         values, errors = _ritz(diagonal, beside, size)
         settled = size <= SETTLED * length or max(errors) <= EXACT * max(map(abs, values))
-        if settled or len(diagonal) >= most:
-            return max(values), min(values), len(diagonal)
+        if settled or number >= most:
+            return max(values), min(values), number
         beside.append(size)
-        basis.append(rest / size)
+        basis[number] = rest / size
 
 
-def _orthogonal(vector: Tensor, basis: Sequence[Tensor]) -> Tensor:
-    """What is left of a vector at right angles to the basis; twice, since once leaves round-off."""
-    kept = torch.stack(list(basis))
+def _orthogonal(vector: Tensor, basis: Tensor) -> Tensor:
+    """What is left of a vector [n] at right angles to the basis [m, n]; twice, since once leaves round-off."""
     for _ in range(2):
-        vector = vector - kept.T @ (kept @ vector)
+        vector = vector - (basis @ vector) @ basis
     return vector
 
 
