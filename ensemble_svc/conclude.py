@@ -17,10 +17,13 @@ from ensemble_svc.data.dataset import Array
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.rules import METRICS_OF
+from ensemble_svc.spec.tasks import Task
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.members import read_tensors, sealed
@@ -49,7 +52,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
             for m in done
         ]
         stacked = {name: torch.stack([one[name] for one in each]) for name in each[0]}
-        files |= _write_predictions(run, split, stacked, prepared, rows)
+        files |= _write_predictions(run, split, job, stacked, prepared, rows)
         target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
         metrics[split] = measure(job, stacked, target, best=best if split == "test" else None)
     files["metrics.json"] = write_document(run.path / "metrics.json", metrics)
@@ -59,25 +62,49 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
 def measure(job: JobSpec, members: Tensors, target: Tensor, *, best: int | None) -> dict[str, Any]:
     """Every number of one split: ensemble, members, gains, size curve, reliability.
 
+    Of several tasks those of the first, and under ``tasks`` those of each by its name.
+
     Args:
         best: position of the member that was best on validation; None on the rows that chose it, and
             without a validation split.
     """
+    if job.task != "multitask":
+        return measure_one(job, job.task, members, target, best=best)
+    each = {
+        name: measure_one(job, task.kind, part_of(members, name), own, best=best)
+        for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
+    }
+    first = next(iter(each))
+    return {**each[first], "task": first, "tasks": each}
+
+
+def targets_of(job: JobSpec, target_NT: Tensor) -> list[Tensor]:
+    """Each task's own targets: class numbers [N], or numbers [N, 1]."""
+    columns = target_NT.split(1, dim=1)
+    each = zip(job.tasks.values(), columns, strict=True)
+    return [y.squeeze(1).long() if task.kind == "classification" else y.contiguous() for task, y in each]
+
+
+def measure_one(
+    job: JobSpec, task: Task, members: Tensors, target: Tensor, *, best: int | None
+) -> dict[str, Any]:
+    """The numbers of one task, as ``measure``."""
+    names = job.evaluate.metrics
+    own = tuple(name for name in names if name in METRICS_OF[task]) if names != "auto" else names
+    spec = job.evaluate.model_copy(update={"metrics": own or "auto"})
     seed = derive_seed(job.seed, -1, "bootstrap")
-    summary = summarize(
-        job.task, members, together(members, target), target, spec=job.evaluate, best=best, seed=seed
-    )
+    summary = summarize(task, members, together(members, target), target, spec=spec, best=best, seed=seed)
     curve = size_curve(
-        job.task,
+        task,
         members,
         target,
         lambda some: together(some, target),
-        names=job.evaluate.metrics,
+        names=spec.metrics,
         bins=job.evaluate.bins,
         seed=seed,
     )
     extra: dict[str, Any] = {"size_curve": curve}
-    if job.task == "classification":
+    if task == "classification":
         extra["reliability"] = reliability(combine(members)["log_probs"], target, bins=job.evaluate.bins)
     return {**summary, **extra}
 
@@ -98,13 +125,18 @@ def best_on_validation(metrics: Sequence[dict[str, dict[str, float]]]) -> int | 
 
 
 def _write_predictions(
-    run: Run, split: str, stacked: Tensors, prepared: Prepared, rows: Array
+    run: Run, split: str, job: JobSpec, stacked: Tensors, prepared: Prepared, rows: Array
 ) -> dict[str, str]:
     ids = prepared.dataset.row[rows]
     numeric = np.issubdtype(ids.dtype, np.integer)
+    target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
+    targets = {"target": target}
+    if job.task == "multitask":
+        each = zip(job.tasks, targets_of(job, target), strict=True)
+        targets = {f"{name}/target": own for name, own in each}
     tensors = {
         **stacked,
-        "target": torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows])),
+        **targets,
         "row": torch.from_numpy(
             np.ascontiguousarray(ids.astype(np.int64) if numeric else rows.astype(np.int64))
         ),

@@ -9,7 +9,7 @@ from pathlib import Path
 from ensemble_svc.data.checks import check, check_augment, check_mixing
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
-from ensemble_svc.data.schema import describe
+from ensemble_svc.data.schema import describe, num_answers
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
 from ensemble_svc.plan.cost import DataShape
@@ -20,6 +20,7 @@ from ensemble_svc.plan.placement import place
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.data import Column, Impute
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
 
@@ -61,9 +62,9 @@ class DataSets:
             DataError: as ``load_data``.
         """
         aside = job.data.split.column if isinstance(job.data.split, Column) else ""
-        key = repr((directory, job.task, aside, job.data.source))
+        key = repr((directory, job.task, kinds(job.tasks), aside, job.data.source))
         if key not in self._known:
-            self._known[key] = load_data(job.data, task=job.task, directory=directory)
+            self._known[key] = load_data(job.data, task=job.task, directory=directory, kinds=kinds(job.tasks))
         return self._known[key]
 
 
@@ -103,7 +104,7 @@ def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:
         indicators = any(isinstance(step, Impute) and step.indicator for step in job.data.preprocess)
         codes = sum(len(values) + 1 for _, values in schema.categories)
         shape = (schema.num_numeric + len(schema.indicators) * indicators + codes,)
-    answers = len(schema.classes) or len(schema.targets)
+    answers = num_answers(schema, job.tasks)
     return DataShape(shape, answers, len(prepared.dataset), len(prepared.split.validation))
 
 
@@ -140,6 +141,7 @@ def rows_of(member: MemberSpec, prepared: Prepared) -> Array:
         prepared.split,
         prepared.dataset.y,
         task=member.task,
+        kinds=tuple(kinds(member.tasks).values()),
         job_seed=member.job_seed,
         member=member.index,
         streamed=member.streamed,

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.health.watching import Layer, noted
-from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
+from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.noise import Draw
+from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
-from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.assemble import answer_of, assemble_fitted
 from ensemble_svc.train.step import as_pixels
 
 ROWS = 1000
@@ -27,6 +28,9 @@ FEW = 20
 MOST_STEPS = 300
 LEARNED = 0.05
 """Share of the first loss at which the few rows count as learned."""
+
+LEARNED_GAUSSIAN = 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
+"""Mean loss of a Gaussian of such a deviation."""
 
 Loss = Callable[[nn.Module], Tensor]
 
@@ -68,14 +72,15 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     y = torch.from_numpy(dataset.y[some])
     if hasattr(net, "target_mean"):
         y = ((y - net.target_mean) / net.target_scale).float()
-    loss = _loss_of(member, x, y)
+    answer = answer_of(member, schema)
+    loss = _loss_of(answer, x, y)
     layers, first = _first_step(copy.deepcopy(net.body), member, loss)
-    before, after, steps, learned = _learn(net.body, member, x[:FEW], y[:FEW])
+    before, after, steps, learned = _learn(net.body, member, answer, x[:FEW], y[:FEW])
     return Checkup(
         member=member.id,
         layers=tuple(layers),
         loss=first,
-        guess=_guess(member, y),
+        guess=_guess(answer, y),
         few_before=before,
         few_after=after,
         few_steps=steps,
@@ -83,9 +88,10 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     )
 
 
-def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
-    kind = resolve_loss(member.task, member.training.loss)
-    return lambda body: loss_rows(kind, body(x).float(), y).mean()
+def _loss_of(answer: Answer, x: Tensor, y: Tensor) -> Loss:
+    if isinstance(answer, Heads):
+        return lambda body: answer.loss_rows(body(x).float(), y).mean()
+    return lambda body: loss_rows(answer, body(x).float(), y).mean()
 
 
 def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[Layer], float]:
@@ -106,12 +112,13 @@ def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[L
     return layers, float(first.detach())
 
 
-def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[float, float, int, bool]:
+def _learn(
+    body: nn.Module, member: MemberSpec, answer: Answer, x: Tensor, y: Tensor
+) -> tuple[float, float, int, bool]:
     """Train on a few rows until they are known by heart: losses before and after, steps, success."""
     body.train()
-    loss = _loss_of(member, x, y)
+    loss = _loss_of(answer, x, y)
     rule = build(member.training.optimizer, [p for p in body.parameters() if p.requires_grad])
-    kind = resolve_loss(member.task, member.training.loss)
     first = last = float(loss(body).detach())
     for step in range(1, MOST_STEPS + 1):
         rule.zero_grad()
@@ -119,27 +126,35 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
         last = float(value.detach())
         if not math.isfinite(last):
             return first, last, step, False
-        if _is_learned(kind, first, last):
+        if _is_learned(answer, first, last):
             return first, last, step, True
         value.backward()
         rule.step()
     return first, last, MOST_STEPS, False
 
 
-def _is_learned(kind: ResolvedLoss, first: float, last: float) -> bool:
-    """A Gaussian's likelihood has no best value; there a standard deviation of a fifth counts as learned."""
-    if isinstance(kind, GaussianNll):
-        return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
+def _is_learned(answer: Answer, first: float, last: float) -> bool:
+    """A Gaussian's likelihood has no best value; there a standard deviation of a fifth counts as learned.
+
+    Of several tasks the weighted sum of what would count for each.
+    """
+    if isinstance(answer, Heads):
+        gaussians = sum(head.weight for head in answer.taught if isinstance(head.loss, GaussianNll))
+        floor = gaussians * LEARNED_GAUSSIAN
+        return last < floor + LEARNED * max(0.0, first - floor)
+    if isinstance(answer, GaussianNll):
+        return last < LEARNED_GAUSSIAN
     return last < LEARNED * first
 
 
-def _guess(member: MemberSpec, y: Tensor) -> float:
+def _guess(answer: Answer, y: Tensor) -> float:
     """Loss of the best answer that is the same for every row."""
-    kind = resolve_loss(member.task, member.training.loss)
-    if isinstance(kind, CrossEntropy):
+    if isinstance(answer, Heads):
+        return sum(head.weight * _guess(head.loss, head.target(y)) for head in answer.taught)
+    if isinstance(answer, CrossEntropy):
         shares = y.bincount().double() / len(y)
         return float(-(shares * shares.clamp_min(1e-12).log()).sum())
     variance = y.double().var(0, correction=0).clamp_min(1e-12)
-    if isinstance(kind, GaussianNll):
+    if isinstance(answer, GaussianNll):
         return float(0.5 * ((2 * math.pi * variance).log() + 1).sum())
     return float(variance.sum())

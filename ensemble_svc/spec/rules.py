@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
 from typing import Any, Final
 
 from ensemble_svc.registry import Choice
+from ensemble_svc.spec.clash import Clash as Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
     BreastCancer,
@@ -24,29 +24,33 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
-from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
+from ensemble_svc.spec.job import JobSpec, Metric, NoResample
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.optimizers import Sgd
 from ensemble_svc.spec.regularizers import CutMix, Mixup
+from ensemble_svc.spec.taskrules import task_clashes
+from ensemble_svc.spec.tasks import Task
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
     "classification": ("accuracy", "nll", "brier", "ece"),
     "regression": ("nll", "rmse", "mae", "nll_gaussian"),
 }
+
+
+def metrics_of(job: JobSpec) -> tuple[Metric, ...]:
+    """What the answers of a job can be measured by."""
+    if job.task != "multitask":
+        return METRICS_OF[job.task]
+    kinds = {task.kind for task in job.tasks.values()}
+    return tuple(dict.fromkeys(m for task, own in METRICS_OF.items() if task in kinds for m in own))
+
+
 _LOSSES_OF: Final[dict[Task, tuple[type[Choice], ...]]] = {
     "classification": (AutoLoss, CrossEntropy),
     "regression": (AutoLoss, GaussianNll, Mse),
 }
-
-
-@dataclass(frozen=True)
-class Clash:
-    """Keys that cannot both stand; the message is told at the first."""
-
-    paths: tuple[KeyPath, ...]
-    message: str
 
 
 def clashes(job: JobSpec) -> Iterator[Clash]:
@@ -71,7 +75,7 @@ def _fractions(job: JobSpec) -> Iterator[Clash]:
 def _source(job: JobSpec) -> Iterator[Clash]:
     """Data that come with a task of their own."""
     right = _task_of(job.data.source)
-    if right and right != job.task:
+    if right and job.task not in (right, "multitask"):
         words = f"the source '{job.data.source.name}' is a {right} set; write 'task: {right}'"
         yield Clash((("task",), ("data", "source")), f"'{job.task}' does not fit: {words}")
     source = job.data.source
@@ -128,7 +132,7 @@ def _mixing(job: JobSpec) -> Iterator[Clash]:
         if rule.name in seen:
             yield Clash((path,), f"'{rule.name}' is already item {seen[rule.name]}; rows are mixed once")
         seen.setdefault(rule.name, index)
-        if isinstance(rule, CutMix) and job.task != "classification":
+        if isinstance(rule, CutMix) and job.task == "regression":
             yield Clash((path, ("task",)), f"'cutmix' mixes labels, and the task is {job.task}; use mixup")
         elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
             words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
@@ -142,21 +146,22 @@ def _early_stopping(job: JobSpec) -> Iterator[Clash]:
     if job.data.validation == 0:
         words = "needs validation rows, and data.validation is 0; give it a share such as 0.15"
         yield Clash((path, ("data", "validation")), words)
-    if stopping.metric not in METRICS_OF[job.task]:
-        known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task])
+    watched = ("nll",) if job.task == "multitask" else metrics_of(job)
+    if stopping.metric not in watched:
+        known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in watched)
         words = f"'{stopping.metric}' is not a measure of {job.task}; allowed: {known}"
         yield Clash(((*path, "metric"), ("task",)), words)
 
 
 def _measures(job: JobSpec) -> Iterator[Clash]:
     loss, metrics = job.training.loss, job.evaluate.metrics
-    if not isinstance(loss, _LOSSES_OF[job.task]):
+    if job.task != "multitask" and not isinstance(loss, _LOSSES_OF[job.task]):
         known = ", ".join(kind.model_fields["name"].default for kind in _LOSSES_OF[job.task])
         words = f"'{loss.name}' is not a loss for {job.task}; allowed: {known}"
         yield Clash((("training", "loss"), ("task",)), words)
     for index, metric in enumerate(metrics if isinstance(metrics, tuple) else ()):
-        if metric not in METRICS_OF[job.task]:
-            words = f"'{metric}' is not a measure of {job.task}; allowed: {', '.join(METRICS_OF[job.task])}"
+        if metric not in metrics_of(job):
+            words = f"'{metric}' is not a measure of {job.task}; allowed: {', '.join(metrics_of(job))}"
             yield Clash((("evaluate", "metrics", index), ("task",)), words)
 
 
@@ -243,6 +248,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _preprocess,
     _tables,
     _mixing,
+    task_clashes,
     _early_stopping,
     _measures,
     _recipe,
