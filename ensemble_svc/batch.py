@@ -15,16 +15,17 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import torch
 
-from ensemble_svc.data.dataset import Array, InputSchema
+from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.inputs import conform, read_inputs
-from ensemble_svc.data.sources import load
+from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.deciding import best_on_validation, measure
 from ensemble_svc.errors import DataError
 from ensemble_svc.predictor import Ensemble, Prediction
-from ensemble_svc.spec.data import Csv, ImageFolder, Table
+from ensemble_svc.spec.data import Csv, ImageFolder, Source, Table
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.preprocess import Impute
+from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.run import Run
 
@@ -47,13 +48,19 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     if isinstance(asked, Table):
         known = [name for name, _ in ensemble.schema.categories]
         asked = asked.model_copy(update={"categorical": tuple(dict.fromkeys([*asked.categorical, *known]))})
-    found = load(asked, task=job.task, directory=directory)
+    found = _load(asked, job, directory)
     dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
     entries, ids = {e["id"]: e for e in manifest["members"]}, ensemble.decision.members
     best = best_on_validation([entries[member]["metrics"] for member in ids])
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return {"data": measure(job, ensemble.decision, ids, members, target, best=best)}
+
+
+def _load(source: Source, job: JobSpec, directory: Path) -> Dataset:
+    if job.task == "multitask":
+        return load_several(source, kinds(job.tasks), directory=directory)
+    return load(source, task=job.task, directory=directory)
 
 
 def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None = None) -> int:
@@ -73,13 +80,31 @@ def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None
         resize=isinstance(job.data.source, ImageFolder) and job.data.source.size is not None,
         missing=_imputes(job),
     )
-    columns = as_columns(ensemble.schema, ensemble.predict(x), row)
+    columns = columns_of(ensemble, x, row)
     write_atomic(output, _encode(columns, output.suffix))
     return len(row)
 
 
 def _imputes(job: JobSpec) -> bool:
     return any(isinstance(step, Impute) for step in job.data.preprocess)
+
+
+def columns_of(ensemble: Ensemble, x: Array, row: Array) -> dict[str, Array]:
+    """The ensemble's prediction of the rows as a table; of several tasks ``<task>`` and ``<task>_…`` of each."""
+    found = ensemble.predict(x)
+    if not found.tasks:
+        return as_columns(ensemble.schema, found, row)
+    columns: dict[str, Array] = {"row": row}
+    for task, prediction in found.tasks.items():
+        own = as_columns(ensemble.schema.part(task), prediction, row)
+        if not dict(ensemble.schema.tasks)[task]:
+            columns |= own
+            continue
+        columns[task] = own["prediction"]
+        columns |= {
+            f"{task}_{name}": value for name, value in own.items() if name not in ("row", "prediction")
+        }
+    return columns
 
 
 def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[str, Array]:

@@ -57,6 +57,10 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         if not torch.equal(side.target[place], target):
             raise DataError(f"{side.run.path} has other targets for the rows it shares with {first.run.path}")
     job = first.run.job()
+    if job.task == "multitask":
+        raise DataError(
+            "runs of several tasks cannot be compared yet; compare their metrics.json task by task"
+        )
     found = contrast(
         job.task,
         [{n: v[at] for n, v in side.prediction.items()} for side, at in zip(sides, places, strict=True)],

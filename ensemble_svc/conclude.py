@@ -16,7 +16,15 @@ from torch import Tensor
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.aggregate.outofbag import seen_by
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, measure, only_members
+from ensemble_svc.deciding import (
+    Splits,
+    best_on_validation,
+    decided,
+    held_out,
+    measure,
+    only_members,
+    targets_of,
+)
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.job import JobSpec
@@ -46,7 +54,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
     if not done:
         return Concluded(None, {})
-    files, predictions = _gather(run, prepared, done, seals)
+    files, predictions = _gather(run, job, prepared, done, seals)
     ids = [m.id for m in done]
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation([seals[m.digest]["metrics"] for m in done])
@@ -73,7 +81,7 @@ def write_metrics(
 
 
 def _gather(
-    run: Run, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
+    run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
 ) -> tuple[dict[str, str], dict[str, Tensors]]:
     """The members' predictions of every split, stacked and written."""
     split = prepared.split
@@ -93,8 +101,18 @@ def _gather(
             stacked["seen"] = _seen(run, [seals[m.digest] for m in done], rows).to(torch.uint8)
         predictions[name] = stacked | _facts(prepared, rows)
         file = f"predictions/{name}.safetensors"
-        files[file] = write_atomic(run.path / file, encode(predictions[name], {"split": name}))
+        written = encode(_by_task(job, predictions[name]), {"split": name})
+        files[file] = write_atomic(run.path / file, written)
     return files, predictions
+
+
+def _by_task(job: JobSpec, split: Tensors) -> Tensors:
+    """A split as it is kept: of several tasks with the targets of each."""
+    if job.task != "multitask":
+        return split
+    each = zip(job.tasks, targets_of(job, split["target"]), strict=True)
+    rest = {name: value for name, value in split.items() if name != "target"}
+    return {**rest, **{f"{name}/target": own for name, own in each}}
 
 
 def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:

@@ -18,10 +18,13 @@ from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.rules import METRICS_OF
+from ensemble_svc.spec.tasks import Task
 
 Splits = Mapping[str, Mapping[str, Tensor]]
 """Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
@@ -30,6 +33,8 @@ FACTS = ("target", "row", "seen")
 
 def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
     """The rows that decide; None where the job keeps none."""
+    if job.task == "multitask":
+        return None
     unseen = job.data.validation if job.data.validation in UNSEEN else None
     split = predictions.get("train" if unseen else "validation")
     if split is None:
@@ -72,31 +77,63 @@ def measure(
 ) -> dict[str, Any]:
     """Every number of one split: ensemble, members, gains, size curve, reliability, coverage.
 
+    Of several tasks those of the first, and under ``tasks`` those of each by its name.
+
     Args:
         ids: of the K members in ``members``; the decision's are among them.
+        target: of several tasks a column for each.
         best: position of the member that was best on validation; None on the rows that chose it, and
             without a validation split.
     """
+    if job.task != "multitask":
+        return _measure_one(job, job.task, decision, ids, members, target, best=best)
+    each = {
+        name: _measure_one(job, task.kind, decision, ids, part_of(members, name), own, best=best)
+        for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
+    }
+    first = next(iter(each))
+    return {**each[first], "task": first, "tasks": each}
+
+
+def targets_of(job: JobSpec, target_NT: Tensor) -> list[Tensor]:
+    """Each task's own targets: class numbers [N], or numbers [N, 1]."""
+    columns = target_NT.split(1, dim=1)
+    each = zip(job.tasks.values(), columns, strict=True)
+    return [y.squeeze(1).long() if task.kind == "classification" else y.contiguous() for task, y in each]
+
+
+def _measure_one(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+    *,
+    best: int | None,
+) -> dict[str, Any]:
+    """The numbers of one task, as ``measure``."""
+    asked = job.evaluate.metrics
+    names = tuple(name for name in asked if name in METRICS_OF[task]) if asked != "auto" else ()
+    spec = job.evaluate.model_copy(update={"metrics": names or "auto"})
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
     ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
     plain = decision.is_plain and len(decision.members) == len(ids)
     rivals = {} if plain else {"equal_mixture": together(members, target)}
-    summary = summarize(
-        job.task, members, ensemble, target, spec=job.evaluate, best=best, seed=seed, rivals=rivals
-    )
+    summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
     curve = size_curve(
-        job.task,
+        task,
         members,
         target,
         lambda some: together(some, target),
-        names=job.evaluate.metrics,
-        bins=job.evaluate.bins,
+        names=spec.metrics,
+        bins=spec.bins,
         seed=seed,
     )
     extra: dict[str, Any] = {"size_curve": curve}
-    if job.task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=job.evaluate.bins)
+    if task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
     if decision.conformal is not None:
         extra["coverage"] = coverage(decision, ensemble, target)
     return {**summary, **extra}

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble_svc.data.checks import check, check_augment, check_covariances, check_mixing
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
-from ensemble_svc.data.schema import describe
+from ensemble_svc.data.schema import describe, num_answers
 from ensemble_svc.data.shapes import shape_through
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
@@ -24,6 +24,7 @@ from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
+from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
 
@@ -65,9 +66,9 @@ class DataSets:
             DataError: as ``load_data``.
         """
         aside = job.data.split.column if isinstance(job.data.split, Column) else ""
-        key = repr((directory, job.task, aside, job.data.source))
+        key = repr((directory, job.task, kinds(job.tasks), aside, job.data.source))
         if key not in self._known:
-            self._known[key] = load_data(job.data, task=job.task, directory=directory)
+            self._known[key] = load_data(job.data, task=job.task, directory=directory, kinds=kinds(job.tasks))
         return self._known[key]
 
 
@@ -114,7 +115,7 @@ def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:
         shape: tuple[int, ...] = (width + len(schema.indicators) * indicators + codes,)
     else:
         shape = shape_through(steps, schema.shape)
-    answers = len(schema.classes) or len(schema.targets)
+    answers = num_answers(schema, job.tasks)
     return DataShape(shape, answers, len(prepared.dataset), len(prepared.split.validation))
 
 
@@ -159,6 +160,7 @@ def rows_of(member: MemberSpec, prepared: Prepared) -> Array:
         prepared.split,
         prepared.dataset.y,
         task=member.task,
+        kinds=tuple(kinds(member.tasks).values()),
         job_seed=member.job_seed,
         member=member.index,
         streamed=member.streamed,

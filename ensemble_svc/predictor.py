@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from ensemble_svc.aggregate.decision import Decision, apply, equal
 from ensemble_svc.aggregate.uncertainty import entropy, mutual_information, variance
 from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.errors import StoreError
-from ensemble_svc.nn.heads import resolve_loss
-from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.member import SCALES, MemberNet
+from ensemble_svc.nn.tasks import Answer, part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.store.manifest import decision_of
 from ensemble_svc.store.run import Run
-from ensemble_svc.train.assemble import Stack, assemble, stack
+from ensemble_svc.train.assemble import Stack, answer_of, assemble, stack
 from ensemble_svc.train.forward import predict
 
 ROWS = 8192
@@ -48,6 +48,8 @@ class Prediction:
     region: Mapping[str, Array] = field(default_factory=dict)
     """Where the ensemble is conformal: ``inside`` [N, C], the classes of each row's set; or ``low`` and ``high``
     [N, T], the ends of its intervals."""
+    tasks: Mapping[str, Prediction] = field(default_factory=dict)
+    """Of several tasks that of each by its name; ``mean`` and ``uncertainty`` are the first's."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class _Group:
     net: MemberNet
     members: tuple[MemberSpec, ...]
     weights: Stack
+    answer: Answer
 
 
 class Ensemble:
@@ -106,14 +109,28 @@ class Ensemble:
         blocks = [self._block(x[start : start + ROWS]) for start in range(0, max(1, len(x)), ROWS)]
         return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The names of several tasks; none where there is one answer."""
+        return tuple(name for name, _ in self.schema.tasks)
+
     def combined(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The ensemble's prediction from its members'."""
-        return apply(self.decision, members)
+        """The ensemble's prediction from its members'; of several tasks of each, its name before the key."""
+        if not self.tasks:
+            return apply(self.decision, members)
+        each = {task: apply(self.decision, part_of(members, task)) for task in self.tasks}
+        return {f"{task}/{key}": value for task, found in each.items() for key, value in found.items()}
 
     def predict(self, x: Array) -> Prediction:
         """The ensemble's prediction and uncertainty for raw rows [N, …]."""
         members = self.members(x)
-        together = self.combined(members)
+        if not self.tasks:
+            return self._prediction(members)
+        each = {task: self._prediction(part_of(members, task)) for task in self.tasks}
+        return replace(each[self.tasks[0]], tasks=each)
+
+    def _prediction(self, members: Mapping[str, Tensor]) -> Prediction:
+        together = apply(self.decision, members)
         mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
         doubt, region = self._uncertainty(members, together), self._region(together)
         return Prediction(mean.numpy(), _arrays(doubt), _arrays(region))
@@ -166,14 +183,13 @@ def _load(
     for member in members:
         averaged = f"members/{member.id}/averaged.safetensors" in entries[member.id]["files"]
         states.append(run.tensors(member.id, "averaged.safetensors" if averaged else "weights.safetensors"))
-    return _Group(net, members, stack(states))
+    return _Group(net, members, stack(states), answer_of(members[0], schema))
 
 
 def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
-    first = group.members[0]
-    loss = resolve_loss(first.task, first.training.loss)
-    alone = not first.model.packs_unasked
-    return predict(group.net, group.weights, loss, x_N, scale_K=group.weights, alone=alone)
+    alone = not group.members[0].model.packs_unasked
+    scale_K = {n: group.weights[n] for n in SCALES if n in group.weights}
+    return predict(group.net, group.weights, group.answer, x_N, scale_K=scale_K, alone=alone)
 
 
 def _json(value: Any) -> str:

@@ -13,7 +13,7 @@ from ensemble_svc.conclude import write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.sources import load
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
-from ensemble_svc.errors import OtherJob, StoreError
+from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.data import Table
@@ -81,6 +81,10 @@ def read_predictions(run: Run) -> Splits:
 def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:
     """The candidates' predictions of a source's rows."""
     ensemble = Ensemble.load(run.path, members=ids)
+    if job.task == "multitask":
+        raise DataError(
+            "an ensemble of several tasks is all of its members; there is nothing to select by rows"
+        )
     source = parse_source(data)
     if isinstance(source, Table):
         known = [name for name, _ in ensemble.schema.categories]

@@ -80,7 +80,9 @@ def _values_of(shape: Shape) -> st.SearchStrategy[Any]:
     if isinstance(kind, type) and issubclass(kind, Spec):
         return section(kind)
     if shape.is_mapping:
-        return st.dictionaries(texts, trees, max_size=3)
+        item = shape_of(get_args(kind)[1])
+        own = isinstance(item.type, type) and issubclass(item.type, Spec)
+        return st.dictionaries(texts, values(item) if own else trees, max_size=3)
     raise AssertionError(f"no strategy for {kind}")
 
 

@@ -22,6 +22,9 @@ REGRESSION = "{data: {source: diabetes}, task: regression, "
 CSV = "{name: csv, path: a, target: t}"
 SPARSE = "training: {regularizers: [sparsity]}"
 RENORM = "{model: {name: mlp, norm: batch_renorm}, "
+PRESSURE = "{data: {source: diabetes}, task: multitask, tasks: {bp: {kind: regression}}, "
+TWO = "{t: {kind: regression}, u: {kind: classification}}"
+BOTH = "data: {source: {name: csv, path: a, target: [t, u]}}, task: multitask"
 RULES = [
     ("data.validation", "data: {source: digits, validation: 0.5, test: 0.5}", "leave no rows to train on"),
     ("data.validation", "data: {source: digits, validation: dev, test: dev}", "no row may both select and report"),
@@ -46,6 +49,24 @@ RULES = [
     ("training.regularizers.0", REGRESSION + "training: {regularizers: [cutmix]}}", "use mixup"),
     ("training.regularizers.0", f"{{data: {{source: {CSV}}}, training: {{regularizers: [cutmix]}}}}", "for images"),
     ("training.regularizers.2", "training: {regularizers: [mixup, cutmix, mixup]}", "already item 0"),
+    ("task", "task: multitask", "'multitask' needs tasks"),
+    ("tasks", f"tasks: {TWO}", "write 'task: multitask'"),
+    ("tasks.v", f"{{{BOTH}, tasks: {{t: {{kind: regression}}, u: {{kind: regression}}, v: {{kind: regression}}}}}}",
+     "a task without target"),
+    ("data.source.target", f"{{{BOTH}, tasks: {{t: {{kind: regression}}}}}}", "'u' is a target without task"),
+    ("data.source", f"{{task: multitask, tasks: {TWO}}}", "'digits' has one target"),
+    ("tasks", f"{{{BOTH}, tasks: {{t: {{kind: regression, weight: 0}}, u: {{kind: regression, weight: 0}}}}}}",
+     "have the weight 0, all of them"),
+    ("tasks.t.loss", f"{{{BOTH}, tasks: {{t: {{kind: regression, loss: cross_entropy}}, u: {{kind: regression}}}}}}",
+     "not a loss for regression; allowed: auto, gaussian_nll, mse"),
+    ("tasks.a/b", "{data: {source: {name: npz, path: a}}, task: multitask, tasks: {a/b: {kind: regression}}}",
+     "names no task"),
+    ("training.loss", f"{{{BOTH}, tasks: {TWO}, training: {{loss: mse}}}}", "of several give each its own"),
+    ("training.task_weights", "training: {task_weights: uncertainty}", "there is one"),
+    ("training.early_stopping.metric", f"{{{BOTH}, tasks: {TWO}, training: {{early_stopping: {{metric: rmse}}}}}}",
+     "allowed: nll"),
+    ("evaluate.metrics.0", PRESSURE + "evaluate: {metrics: [ece]}}", "allowed: nll, rmse"),
+    ("training.regularizers.0", PRESSURE + "training: {regularizers: [cutmix]}}", "'bp' is a number; use mixup"),
     ("training.optimizer.nesterov", "training: {optimizer: {name: sgd, nesterov: true}}", "needs momentum"),
     ("training.schedule.floor", "training: {schedule: {name: cosine, floor: 0.1, decay: 100}}", "give one of them"),
     ("training.schedule.floor", "training: {schedule: {name: linear, floor: 0.1, decay: 1}}", "both say where"),
@@ -98,6 +119,8 @@ FINE = [
     "training: {schedule: {name: cosine, decay: 100, floor: 0}}",
     "{data: {source: digits, validation: 0}, training: {schedule: plateau}}",
     "training: {regularizers: [mixup, cutmix]}",
+    f"{{{BOTH}, tasks: {TWO}, training: {{task_weights: uncertainty}}, evaluate: {{metrics: [ece, rmse]}}}}",
+    "{data: {source: diabetes}, task: multitask, tasks: {s1: {kind: regression, weight: 0}, bp: {kind: regression}}}",
     "{model: {name: mlp, norm: layer}, training: {batch_size: 1}}",
     "compute: {gpus_per_member: 0, device: cpu}",
     "compute: {gpus_per_member: 0.5, processes_per_member: 1, pack: 3}",

@@ -36,7 +36,7 @@ training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing
   optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.01},
   schedule: {name: cosine, floor: 0.0, warmup: 3}, regularizers: [{name: l2, strength: 0.1}],
   early_stopping: {metric: accuracy, patience: 3, min_delta: 0.0}, average: {name: ema, decay: 0.9},
-  clip_norm: 1.0, precision: 32-true, layer_rates: fan_in, on_sick: restart}
+  clip_norm: 1.0, precision: 32-true, layer_rates: fan_in, on_sick: restart, task_weights: by_hand}
 ensemble: {members: 4, resample: {name: kfold, folds: 4}, quorum: 0.5}
 aggregate: {combine: mean, select: all, soup: none, calibrate: none, conformal: 0.1}
 evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, ood: []}
@@ -51,6 +51,15 @@ data: {source: {name: csv, path: a.csv, target: [t], drop: [u], categorical: [v]
 model: {name: mlp, hidden: [4, 5], tied: true, activation: relu, norm: layer, init: he, dropout: 0.0}
 training: {loss: mse, optimizer: {name: adamw, lr: 0.001, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.0}}
 ensemble: {resample: {name: subsample, fraction: 0.5}}
+""",
+    """\
+name: several
+task: multitask
+tasks: {t: {kind: regression, weight: 2.0, loss: mse}, u: {kind: classification, weight: 0.5, loss: cross_entropy}}
+data: {source: {name: parquet, path: a.parquet, target: [t, u]}}
+model: {name: mlp, hidden: [4], activation: relu, norm: layer, init: he, dropout: 0.0}
+training: {task_weights: uncertainty, early_stopping: {metric: nll, patience: 2, min_delta: 0.0}}
+ensemble: {members: 2, resample: {name: kfold, folds: 3}}
 """,
 ]
 WRONG: tuple[Any, ...] = (
@@ -77,7 +86,7 @@ def test_the_first_job_names_every_key_of_every_section() -> None:
     assert parse_job(*read(FULL[1]))
 
 
-@pytest.mark.parametrize("text", FULL, ids=["image", "table"])
+@pytest.mark.parametrize("text", FULL, ids=["image", "table", "several"])
 @pytest.mark.parametrize("typo", [lambda key: f"{key}x", lambda key: f"{key[1:]}{key[0]}q", str.upper])
 def test_a_misspelt_key_is_named_with_its_line(text: str, typo: Callable[[str], str]) -> None:
     data, _ = read(text)
@@ -92,7 +101,7 @@ def test_a_misspelt_key_is_named_with_its_line(text: str, typo: Callable[[str], 
         assert dotted(path) not in [f.path for f in caught.value.faults], "its absence is no second fault"
 
 
-@pytest.mark.parametrize("text", FULL, ids=["image", "table"])
+@pytest.mark.parametrize("text", FULL, ids=["image", "table", "several"])
 def test_a_wrong_value_is_named_with_its_key_and_line(text: str) -> None:
     data, _ = read(text)
     num_refused = 0

@@ -179,8 +179,9 @@ def test_what_is_set_stands_there_and_nothing_else_moves(data: dict[str, Any], d
 @given(jobs(), st.data())
 def test_writing_a_job_as_overrides_gives_the_job(data: dict[str, Any], draw: st.DataObject) -> None:
     """Every key of a random job, set one by one in any order, on an empty file."""
-    pairs = [((k,), v) for k, v in data.items() if not isinstance(v, dict)]
-    pairs += [((k, inner), v) for k, d in data.items() if isinstance(d, dict) for inner, v in d.items()]
+    whole = {k for k, v in data.items() if not isinstance(v, dict)} | ({"tasks"} & data.keys())
+    pairs = [((k,), data[k]) for k in whole if data[k] != {}]
+    pairs += [((k, inner), v) for k, d in data.items() if k not in whole for inner, v in d.items()]
     named = [pair for pair in pairs if pair[0][-1] == "name"]
     others = draw.draw(st.permutations([pair for pair in pairs if pair[0][-1] != "name"]))
     overrides = [f"{'.'.join(path)}={write({'v': value})[2:]}" for path, value in [*named, *others]]
@@ -195,3 +196,15 @@ def test_a_path_knows_lists_and_keys_with_dots() -> None:
     assert split_path("data.augment.0.p", data) == ("data", "augment", 0, "p")
     assert split_path("ensemble.vary.model.hidden.0", data) == ("ensemble", "vary", "model.hidden.0")
     assert split_path("model.options.a.0", data) == ("model", "options", "a", "0")
+
+
+def test_a_path_knows_the_names_of_tasks() -> None:
+    data = {"tasks": {"a": {}, "a.b": {}, "s.1": {}}}
+    assert split_path("tasks.a.weight", data) == ("tasks", "a", "weight")
+    assert split_path("tasks.a.b.weight", data) == ("tasks", "a.b", "weight")
+    assert split_path("tasks.s.1", data) == ("tasks", "s.1")
+    assert split_path("tasks.new.loss.name", data) == ("tasks", "new", "loss", "name")
+    new, _ = apply_overrides(
+        {"tasks": {"a.b": {"kind": "regression"}}}, ["tasks.a.b.loss=mse", "tasks.c.kind=regression"]
+    )
+    assert new == {"tasks": {"a.b": {"kind": "regression", "loss": "mse"}, "c": {"kind": "regression"}}}

@@ -243,9 +243,9 @@ def test_the_mixed_gradient_is_unbiased_for_the_papers_risk(learns, tmp_path) ->
     outputs = torch.randn(3, 8, 10, generator=torch.Generator().manual_seed(0))
     y_KB = step.data.targets(batch_rows)
     found = [step.losses(outputs, step.batch(batch_rows)) for _ in range(3000)]
-    own = step._rows(outputs, y_KB, None)
+    own = step._rows(step.recipe.loss, outputs, y_KB, None)
     pairs = torch.stack(
-        [step._rows(outputs, y_KB[:, j : j + 1].expand_as(y_KB), None) for j in range(8)]
+        [step._rows(step.recipe.loss, outputs, y_KB[:, j : j + 1].expand_as(y_KB), None) for j in range(8)]
     ).mean(0)
     share = mean_share(step, batch_rows)
     expected = (share * own + (1 - share) * pairs).mean(1)

@@ -15,6 +15,7 @@ from rich.table import Table
 from ensemble_svc.cli.options import console, print_json, read_job
 from ensemble_svc.cli.training import place
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, SpecError
+from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import Run
@@ -120,15 +121,16 @@ def parse_each(text: str) -> tuple[str, list[str]]:
 def summarize_each(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard error over the runs, for each split, of the ensemble and of the mean member.
 
-    Empty without runs.
+    Of several tasks there is a ``<task>: <split>`` for each. Empty without runs.
     """
     summary: dict[str, Any] = {}
-    for split in next(iter(found.values()), {}):
-        runs = [metrics[split] for metrics in found.values()]
-        summary[split] = {
-            "ensemble": _spread([run["ensemble"] for run in runs]),
-            "mean_member": _spread([run["members"]["mean"] for run in runs]),
-        }
+    for split, first in next(iter(found.values()), {}).items():
+        for task in tasks_of(first):
+            runs = [tasks_of(metrics[split])[task] for metrics in found.values()]
+            summary[titled(task, split)] = {
+                "ensemble": _spread([run["ensemble"] for run in runs]),
+                "mean_member": _spread([run["members"]["mean"] for run in runs]),
+            }
     return summary
 
 
@@ -142,7 +144,10 @@ def _spread(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
 
 def _brief(metrics: dict[str, Any]) -> str:
     split = "test" if "test" in metrics else next(iter(metrics))
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics[split]["ensemble"].items())
+    return "; ".join(
+        titled(task, ", ".join(f"{name} {value:.4f}" for name, value in own["ensemble"].items()))
+        for task, own in tasks_of(metrics[split]).items()
+    )
 
 
 def _table(key: str, summary: dict[str, Any]) -> Table:

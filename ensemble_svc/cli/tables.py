@@ -15,6 +15,7 @@ from rich.text import Text
 
 from ensemble_svc.plan.measurement import Timing
 from ensemble_svc.plan.plan import Forecast, Plan, Slot
+from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.rows import Gain, MemberRow, MetricRow, member_table, metric_rows
 from ensemble_svc.report.text import DASH, clean, count, duration, is_number, memory, value
@@ -42,11 +43,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = _table([*heads, *(["Gain over best"] if best else [])], words=1)
     for split, summary in sorted(metrics.items(), key=lambda item: item[0] != first):
         rows = summary.get("rows")
-        title = f"{clean(split, limit=30)}" + (f", {rows:,} rows" if is_number(rows) else "")
-        _add(table, [(title, "bold cyan")])
-        for row in metric_rows(summary):
-            _add(table, _metric_cells(row, many=many, best=best))
-        table.add_section()
+        place = clean(split, limit=30)
+        title = place + (f", {rows:,} rows" if is_number(rows) else "")
+        for task, own in tasks_of(summary).items():
+            _add(table, [(titled(clean(task, limit=20), place) if task else title, "bold cyan")])
+            for row in metric_rows(own):
+                _add(table, _metric_cells(row, many=many, best=best))
+            table.add_section()
     if many:
         table.caption = Text("a gain above 0 is better" + ("; best: as validation chose" if best else ""))
     table.title = Text("\nMetrics", style="bold")
@@ -100,7 +103,11 @@ def _remarks(rows: Sequence[MemberRow], limit: int, places: set[str]) -> list[st
 def _metric_columns(members: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     measured: Mapping[str, Any] = next((member["metrics"] for member in members if member.get("metrics")), {})
     split = report_split(measured)
-    return [(split, name) for name in headline(measured[split])] if split else []
+    if not split:
+        return []
+    names = headline(measured[split])
+    first = {name.rpartition("/")[0]: name for name in reversed(names)}
+    return [(split, name) for name in (names if "" in first else reversed(first.values()))]
 
 
 def plan_table(plan: Plan) -> Table:

@@ -20,15 +20,15 @@ from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
 from ensemble_svc.spec.augment import Augment, Contrast, Crop, Jitter, RandAugment
 from ensemble_svc.spec.data import DataSpec
-from ensemble_svc.spec.job import Task
 from ensemble_svc.spec.preprocess import Decorrelate, Impute, PerChannelCenter, Preprocess, Whiten
 from ensemble_svc.spec.regularizers import CutMix, Regularizer
+from ensemble_svc.spec.tasks import JobTask
 
 MOST_COLUMNS = 4096
 """Columns (or pixels) whose covariance is formed: 128 MiB in float64, 64 MiB in a member's weights."""
 
 
-def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tuple[str, ...]:
+def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: JobTask) -> tuple[str, ...]:
     """Warnings about data that can be used.
 
     Raises:
@@ -43,9 +43,12 @@ def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tupl
     check_features(dataset, used, imputed=imputed)
     if task == "classification":
         _check_classes(dataset, split)
-    else:
+    elif task == "regression":
         check_targets(dataset, used)
         _check_variation(dataset, split)
+    else:
+        for name, classes in dataset.tasks:
+            _check_task(dataset.part(name), split, used, is_class=bool(classes))
     return tuple(find_oddities(dataset, split, spec))
 
 
@@ -212,6 +215,17 @@ def check_targets(dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
             f"{place_of(dataset, int(rows[i]))}, target '{dataset.targets[column]}': {value}; "
             "targets must be finite numbers. Mend or remove the row."
         )
+
+
+def _check_task(dataset: Dataset, split: Split, used: npt.NDArray[np.int64], *, is_class: bool) -> None:
+    if not is_class:
+        check_targets(dataset, used)
+        _check_variation(dataset, split)
+        return
+    try:
+        _check_classes(dataset, split)
+    except DataError as fault:
+        raise DataError(f"task '{dataset.targets[0]}': {fault}") from fault
 
 
 def _check_variation(dataset: Dataset, split: Split) -> None:

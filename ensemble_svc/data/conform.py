@@ -37,7 +37,7 @@ def conform(dataset: Dataset, schema: InputSchema, *, missing: bool | None = Non
     named = schema.kind == "table"
     x = _columns(dataset, schema) if named else dataset.x
     check_rows(x, schema, origin="the data")
-    y = _classes(dataset, schema) if schema.classes else _targets(dataset, schema)
+    y = _answers(dataset, schema)
     recoded = replace(
         dataset,
         x=x,
@@ -46,10 +46,14 @@ def conform(dataset: Dataset, schema: InputSchema, *, missing: bool | None = Non
         categories=dict(schema.categories),
         classes=schema.classes,
         targets=schema.targets,
+        tasks=schema.tasks,
     )
     rows = np.arange(len(recoded))
     check_features(recoded, rows, imputed=bool(schema.indicators) if missing is None else missing)
-    if not schema.classes:
+    for name, classes in schema.tasks:
+        if not classes:
+            check_targets(recoded.part(name), rows)
+    if not schema.classes and not schema.tasks:
         check_targets(recoded, rows)
     return recoded
 
@@ -110,6 +114,14 @@ def _numbers(dataset: Dataset, name: str) -> npt.NDArray[np.float32]:
                 "the ensemble reads numbers there."
             ) from None
     return numbers
+
+
+def _answers(dataset: Dataset, schema: InputSchema) -> Array:
+    """The targets in the schema's terms; of several tasks side by side."""
+    if not schema.tasks:
+        return _classes(dataset, schema) if schema.classes else _targets(dataset, schema)
+    each = [_answers(dataset.part(name), schema.part(name)) for name, _ in schema.tasks]
+    return np.column_stack([y.astype(np.float32) for y in each])
 
 
 def _classes(dataset: Dataset, schema: InputSchema) -> npt.NDArray[np.int64]:

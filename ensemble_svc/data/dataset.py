@@ -6,7 +6,7 @@ Shapes: N rows, D columns, T targets, images [N, C, H, W].
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Literal
@@ -28,7 +28,7 @@ class Dataset:
     """[N, D] float32 for tables (categorical columns last, as codes; missing is NaN), or
     [N, C, H, W] uint8 or float32 for images."""
     y: Array
-    """[N] int64 class numbers, or [N, T] float32 numbers."""
+    """[N] int64 class numbers, or [N, T] float32 numbers (of several tasks, class numbers among them)."""
     row: Array
     """[N] identity of each row, integers or strings."""
     kind: Kind
@@ -44,9 +44,30 @@ class Dataset:
     """The source's own named splits, as row positions."""
     columns: Mapping[str, Array] = field(default_factory=dict)
     """[N] columns that are not features, by name."""
+    tasks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of several tasks, each one's name and classes, none for numbers; in the order of the targets."""
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def are_numbers(self) -> npt.NDArray[np.bool_]:
+        """Which of the targets [T] are numbers, and not the classes of a task."""
+        return np.array([not classes for _, classes in self.tasks] or [True] * self.y.shape[1])
+
+    def part(self, task: str) -> Dataset:
+        """The same rows with one of the tasks alone."""
+        column = self.targets.index(task)
+        classes = dict(self.tasks)[task]
+        y = self.y[:, column].astype(np.int64) if classes else self.y[:, column : column + 1]
+        return replace(self, y=y, classes=classes, targets=(task,), tasks=())
+
+    @property
+    def labelled(self) -> Dataset | None:
+        """The same rows with the classes by which they are told apart: of several tasks the first that has any."""
+        if not self.tasks:
+            return self if self.classes else None
+        return next((self.part(name) for name, classes in self.tasks if classes), None)
 
     @cached_property
     def black(self) -> float:
@@ -68,7 +89,7 @@ class Dataset:
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         names = (self.features, sorted(self.categories.items()), self.classes, self.targets)
-        digest.update(repr(names).encode())
+        digest.update(repr(names if not self.tasks else (*names, self.tasks)).encode())
         return digest.hexdigest()
 
 
@@ -86,6 +107,12 @@ class InputSchema(Spec):
     """Numeric columns that have missing values in the training split."""
     classes: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    tasks: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Of several tasks, each one's name and classes, none for numbers; in the order of the targets."""
+
+    def part(self, task: str) -> InputSchema:
+        """The same with one of the tasks alone."""
+        return self.model_copy(update={"classes": dict(self.tasks)[task], "targets": (task,), "tasks": ()})
 
     @property
     def num_numeric(self) -> int:

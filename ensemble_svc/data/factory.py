@@ -15,6 +15,7 @@ import numpy as np
 from ensemble_svc.data.arrays import Arrays, assemble
 from ensemble_svc.data.dataset import Array, Dataset
 from ensemble_svc.data.rows import row_positions
+from ensemble_svc.data.several import Kinds, joined
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.spec.data import PythonSource
 from ensemble_svc.spec.job import Task
@@ -29,6 +30,43 @@ def load_python(source: PythonSource, *, task: Task, directory: Path) -> Dataset
         DataError: no such function, options it does not take, or a result that is not the dict
             of arrays that is asked for.
     """
+    return _dataset(*_made(source, directory), task=task)
+
+
+def python_tasks(source: PythonSource, kinds: Kinds, *, directory: Path) -> Dataset:
+    """The same for a function whose ``y`` (and ``classes``, where given) is a dict with an entry for each task.
+
+    Raises:
+        DataError: as ``load_python``; a ``y`` that is no dict, or lacks a task.
+    """
+    made, origin = _made(source, directory)
+    for key in ("y", "classes"):
+        if made.get(key) is not None and not isinstance(made[key], Mapping):
+            raise DataError(
+                f"{origin}: '{key}' must be a dict with an entry for each task ({', '.join(kinds)})."
+            )
+    targets = {str(name): values for name, values in made["y"].items()}
+    for name in kinds:
+        if name not in targets:
+            raise DataError(
+                f"{origin}: 'y' has no task '{name}'.{did_you_mean(name, targets)} It has: {', '.join(targets)}."
+            )
+    for name in targets:
+        if name not in kinds:
+            raise DataError(
+                f"{origin}: 'y' has '{name}', which is no task; add tasks.{name}, or leave it out."
+            )
+    classes = made.get("classes") or {}
+
+    def one(name: str, kind: Task) -> Dataset:
+        own = {**made, "y": targets[name], "classes": classes.get(name)}
+        return _dataset(own, origin, task=kind, targets=(name,))
+
+    return joined(kinds, one, origin=origin)
+
+
+def _made(source: PythonSource, directory: Path) -> tuple[Mapping[str, Any], str]:
+    """What the function returned, and words for where it comes from."""
     factory = import_factory(source.factory, directory)
     try:
         inspect.signature(factory).bind(**source.options)
@@ -45,11 +83,18 @@ def load_python(source: PythonSource, *, task: Task, directory: Path) -> Dataset
     for key in ("x", "y"):
         if key not in made:
             raise DataError(f"{origin} returned no '{key}'; it returned: {', '.join(map(str, made))}.")
+    return made, origin
+
+
+def _dataset(
+    made: Mapping[str, Any], origin: str, *, task: Task, targets: tuple[str, ...] | None = None
+) -> Dataset:
     x = _array(made["x"], "x", origin)
     raw = Arrays(
         x=x,
         y=_array(made["y"], "y", origin),
         origin=origin,
+        targets=targets,
         classes=_names(made.get("classes"), "classes", origin),
         features=_names(made.get("features"), "features", origin),
         row=None if made.get("row") is None else _array(made["row"], "row", origin),

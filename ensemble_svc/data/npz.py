@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from ensemble_svc.data.archive import array_names, read_array
 from ensemble_svc.data.arrays import Arrays, assemble, channels_first, concatenate
 from ensemble_svc.data.dataset import Array, Dataset
 from ensemble_svc.data.paths import find_file
+from ensemble_svc.data.several import Kinds, joined
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.spec.data import Npz
 from ensemble_svc.spec.job import Task
@@ -18,8 +20,30 @@ SYNONYMS = {"val": "validation", "valid": "validation", "dev": "validation"}
 """Other names of a named split."""
 
 
-def load_npz(source: Npz, *, task: Task, directory: Path) -> Dataset:
+def npz_tasks(source: Npz, kinds: Kinds, *, directory: Path) -> Dataset:
+    """The same with an array of targets for each task, named after it (``<task>``, or ``<task>_train`` and so on).
+
+    ``<task>_names`` are a task's classes when present.
+
+    Raises:
+        DataError: as ``load_npz``; no array of a task.
+    """
+
+    def one(name: str, kind: Task) -> Dataset:
+        own = source.model_copy(update={"y": name})
+        found = load_npz(own, task=kind, directory=directory, class_names=f"{name}_names")
+        return replace(
+            found, targets=(name,) if found.y.ndim == 1 or found.y.shape[1] == 1 else found.targets
+        )
+
+    return joined(kinds, one, origin=source.path)
+
+
+def load_npz(source: Npz, *, task: Task, directory: Path, class_names: str = "class_names") -> Dataset:
     """Rows of all pairs, one split after the other in the file's order.
+
+    Args:
+        class_names: the array that holds the classes' names, where there is one.
 
     Raises:
         DataError: no such arrays, or arrays that do not fit together.
@@ -45,7 +69,7 @@ def load_npz(source: Npz, *, task: Task, directory: Path) -> Dataset:
         x=concatenate(xs, names=[x for _, x, _ in pairs], origin=str(path)),
         y=concatenate(ys, names=[y for _, _, y in pairs], origin=str(path)),
         origin=str(path),
-        classes=_names(path, names, "class_names"),
+        classes=_names(path, names, class_names),
         features=_names(path, names, "feature_names"),
         splits=splits,
         layout="NCHW",

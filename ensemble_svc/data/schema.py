@@ -9,7 +9,9 @@ import numpy as np
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.split import Split
 from ensemble_svc.spec.data import DataSpec
+from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.preprocess import Impute
+from ensemble_svc.spec.tasks import Tasks
 
 
 def describe(dataset: Dataset, split: Split, spec: DataSpec) -> InputSchema:
@@ -32,4 +34,13 @@ def describe(dataset: Dataset, split: Split, spec: DataSpec) -> InputSchema:
         indicators=indicators,
         classes=dataset.classes,
         targets=dataset.targets,
+        tasks=dataset.tasks,
     )
+
+
+def num_answers(schema: InputSchema, tasks: Tasks) -> int:
+    """Classes, or targets; of several tasks the outputs that their heads need."""
+    if not schema.tasks:
+        return len(schema.classes) or len(schema.targets)
+    widths = {name: len(classes) or 2 - isinstance(tasks[name].loss, Mse) for name, classes in schema.tasks}
+    return sum(widths.values())

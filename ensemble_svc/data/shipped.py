@@ -9,8 +9,10 @@ import numpy as np
 
 from ensemble_svc.data.arrays import Arrays, assemble
 from ensemble_svc.data.dataset import Dataset
+from ensemble_svc.data.labels import shown
 from ensemble_svc.data.paths import find_file, reading
-from ensemble_svc.errors import DataError
+from ensemble_svc.data.several import Kinds, joined
+from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.spec.job import Task
 
 _CELL = (
@@ -56,6 +58,45 @@ def load_diabetes(*, task: Task) -> Dataset:
     features = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
     raw = Arrays(x, y, "diabetes", features=features, targets=("progression",))
     return assemble(raw, task=task)
+
+
+def shipped_columns(name: str, kinds: Kinds) -> Dataset:
+    """A shipped table with some of its columns as the targets of tasks; those are no features.
+
+    Args:
+        name: ``diabetes`` or ``breast_cancer``.
+
+    Raises:
+        DataError: a task that names no column, or tasks that leave no feature.
+    """
+    table = (
+        load_diabetes(task="regression") if name == "diabetes" else load_breast_cancer(task="classification")
+    )
+    own = table.targets[0]
+    known = (own, *table.features)
+    for task in kinds:
+        if task not in known:
+            raise DataError(
+                f"tasks.{task}: the source '{name}' has no such column.{did_you_mean(task, known)} "
+                f"Columns: {shown(known)}."
+            )
+    features = tuple(feature for feature in table.features if feature not in kinds)
+    if not features:
+        raise DataError(f"tasks: no feature of '{name}' is left beside their targets.")
+    x = table.x[:, [table.features.index(feature) for feature in features]]
+
+    def one(task: str, kind: Task) -> Dataset:
+        if task == own:
+            classes = table.classes if kind == "classification" else ()
+            return assemble(
+                Arrays(x, table.y, name, classes=classes or None, features=features, targets=(task,)),
+                task=kind,
+            )
+        column = table.x[:, table.features.index(task)]
+        y = np.array([f"{value:g}" for value in column]) if kind == "classification" else column
+        return assemble(Arrays(x, y, name, features=features, targets=(task,)), task=kind)
+
+    return joined(kinds, one, origin=name)
 
 
 def _table(name: str, *, separator: str, skip: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

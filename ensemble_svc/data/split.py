@@ -24,7 +24,7 @@ from ensemble_svc.data.rows import row_positions
 from ensemble_svc.data.shares import draw_shares
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.spec.data import UNSEEN, Column, DataSpec, Fractions, Indices
-from ensemble_svc.spec.job import Task
+from ensemble_svc.spec.tasks import JobTask
 
 Rows = npt.NDArray[np.int64]
 
@@ -49,12 +49,14 @@ class Split:
         return digest.hexdigest()
 
 
-def make_split(dataset: Dataset, spec: DataSpec, *, task: Task, seed: int, directory: Path = Path()) -> Split:
+def make_split(
+    dataset: Dataset, spec: DataSpec, *, task: JobTask, seed: int, directory: Path = Path()
+) -> Split:
     """The job's split.
 
     Named splits (of the source, of a column, of a file of indices) are taken as they are. A share
     that has no named split is drawn from the named training rows, or from all rows where there
-    are no names; it is a share of those.
+    are no names; it is a share of those. Of several tasks the first with classes stratifies.
 
     Args:
         directory: where a relative path to a file of indices starts.
@@ -72,8 +74,10 @@ def make_split(dataset: Dataset, spec: DataSpec, *, task: Task, seed: int, direc
     shares = tuple(
         0.0 if isinstance(share, str) or parts[part] is not None else share for part, share in wanted
     )
-    labels = dataset.y[pool] if task == "classification" and spec.stratify else None
-    drawn = draw_shares(len(pool), shares, labels=labels, classes=dataset.classes, seed=seed)
+    labelled = dataset.labelled if task != "regression" and spec.stratify else None
+    labels = labelled.y[pool] if labelled else None
+    classes = labelled.classes if labelled else ()
+    drawn = draw_shares(len(pool), shares, labels=labels, classes=classes, seed=seed)
     test, validation = (
         np.sort(pool[own]) if rows is None else rows
         for own, rows in zip(drawn, (parts["test"], parts["validation"]), strict=True)

@@ -6,6 +6,7 @@ Shapes: N rows, D columns (numbers first, then categories).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ensemble_svc.data.columns import (
 from ensemble_svc.data.dataset import Array, Dataset
 from ensemble_svc.data.labels import class_numbers
 from ensemble_svc.data.paths import find_file
+from ensemble_svc.data.several import Kinds, joined
 from ensemble_svc.errors import DataError
 from ensemble_svc.spec.data import Csv, Parquet
 from ensemble_svc.spec.job import Task
@@ -31,10 +33,41 @@ from ensemble_svc.spec.job import Task
 
 def load_csv(source: Csv, *, task: Task, directory: Path, aside: Sequence[str] = ()) -> Dataset:
     """A csv file's rows. Raises: DataError."""
+    table, path = _read_csv(source, directory)
+    return _assemble(table, source, task=task, path=path, aside=aside)
+
+
+def csv_tasks(source: Csv, kinds: Kinds, *, directory: Path, aside: Sequence[str] = ()) -> Dataset:
+    """A csv file's rows with several targets. Raises: DataError."""
+    table, path = _read_csv(source, directory)
+    return _tasks(table, source, kinds, path=path, aside=aside)
+
+
+def parquet_tasks(source: Parquet, kinds: Kinds, *, directory: Path, aside: Sequence[str] = ()) -> Dataset:
+    """A parquet file's rows with several targets. Raises: DataError."""
+    path = find_file(source.path, directory)
+    return _tasks(read_parquet(path), source, kinds, path=path, aside=aside)
+
+
+def _read_csv(source: Csv, directory: Path) -> tuple[pa.Table, Path]:
     path = find_file(source.path, directory)
     text = (*source.categorical, *((source.id,) if source.id else ()))
-    table = read_csv(path, separator=source.separator, text=text)
-    return _assemble(table, source, task=task, path=path, aside=aside)
+    return read_csv(path, separator=source.separator, text=text), path
+
+
+def _tasks(
+    table: pa.Table, source: Csv | Parquet, kinds: Kinds, *, path: Path, aside: Sequence[str]
+) -> Dataset:
+    """The rows as for a regression on all targets, each read as its own task asks."""
+    targets = (source.target,) if isinstance(source.target, str) else source.target
+    _check_names(table, source, targets=targets, path=path, aside=aside)
+
+    def one(name: str, kind: Task) -> Dataset:
+        own = source.model_copy(update={"target": name, "drop": (*source.drop, *(set(targets) - {name}))})
+        return _assemble(table, own, task=kind, path=path, aside=aside)
+
+    found = joined(kinds, one, origin=path)
+    return replace(found, columns={name: found.columns[name] for name in (*source.drop, *aside)})
 
 
 def load_parquet(source: Parquet, *, task: Task, directory: Path, aside: Sequence[str] = ()) -> Dataset:

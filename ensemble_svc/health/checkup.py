@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.pixels import as_pixels
-from ensemble_svc.nn.heads import ResolvedLoss, loss_rows, resolve_loss
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.noise import Draw
+from ensemble_svc.nn.tasks import Answer, Heads, answer_rows
 from ensemble_svc.optim.single import build
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll
 from ensemble_svc.spec.model import Network
-from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.train.assemble import answer_of, assemble_fitted
 from ensemble_svc.train.roles import roles
 from ensemble_svc.vitals.guess import guessing, least_smoothed
 from ensemble_svc.vitals.watching import Layer, noted
@@ -32,6 +32,9 @@ FEW = 20
 MOST_STEPS = 300
 LEARNED = 0.05
 """Share of the first loss at which the few rows count as learned."""
+
+LEARNED_GAUSSIAN = 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
+"""Mean loss of a Gaussian of such a deviation."""
 
 Loss = Callable[[nn.Module], Tensor]
 
@@ -61,6 +64,8 @@ class Ready:
     net: MemberNet
     x: Tensor
     y: Tensor
+    answer: Answer
+    """What the outputs mean."""
     loss: Loss
     """Mean loss of the rows, of a network's body."""
 
@@ -92,7 +97,8 @@ def ready(
     y = torch.from_numpy(dataset.y[some])
     if hasattr(net, "target_mean"):
         y = ((y - net.target_mean) / net.target_scale).float()
-    return Ready(net, x, y, _loss_of(member, x, y))
+    answer = answer_of(member, schema)
+    return Ready(net, x, y, answer, _loss_of(answer, x, y))
 
 
 def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array) -> Checkup:
@@ -110,12 +116,12 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     if isinstance(member.model, Network) and isinstance(member.model.init, Fixup):
         _wake(first_body, member, own.loss)
     layers, first = _first_step(first_body, member, own.loss)
-    before, after, steps, learned = _learn(body, member, x[:FEW], y[:FEW])
+    before, after, steps, learned = _learn(body, member, own.answer, x[:FEW], y[:FEW])
     return Checkup(
         member=member.id,
         layers=tuple(layers),
         loss=first,
-        guess=guessing(resolve_loss(member.task, member.training.loss), y, len(schema.classes) or None),
+        guess=_guess(own.answer, y, schema),
         few_before=before,
         few_after=after,
         few_steps=steps,
@@ -123,9 +129,8 @@ def check(member: MemberSpec, dataset: Dataset, schema: InputSchema, rows: Array
     )
 
 
-def _loss_of(member: MemberSpec, x: Tensor, y: Tensor) -> Loss:
-    kind = resolve_loss(member.task, member.training.loss)
-    return lambda body: loss_rows(kind, body(x).float(), y).mean()
+def _loss_of(answer: Answer, x: Tensor, y: Tensor) -> Loss:
+    return lambda body: answer_rows(answer, body(x).float(), y).mean()
 
 
 def _wake(body: nn.Module, member: MemberSpec, loss: Loss) -> None:
@@ -161,12 +166,13 @@ def _first_step(body: nn.Module, member: MemberSpec, loss: Loss) -> tuple[list[L
     return layers, float(first.detach())
 
 
-def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[float, float, int, bool]:
+def _learn(
+    body: nn.Module, member: MemberSpec, answer: Answer, x: Tensor, y: Tensor
+) -> tuple[float, float, int, bool]:
     """Train on a few rows until they are known by heart: losses before and after, steps, success."""
     body.train()
-    loss = _loss_of(member, x, y)
+    loss = _loss_of(answer, x, y)
     rule = _rule_of(member, body)
-    kind = resolve_loss(member.task, member.training.loss)
     with torch.no_grad():
         num_classes = body(x).shape[-1]
     first = last = float(loss(body).detach())
@@ -176,18 +182,32 @@ def _learn(body: nn.Module, member: MemberSpec, x: Tensor, y: Tensor) -> tuple[f
         last = float(value.detach())
         if not math.isfinite(last):
             return first, last, step, False
-        if _is_learned(kind, first, last, num_classes):
+        if _is_learned(answer, first, last, num_classes):
             return first, last, step, True
         value.backward()
         rule.step()
     return first, last, MOST_STEPS, False
 
 
-def _is_learned(kind: ResolvedLoss, first: float, last: float, num_classes: int) -> bool:
-    """Near the least loss there is. A Gaussian's likelihood has none; there a standard deviation of a fifth will do."""
-    if isinstance(kind, CrossEntropy) and kind.label_smoothing:
-        least = least_smoothed(kind.label_smoothing, num_classes)
+def _is_learned(answer: Answer, first: float, last: float, num_classes: int) -> bool:
+    """Near the least loss there is. A Gaussian's likelihood has none; there a standard deviation of a fifth will do.
+
+    Of several tasks the weighted sum of what would count for each.
+    """
+    if isinstance(answer, Heads):
+        gaussians = sum(head.weight for head in answer.taught if isinstance(head.loss, GaussianNll))
+        floor = gaussians * LEARNED_GAUSSIAN
+        return last < floor + LEARNED * max(0.0, first - floor)
+    if isinstance(answer, CrossEntropy) and answer.label_smoothing:
+        least = least_smoothed(answer.label_smoothing, num_classes)
         return last - least < LEARNED * (first - least)
-    if isinstance(kind, GaussianNll):
-        return last < 0.5 * math.log(2 * math.pi) + math.log(0.2) + 0.5
+    if isinstance(answer, GaussianNll):
+        return last < LEARNED_GAUSSIAN
     return last < LEARNED * first
+
+
+def _guess(answer: Answer, y: Tensor, schema: InputSchema) -> float:
+    """Loss of the best answer that is the same for every row."""
+    if isinstance(answer, Heads):
+        return sum(head.weight * guessing(head.loss, head.target(y), None) for head in answer.taught)
+    return guessing(answer, y, len(schema.classes) or None)

@@ -11,6 +11,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+SCALES = ("target_mean", "target_scale", "noise_log_variance")
+"""Names of what leads a prediction back to the target's units, [T] each."""
+TASK_SCALE = "task_log_variance"
+"""Name of what a member learns of how much each of its tasks counts, [T]."""
+
 
 class MemberNet(nn.Module):
     """Raw rows in, network outputs out.
@@ -21,7 +26,8 @@ class MemberNet(nn.Module):
     Args:
         transform: from raw rows to what the network reads; has no parameters.
         body: the network.
-        num_targets: T for regression, 0 for classification.
+        num_targets: T for numbers and for several tasks, 0 for a class.
+        scaled: whether it learns the log variance of each of its T tasks (``nn.tasks``).
     """
 
     transform: nn.Module
@@ -30,7 +36,9 @@ class MemberNet(nn.Module):
     target_scale: Tensor
     noise_log_variance: Tensor
 
-    def __init__(self, transform: nn.Module, body: nn.Module, num_targets: int) -> None:
+    def __init__(
+        self, transform: nn.Module, body: nn.Module, num_targets: int, *, scaled: bool = False
+    ) -> None:
         super().__init__()
         self.transform = transform
         self.body = body
@@ -38,6 +46,8 @@ class MemberNet(nn.Module):
             self.register_buffer("target_mean", torch.zeros(num_targets))
             self.register_buffer("target_scale", torch.ones(num_targets))
             self.register_buffer("noise_log_variance", torch.zeros(num_targets))
+        if scaled:
+            self.register_parameter(TASK_SCALE, nn.Parameter(torch.zeros(num_targets)))
 
     def forward(self, x_B: Tensor) -> Tensor:
         return cast(Tensor, self.body(self.transform(x_B)))

@@ -55,7 +55,7 @@ class DataShape:
     input_shape: tuple[int, ...]
     """One row as the network reads it."""
     num_answers: int
-    """Classes, or targets."""
+    """Classes, or targets; of several tasks all outputs."""
     num_rows: int
     """Rows of all splits together; they lie in the memory of every slot."""
     num_validation: int

@@ -27,6 +27,7 @@ def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, stream
         index=index,
         job_seed=job.seed,
         task=job.task,
+        tasks=job.tasks,
         data_hash=data_hash,
         split_hash=split_hash,
         preprocess=job.data.preprocess,

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.augment import Augment
-from ensemble_svc.spec.job import SCHEMA_VERSION, Resample, Task
+from ensemble_svc.spec.job import SCHEMA_VERSION, Resample
 from ensemble_svc.spec.model import Model
 from ensemble_svc.spec.preprocess import Preprocess
+from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.training import TrainingSpec
 
 
@@ -22,7 +23,9 @@ class MemberSpec(Spec):
     index: int
     """Position in the job, from 0; with the job's seed it fixes all of the member's draws."""
     job_seed: int
-    task: Task
+    task: JobTask
+    tasks: Tasks = {}
+    """Of several answers, each one's kind, weight and loss."""
     data_hash: str
     split_hash: str
     preprocess: tuple[Preprocess, ...]

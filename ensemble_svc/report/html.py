@@ -8,8 +8,8 @@ source but this one style sheet, which it names by its hash.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.decision import decided
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
@@ -95,7 +96,11 @@ def _content(view: RunView) -> dict[str, Any]:
         "tiles": tiles(view),
         "warnings": list(manifest.get("warnings") or ()),
         "sections": [section for section in _sections(view) if section.figures],
-        "splits": [(split, summary.get("rows"), metric_rows(summary)) for split, summary in _by_report(view)],
+        "splits": [
+            (titled(task, split), own.get("rows"), metric_rows(own))
+            for split, summary in _by_report(view)
+            for task, own in tasks_of(summary).items()
+        ],
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
         "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
         "findings": told(view.members),
@@ -132,7 +137,10 @@ def _by_report(view: RunView) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _member_metrics(view: RunView) -> list[tuple[str, str]]:
     splits = [split for split in (view.split, "validation") if split]
-    wanted = [(split, name) for split in dict.fromkeys(splits) for name in view.headline]
+    names = [
+        f"{task}/{name}" if task else name for task, part in view.parts.items() for name in part.headline
+    ]
+    wanted = [(split, name) for split in dict.fromkeys(splits) for name in names]
     present = {
         (s, n) for m in view.members for s, values in (m.get("metrics") or {}).items() for n in values or ()
     }
@@ -140,12 +148,26 @@ def _member_metrics(view: RunView) -> list[tuple[str, str]]:
 
 
 def _sections(view: RunView) -> list[Section]:
-    members = strip.draw(view)
+    found = [
+        section
+        for number, (task, part) in enumerate(view.parts.items())
+        for section in _of(part, task, number)
+    ]
+    return [*found, Section("curves", "Learning curves", tuple(curves.draw(view)))]
+
+
+def _of(view: RunView, task: str, number: int) -> list[Section]:
+    """The sections of one task; its figures say whose they are, where there are several."""
+    members, end = strip.draw(view), f"-{number}" if number else ""
+
+    def section(anchor: str, title: str, figures: Iterable[Figure]) -> Section:
+        named = tuple(replace(figure, title=titled(task, figure.title)) for figure in figures)
+        return Section(anchor + end, titled(task, title), named)
+
     return [
-        Section("members-against", "Members against the ensemble", (members,) if members else ()),
-        Section("size", "How many members does it take?", tuple(size.draw(view))),
-        Section("honesty", "Can its confidence be believed?", tuple(_honesty(view))),
-        Section("curves", "Learning curves", tuple(curves.draw(view))),
+        section("members-against", "Members against the ensemble", (members,) if members else ()),
+        section("size", "How many members does it take?", size.draw(view)),
+        section("honesty", "Can its confidence be believed?", _honesty(view)),
     ]
 
 

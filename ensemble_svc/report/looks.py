@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ensemble_svc.report.text import clean, decimals, is_number, number
@@ -67,7 +67,13 @@ HEADLINE = ("accuracy", "rmse", "nll")
 
 
 def look(name: str) -> Look:
-    """The face of any metric; one that is not known is shown as it is, lower taken as better."""
+    """The face of any metric; one that is not known is shown as it is, lower taken as better.
+
+    ``<task>/<metric>`` is that of the metric, named after its task.
+    """
+    task, _, metric = name.rpartition("/")
+    if task and metric in LOOKS:
+        return replace(LOOKS[metric], name=name, label=f"{clean(task, limit=40)} {LOOKS[metric].label}")
     return LOOKS.get(name) or Look(name, clean(name, limit=40))
 
 
@@ -78,6 +84,12 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def headline(names: Iterable[str]) -> list[str]:
-    """At most two metrics to speak of first."""
-    known = ordered(names)
+    """At most two metrics to speak of first; of several tasks (``<task>/<metric>``) of each."""
+    each: dict[str, list[str]] = {}
+    for name in names:
+        task, _, metric = name.rpartition("/")
+        each.setdefault(task, []).append(metric)
+    if each.keys() - {""}:
+        return [f"{task}/{name}" for task, own in each.items() if task for name in headline(own)]
+    known = ordered(each.get("", ()))
     return ([name for name in known if name in HEADLINE] or known)[:2]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ensemble_svc.report.bytask import titled
 from ensemble_svc.report.looks import look
 from ensemble_svc.report.rows import Gain, metric_rows
-from ensemble_svc.report.text import count, duration
+from ensemble_svc.report.text import clean, count, duration
 from ensemble_svc.report.view import RunView
 
 
@@ -24,17 +25,18 @@ class Tile:
 
 def tiles(view: RunView) -> list[Tile]:
     """Quality first, then members and time."""
-    return [*_quality(view), _finished(view), *_time(view)]
+    quality = [tile for task, part in view.parts.items() for tile in _quality(part, task)]
+    return [*quality, _finished(view), *_time(view)]
 
 
-def _quality(view: RunView) -> list[Tile]:
+def _quality(view: RunView, task: str) -> list[Tile]:
     wanted = [*view.headline, "ece"]
     labels = {look(name).label: look(name) for name in wanted}
     rows = {row.label: row for row in (metric_rows(view.summary) if view.summary else [])}
     lone = len(view.summary.get("members", {}).get("each", ())) < 2
     return [
         Tile(
-            label=label,
+            label=titled(clean(task, limit=20), label),
             number=rows[label].ensemble,
             unit=face.unit,
             below=""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ensemble_svc.report.bytask import by_task
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.text import clean, count, is_number, joined, number
 
@@ -59,11 +60,26 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
     if split is None:
         return Verdict("none", "No answer yet", "nothing has been measured in this run.")
     summary = metrics[split]
+    if summary.get("tasks"):
+        parts = by_task(metrics).items()
+        return _of_tasks({task: judge(own, manifest) for task, own in parts})
     num_members = _num_members(summary, manifest)
     place = _place(split, summary)
     if num_members < 2:
         return _lone(summary, place)
     return _compare(summary.get("gain", {}), f"{place} the ensemble of {num_members:,}", summary["ensemble"])
+
+
+def _of_tasks(each: Mapping[str, Verdict]) -> Verdict:
+    """One answer where all tasks have the same, and what is said of each."""
+    detail = " ".join(f"{clean(task, limit=40)}: {_uncapitalised(own)}" for task, own in each.items())
+    answers = {(own.tone, own.answer) for own in each.values()}
+    tone, answer = answers.pop() if len(answers) == 1 else ("fair", "It depends on the task")
+    return Verdict(tone, answer, detail)
+
+
+def _uncapitalised(own: Verdict) -> str:
+    return f"{own.answer[:1].lower()}{own.answer[1:]}, {own.detail}"
 
 
 def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float]) -> Verdict:

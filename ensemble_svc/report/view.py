@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ensemble_svc.report.bytask import by_task
 from ensemble_svc.report.looks import headline
 from ensemble_svc.report.text import is_number
 from ensemble_svc.report.verdict import report_split
@@ -42,6 +43,7 @@ class RunView:
     """Member id → its columns, one value per epoch."""
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
     """Split → ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, T]; and ``target``.
+    Of several tasks each key begins with its task's name and a slash.
     Only the split that reports."""
 
     @property
@@ -78,6 +80,27 @@ class RunView:
         scores = [((entries[m].get("metrics") or {}).get("validation") or {}).get("nll") for m in self.chosen]
         known = [float(score) for score in scores if is_number(score)]
         return known.index(min(known)) if known and len(known) == len(scores) else None
+
+    @property
+    def parts(self) -> Mapping[str, RunView]:
+        """The page's matter task by task; of one task the run itself, under the empty name."""
+        schema = self.manifest.get("input_schema") or {}
+        classes = dict(schema.get("tasks") or ())
+        if not classes:
+            return {"": self}
+        return {
+            task: replace(
+                self,
+                metrics=metrics,
+                manifest={
+                    **self.manifest,
+                    "input_schema": {**schema, "classes": classes[task], "targets": [task], "tasks": []},
+                },
+                predictions={split: _own(found, task) for split, found in self.predictions.items()},
+            )
+            for task, metrics in by_task(self.metrics).items()
+            if task in classes
+        }
 
     @property
     def seconds(self) -> Mapping[str, float]:
@@ -123,6 +146,12 @@ def view_of(run: Run) -> RunView:
         if split
         else {},
     )
+
+
+def _own(found: Predictions, task: str) -> Predictions:
+    """What of a split's predictions belongs to one task."""
+    head = f"{task}/"
+    return {name.removeprefix(head): value for name, value in found.items() if name.startswith(head)}
 
 
 def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:

@@ -12,12 +12,13 @@ from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.fields import DataPath, RunName, Share
 from ensemble_svc.spec.model import Mlp, Model
+from ensemble_svc.spec.tasks import JobTask, Tasks
+from ensemble_svc.spec.tasks import Task as Task
 from ensemble_svc.spec.training import TrainingSpec
 
 SCHEMA_VERSION = 1
 """Version of every file a run writes; part of each member's digest."""
 
-Task = Literal["classification", "regression"]
 Metric = Literal["accuracy", "nll", "brier", "ece", "rmse", "mae", "nll_gaussian"]
 
 
@@ -125,8 +126,10 @@ class JobSpec(Spec):
     """Name of the run's folder."""
     seed: NonNegativeInt = 0
     """Every random draw of the job is made from it."""
-    task: Task = "classification"
-    """What is predicted: a class, or numbers."""
+    task: JobTask = "classification"
+    """What is predicted: a class, numbers, or the several answers that ``tasks`` names."""
+    tasks: Tasks = {}
+    """The answers of ``task: multitask`` by their targets' names: each kind, weight and loss."""
     data: DataSpec
     model: Model = Mlp()
     """The network of one member."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from ensemble_svc.errors import Fault, SpecError
-from ensemble_svc.spec.anatomy import JOB, Shape, shape_at, value_at
+from ensemble_svc.spec.anatomy import JOB, Shape, shape_at, shape_of, value_at
 from ensemble_svc.spec.compose import KeyPath, Lines, dotted
 from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.yaml import read
@@ -87,11 +87,24 @@ def split_path(text: str, data: Any, start: Shape = JOB) -> KeyPath:
     for number, part in enumerate(parts):
         shape = shape_at(data, path, start)
         if shape and shape.is_mapping and get_args(shape.type)[1] is not Any:
-            return (*path, ".".join(parts[number:]))
+            return (*path, *_own_name(parts[number:], shape, value_at(data, path)))
         is_index = part.isascii() and part.isdigit() and len(part) < 10
         is_list = shape is not None and any(alternative.is_list for alternative in shape.alternatives)
         path = (*path, int(part) if is_index and is_list else part)
     return path
+
+
+def _own_name(parts: Sequence[str], shape: Shape, there: Any) -> KeyPath:
+    """What is left of a path below a mapping of the user's own names, which may have dots.
+
+    Where the items are sections themselves, the longest name that is there and begins the rest is the name.
+    """
+    if shape_of(get_args(shape.type)[1]).section(None) is None:
+        return (".".join(parts),)
+    known = there if isinstance(there, Mapping) else {}
+    ends = (end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in known)
+    end = next(ends, 1)
+    return (".".join(parts[:end]), *parts[end:])
 
 
 def _parsed(override: str, data: Any) -> tuple[KeyPath, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import Sigmoid
-from ensemble_svc.spec.aggregate import All, Greedy, Mean, Score, Stacking, Temperature, Variance
+from ensemble_svc.spec.clash import Clash as Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
     UNSEEN,
@@ -26,8 +25,9 @@ from ensemble_svc.spec.data import (
     PythonSource,
     Source,
 )
+from ensemble_svc.spec.decisions import decision_clashes
 from ensemble_svc.spec.fitness import unfit
-from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Metric, NoResample, Subsample, Task
+from ensemble_svc.spec.job import JobSpec, Metric, NoResample
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
@@ -37,24 +37,28 @@ from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
 from ensemble_svc.spec.source import escaped
+from ensemble_svc.spec.taskrules import task_clashes
+from ensemble_svc.spec.tasks import Task
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
     "classification": ("accuracy", "nll", "brier", "ece"),
     "regression": ("nll", "rmse", "mae", "nll_gaussian"),
 }
+
+
+def metrics_of(job: JobSpec) -> tuple[Metric, ...]:
+    """What the answers of a job can be measured by."""
+    if job.task != "multitask":
+        return METRICS_OF[job.task]
+    kinds = {task.kind for task in job.tasks.values()}
+    return tuple(dict.fromkeys(m for task, own in METRICS_OF.items() if task in kinds for m in own))
+
+
 _LOSSES_OF: Final[dict[Task, tuple[type[Choice], ...]]] = {
     "classification": (AutoLoss, CrossEntropy),
     "regression": (AutoLoss, GaussianNll, Mse),
 }
-
-
-@dataclass(frozen=True)
-class Clash:
-    """Keys that cannot both stand; the message is told at the first."""
-
-    paths: tuple[KeyPath, ...]
-    message: str
 
 
 def clashes(job: JobSpec) -> Iterator[Clash]:
@@ -79,7 +83,7 @@ def _fractions(job: JobSpec) -> Iterator[Clash]:
 def _source(job: JobSpec) -> Iterator[Clash]:
     """Data that come with a task of their own."""
     right = _task_of(job.data.source)
-    if right and right != job.task:
+    if right and job.task not in (right, "multitask"):
         words = f"the source '{job.data.source.name}' is a {right} set; write 'task: {right}'"
         yield Clash((("task",), ("data", "source")), f"'{job.task}' does not fit: {words}")
     source = job.data.source
@@ -138,7 +142,7 @@ def _mixing(job: JobSpec) -> Iterator[Clash]:
         if rule.name in seen:
             yield Clash((path,), f"'{rule.name}' is already item {seen[rule.name]}; rows are mixed once")
         seen.setdefault(rule.name, index)
-        if isinstance(rule, CutMix) and job.task != "classification":
+        if isinstance(rule, CutMix) and job.task == "regression":
             yield Clash((path, ("task",)), f"'cutmix' mixes labels, and the task is {job.task}; use mixup")
         elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
             words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
@@ -152,85 +156,23 @@ def _early_stopping(job: JobSpec) -> Iterator[Clash]:
     if job.data.validation in (0, *UNSEEN):
         words = f"needs validation rows, and data.validation is {job.data.validation}; give it a share such as 0.15"
         yield Clash((path, ("data", "validation")), words)
-    if stopping.metric not in METRICS_OF[job.task]:
-        known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task])
+    watched = ("nll",) if job.task == "multitask" else metrics_of(job)
+    if stopping.metric not in watched:
+        known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in watched)
         words = f"'{stopping.metric}' is not a measure of {job.task}; allowed: {known}"
         yield Clash(((*path, "metric"), ("task",)), words)
 
 
 def _measures(job: JobSpec) -> Iterator[Clash]:
     loss, metrics = job.training.loss, job.evaluate.metrics
-    if not isinstance(loss, _LOSSES_OF[job.task]):
+    if job.task != "multitask" and not isinstance(loss, _LOSSES_OF[job.task]):
         known = ", ".join(kind.model_fields["name"].default for kind in _LOSSES_OF[job.task])
         words = f"'{loss.name}' is not a loss for {job.task}; allowed: {known}"
         yield Clash((("training", "loss"), ("task",)), words)
     for index, metric in enumerate(metrics if isinstance(metrics, tuple) else ()):
-        if metric not in METRICS_OF[job.task]:
-            words = f"'{metric}' is not a measure of {job.task}; allowed: {', '.join(METRICS_OF[job.task])}"
+        if metric not in metrics_of(job):
+            words = f"'{metric}' is not a measure of {job.task}; allowed: {', '.join(metrics_of(job))}"
             yield Clash((("evaluate", "metrics", index), ("task",)), words)
-
-
-def _aggregate(job: JobSpec) -> Iterator[Clash]:
-    """What is decided about members is decided on held-out rows, and some of it for classes alone."""
-    spec = job.aggregate
-    asked: list[tuple[str, Any, bool]] = [(key, rule.name, rule.needs_rows) for key, rule in spec.rules]
-    asked.append(("conformal", spec.conformal, spec.conformal is not None))
-    for key, value, needs_rows in asked:
-        if needs_rows and job.data.validation == 0:
-            words = (
-                f"{shown(value)} needs held-out rows, and data.validation is 0; give it a share such as 0.15"
-            )
-            remedy = (
-                ", or oob where members are bagged" if isinstance(job.ensemble.resample, Bootstrap) else ""
-            )
-            yield Clash((("aggregate", key), ("data", "validation")), words + remedy)
-    for key, rule in spec.rules:
-        if rule.classes_only and job.task != "classification":
-            yield Clash(
-                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
-            )
-    if isinstance(spec.calibrate, Variance) and job.task == "classification":
-        yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
-    if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
-        words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
-        yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
-    score = getattr(spec.select, "score", "auto")
-    if score not in ("auto", *METRICS_OF[job.task]):
-        known = ", ".join(["auto", *(m for m in get_args(Score) if m in METRICS_OF[job.task])])
-        words = f"'{score}' is not a measure of {job.task}; allowed: {known}"
-        yield Clash((("aggregate", "select", "score"), ("task",)), words)
-
-
-def _unseen(job: JobSpec) -> Iterator[Clash]:
-    """Out-of-bag and out-of-fold rows exist where members leave rows out."""
-    kind, path, bagged = job.data.validation, ("data", "validation"), job.ensemble.resample
-    if kind == "oob" and not isinstance(bagged, Bootstrap | Subsample):
-        words = f"'oob' needs members that leave rows out, and ensemble.resample is '{bagged.name}'"
-        yield Clash((path, ("ensemble", "resample")), f"{words}; use bootstrap or subsample")
-    if kind == "oof" and not isinstance(bagged, KFold):
-        words = (
-            f"'oof' needs folds, and ensemble.resample is '{bagged.name}'; use kfold, or oob with bootstrap"
-        )
-        yield Clash((path, ("ensemble", "resample")), words)
-
-
-def _unseen_rows_decide(job: JobSpec) -> Iterator[Clash]:
-    """What training rows, each judged by other members than the next, cannot decide."""
-    kind, spec, path = job.data.validation, job.aggregate, ("data", "validation")
-    if kind not in UNSEEN:
-        return
-    why = f"cannot be decided on rows that are {kind}"
-    if not isinstance(spec.select, All | Greedy) or (isinstance(spec.select, Greedy) and spec.select.bags):
-        words = f"'{spec.select.name}' {why}; use all or greedy without bags, or give data.validation a share"
-        yield Clash((("aggregate", "select"), path), words)
-    elif isinstance(spec.select, Greedy) and spec.select.score not in ("auto", "nll"):
-        yield Clash((("aggregate", "select", "score"), path), f"'{spec.select.score}' {why}; use nll")
-    decides = spec.conformal is not None or spec.calibrate.needs_rows
-    if isinstance(spec.combine, Stacking) or (not isinstance(spec.combine, Mean) and decides):
-        words = f"'{spec.combine.name}' {why}; use mean, or give data.validation a share"
-        yield Clash((("aggregate", "combine"), path), words)
-    if isinstance(spec.calibrate, Temperature) and spec.calibrate.when != "after":
-        yield Clash((("aggregate", "calibrate", "when"), path), f"'{spec.calibrate.when}' {why}; use after")
 
 
 def _recipe(job: JobSpec) -> Iterator[Clash]:
@@ -325,7 +267,8 @@ def _schedule(job: JobSpec) -> Iterator[Clash]:
 
 def _plateau(job: JobSpec, schedule: Plateau) -> Iterator[Clash]:
     path: KeyPath = ("training", "schedule", "metric")
-    known = [m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task]]
+    watched = ("nll",) if job.task == "multitask" else metrics_of(job)
+    known = [m for m in ("nll", "accuracy", "rmse") if m in watched]
     if schedule.metric not in (*known, "train_loss"):
         words = f"'{schedule.metric}' is not a measure of {job.task}; allowed: {', '.join(known)}, train_loss"
         yield Clash((path, ("task",)), words)
@@ -410,11 +353,10 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _preprocess,
     _tables,
     _mixing,
+    task_clashes,
     _early_stopping,
     _measures,
-    _aggregate,
-    _unseen,
-    _unseen_rows_decide,
+    decision_clashes,
     _recipe,
     _network,
     _sparsity,

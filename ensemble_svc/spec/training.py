@@ -59,6 +59,9 @@ class TrainingSpec(Spec):
     row is dropped."""
     loss: Loss = AutoLoss()
     """What is minimised, and with it what the network's outputs mean."""
+    task_weights: Literal["by_hand", "uncertainty"] = "by_hand"
+    """Several tasks: their losses are summed by their own weights, or besides by a variance that each member
+    learns for each task (Kendall et al. 2018, arXiv:1705.07115)."""
     optimizer: Optimizer = AdamW()
     """The update rule."""
     layer_rates: LayerRates = "same"

@@ -17,6 +17,7 @@ from ensemble_svc.nn.build import build
 from ensemble_svc.nn.heads import num_outputs, resolve_loss
 from ensemble_svc.nn.lsuv import to_unit_variance
 from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.tasks import Answer, Heads, heads_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.inits import Lsuv
 from ensemble_svc.spec.job import NoResample
@@ -31,10 +32,22 @@ def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
     """The member's network with the initial weights of its seed and an unfitted transform."""
     torch.manual_seed(derive_seed(member.job_seed, member.index, "init"))
     transform = Transform(schema, member.preprocess)
-    loss = resolve_loss(member.task, member.training.loss)
-    outputs = num_outputs(member.task, loss, len(schema.classes) or len(schema.targets))
+    answer = answer_of(member, schema)
+    if isinstance(answer, Heads):
+        body = build(member.model, transform.out_shape, answer.num_outputs)
+        return MemberNet(transform, body, len(answer.each), scaled=answer.is_scaled)
+    assert member.task != "multitask"
+    outputs = num_outputs(member.task, answer, len(schema.classes) or len(schema.targets))
     body = build(member.model, transform.out_shape, outputs)
     return MemberNet(transform, body, 0 if schema.classes else len(schema.targets))
+
+
+def answer_of(member: MemberSpec, schema: InputSchema) -> Answer:
+    """What the outputs of the member's network mean."""
+    if member.task != "multitask":
+        return resolve_loss(member.task, member.training.loss)
+    learned = member.training.task_weights == "uncertainty"
+    return heads_of(member.tasks, dict(schema.tasks), learned=learned)
 
 
 class Assembled(NamedTuple):
@@ -140,9 +153,10 @@ def part(name: str, weights: Mapping[str, Tensor]) -> Stack:
 def _fit(net: MemberNet, member: MemberSpec, dataset: Dataset, rows: Array) -> dict[str, Tensor]:
     """Fit the transform and the target's scale; returns the buffers that hold them."""
     cast(Transform, net.transform).fit(dataset.x[rows])
-    if member.task == "regression" and member.standardize_target:
+    if member.task != "classification" and member.standardize_target:
         target = dataset.y[rows].astype(np.float64)
-        net.target_mean.copy_(torch.from_numpy(target.mean(axis=0)))
-        net.target_scale.copy_(torch.from_numpy(target.std(axis=0)))
+        is_number = torch.from_numpy(dataset.are_numbers)
+        net.target_mean.copy_(torch.where(is_number, torch.from_numpy(target.mean(axis=0)), 0.0))
+        net.target_scale.copy_(torch.where(is_number, torch.from_numpy(target.std(axis=0)), 1.0))
     kept = {name: value for name, value in net.state_dict().items() if not name.startswith("body.")}
     return {name: value.clone() for name, value in kept.items()}

@@ -9,12 +9,15 @@ import torch
 
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.indices import member_rows
+from ensemble_svc.data.schema import num_answers
 from ensemble_svc.data.transform import Transform
+from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.plan.cost import DataShape, work_of
 from ensemble_svc.plan.formula import member_seconds
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.job import NoResample
-from ensemble_svc.train.assemble import assemble_fitted
+from ensemble_svc.spec.tasks import kinds
+from ensemble_svc.train.assemble import answer_of, assemble_fitted
 from ensemble_svc.train.feed import DeviceData, EpochFeed, steps_per_epoch
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.module import SlotModule
@@ -34,6 +37,7 @@ def training_rows(payload: Payload, members: Sequence[MemberSpec]) -> list[Array
             split,
             y,
             task=m.task,
+            kinds=tuple(kinds(m.tasks).values()),
             job_seed=m.job_seed,
             member=m.index,
             streamed=m.streamed,
@@ -55,7 +59,7 @@ def build_module(
     first, train = members[0], payload.split.train
     num_rows = len(train) if first.streamed else len(rows[0])
     steps = steps_per_epoch(num_rows, first.training.rows_per_step(num_rows))
-    answers = len(payload.schema.classes) or len(payload.schema.targets)
+    answers = num_answers(payload.schema, first.tasks)
     shape = DataShape(
         cast(Transform, start.net.transform).out_shape,
         answers,
@@ -63,7 +67,9 @@ def build_module(
         len(payload.split.validation),
     )
     work = work_of(first, num_rows, shape)
-    recipe = Recipe(members, steps, device, lead=first, member_s=member_seconds(work))
+    answer = answer_of(first, payload.schema)
+    heads = answer if isinstance(answer, Heads) else None
+    recipe = Recipe(members, steps, device, lead=first, member_s=member_seconds(work), heads=heads)
     augmented = bool(first.augment)
     common = None if augmented or first.streamed or not start.alike else start.net.transform
     data = DeviceData(payload.dataset, device, common=common, streamed=first.streamed)

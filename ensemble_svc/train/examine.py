@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.nn import packed
-from ensemble_svc.nn.heads import loss_rows
+from ensemble_svc.nn.tasks import answer_rows
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.module import SlotModule
@@ -116,7 +116,8 @@ class Examiner:
                 outputs = functional_call(body, {n: w[0] for n, w in state.items()}, (x_KB[0],)).unsqueeze(0)
             else:
                 outputs = packed.forward(body, state, x_KB)
-            rows = loss_rows(self.module.recipe.loss, outputs.float().flatten(0, 1), y_KB.flatten(0, 1))
+            answer = self.module.recipe.loss
+            rows = answer_rows(answer, outputs.float().flatten(0, 1), y_KB.flatten(0, 1))
             total = rows.unflatten(0, y_KB.shape[:2]).mean(1).sum()
             found = torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)
         norms = [gradient.flatten(1).norm(dim=1) for gradient in found]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import Network
@@ -65,8 +66,8 @@ def seal_members(
         if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
             net, own = module.reader(weights)
             refresh(net, own, _batches(module, rows))
-    if isinstance(module.recipe.loss, Mse):
-        _set_noise(module, ledger, served, rows)
+    if means := _means_alone(module.recipe.loss):
+        _set_noise(module, ledger, served, rows, means)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
     records = {k: Record(attempt, module, entry, sick[k], rows[k], k) for k, _, entry in open_}
     seal(
@@ -119,18 +120,30 @@ def _batches(module: SlotModule, rows: Sequence[Array]) -> Iterator[Tensor]:
             yield module.data.take(piece_KB)
 
 
-def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows: Sequence[Array]) -> None:
+def _means_alone(answer: Answer) -> dict[str, slice]:
+    """Which predictions are means without a variance, and the columns of their targets."""
+    if isinstance(answer, Heads):
+        means = [head for head in answer.each if isinstance(head.loss, Mse)]
+        return {f"{head.name}/mean": slice(head.column, head.column + 1) for head in means}
+    return {"mean": slice(None)} if isinstance(answer, Mse) else {}
+
+
+def _set_noise(
+    module: SlotModule, ledger: Ledger, served: Stack, rows: Sequence[Array], means: Mapping[str, slice]
+) -> None:
     """Variance of a network that gives means alone: its mean squared training residual, on its scale."""
     scale_K1T = module.scale_K["target_scale"].unsqueeze(1)
     for k, bag in enumerate(rows):
         rows_N = torch.from_numpy(bag).to(module.recipe.device)
-        mean_NT = module.predict_rows(_slice(served, k), rows_N, scale_K=_slice(module.scale_K, k))["mean"][0]
-        residual_NT = (mean_NT - module.data.targets(rows_N)) / scale_K1T[k]
-        log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
-        module.scale_K["noise_log_variance"][k] = log_variance_T
-        for weights in (ledger.kept, ledger.kept_average or {}):
-            if weights:
-                weights["noise_log_variance"][k] = log_variance_T
+        found = module.predict_rows(_slice(served, k), rows_N, scale_K=_slice(module.scale_K, k))
+        target_NT = module.data.targets(rows_N)
+        for name, columns in means.items():
+            residual_NT = (found[name][0] - target_NT[:, columns]) / scale_K1T[k][:, columns]
+            log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
+            module.scale_K["noise_log_variance"][k, columns] = log_variance_T
+            for weights in (ledger.kept, ledger.kept_average or {}):
+                if weights:
+                    weights["noise_log_variance"][k, columns] = log_variance_T
 
 
 def _slice(weights_K: Stack, k: int) -> Stack:
@@ -156,7 +169,7 @@ def _scores(
     module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int, rows: Array
 ) -> dict[str, Any]:
     """Member ``k``'s measures by split; of training rows on those it has not seen, as ``oob``."""
-    measured = {}
+    measured, answer = {}, module.recipe.loss
     for name, positions in _splits(payload).items():
         mask = np.isin(positions, rows, invert=True) if name == "train" else np.ones(len(positions), bool)
         if not mask.any():
@@ -164,6 +177,6 @@ def _scores(
         target = module.data.targets(torch.from_numpy(positions[mask]).to(module.recipe.device))
         index = torch.from_numpy(np.flatnonzero(mask)).to(module.recipe.device)
         one = {key: value[k : k + 1].index_select(1, index) for key, value in predictions[name].items()}
-        found = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+        found = {metric: float(value[0]) for metric, value in scores(one, target, answer).items()}
         measured["oob" if name == "train" else name] = found
     return {"metrics": measured}

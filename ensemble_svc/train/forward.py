@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.member import in_target_units
-from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
+from ensemble_svc.nn.tasks import Answer, Heads
 
 CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """What the activations of one chunk of rows may take on a device, all members together, unless the caller
@@ -63,7 +63,7 @@ def _written_out(net: nn.Module, num_members: int) -> Callable[[Mapping[str, Ten
 def predict(
     net: nn.Module,
     weights_K: Mapping[str, Tensor],
-    loss: CrossEntropy | GaussianNll | Mse,
+    loss: Answer,
     x_N: Tensor,
     *,
     scale_K: Mapping[str, Tensor],
@@ -71,10 +71,14 @@ def predict(
 ) -> dict[str, Tensor]:
     """Predictions of K members: ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, T].
 
+    Of several tasks each key begins with the task's name and a slash.
+
     Args:
         scale_K: the stacked buffers that lead a regression back to the target's units.
     """
     found = outputs(net, weights_K, x_N, alone=alone).float()
+    if isinstance(loss, Heads):
+        return loss.predict(found, scale_K)
     return in_target_units(to_prediction(loss, found), scale_K)
 
 

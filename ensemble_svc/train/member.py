@@ -116,7 +116,9 @@ class MemberModule(SlotModule):
         batch = self.inside.batch(self.share.take(rows))
         own = {name: values_K[0] for name, values_K in batch.own_K(self.recipe.own_K).items()}
         outputs_BO = self._outputs(batch.x_KB[0], own)
-        loss_K = self.share.weigh(self.inside.losses(outputs_BO.unsqueeze(0), batch))
+        learned = {n: p.unsqueeze(0) for n, p in self.member.named_parameters(recurse=False)}
+        found_K = self.inside.losses(outputs_BO.unsqueeze(0), batch, weights_K=learned)
+        loss_K = self.share.weigh(found_K)
         self._loss_K = loss_K.detach()
         if self.inside.sparse.terms:
             loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.member import SCALES, MemberNet
 from ensemble_svc.train.assemble import Assembled, Stack, part
 from ensemble_svc.train.feed import ROWS_AT_ONCE, DeviceData
 from ensemble_svc.train.forward import predict
@@ -34,8 +34,7 @@ class SlotModule(L.LightningModule):
         self.scale_K: Stack = {}
         """Scales of the targets of all members of the pack; empty for classification."""
         if "target_mean" in start.stack:
-            names = ("target_mean", "target_scale", "noise_log_variance")
-            self.scale_K = {name: start.stack[name].clone().to(recipe.device) for name in names}
+            self.scale_K = {name: start.stack[name].clone().to(recipe.device) for name in SCALES}
         self.own_scale_K = self.scale_K
         """Those of the members that stand in the stack."""
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.optim.layers import ALIKE, Layers
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
+from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.spec.model import ImageNetwork, Model, Network
 from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
@@ -40,6 +41,8 @@ class Recipe:
     lowered: dict[str, float] = field(default_factory=dict, compare=False)
     """What plateaus have left of members' rates, by digest, written by the ledger at an epoch's end; 1 where
     none is given. One for all selections of the recipe."""
+    heads: Heads | None = None
+    """Of several tasks."""
 
     def select(self, members: Sequence[int]) -> Recipe:
         """The recipe of some of the members, by position."""
@@ -56,9 +59,13 @@ class Recipe:
         return self.members[0].training
 
     @cached_property
-    def loss(self) -> CrossEntropy | GaussianNll | Mse:
-        """The loss, ``auto`` resolved."""
-        return resolve_loss(self.members[0].task, self.shared.loss)
+    def loss(self) -> Answer:
+        """The loss, ``auto`` resolved, or the heads that have one each."""
+        task = self.members[0].task
+        if task == "multitask":
+            assert self.heads is not None
+            return self.heads
+        return resolve_loss(task, self.shared.loss)
 
     @property
     def rules(self) -> Sequence[Optimizer]:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.nn.heads import resolve_loss
-from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
@@ -86,16 +85,19 @@ def verdicts(
             entry.history,
             diverged=entry.reason if entry.status == "diverged" else "",
             kept=entry.best_epoch,
-            guess=_guess(module, member, own, k),
+            guess=_guess(module, own, k),
             classes=member.task == "classification",
         )
         for k, (member, entry, own) in enumerate(zip(attempt.members, ledger.entries, rows, strict=True))
     ]
 
 
-def _guess(module: SlotModule, member: MemberSpec, rows: Array, position: int) -> float:
+def _guess(module: SlotModule, rows: Array, position: int) -> float:
     """The loss of guessing on the member's own rows."""
     y = module.data.targets(torch.from_numpy(rows).to(module.recipe.device))
     if module.scale_K:
         y = (y - module.scale_K["target_mean"][position]) / module.scale_K["target_scale"][position]
-    return guessing(resolve_loss(member.task, member.training.loss), y)
+    answer = module.recipe.loss
+    if isinstance(answer, Heads):
+        return sum(head.weight * guessing(head.loss, head.target(y)) for head in answer.taught)
+    return guessing(answer, y)

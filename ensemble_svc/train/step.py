@@ -15,11 +15,12 @@ from torch.func import functional_call
 
 from ensemble_svc.data.augment import build_augment
 from ensemble_svc.data.pixels import as_pixels
-from ensemble_svc.nn.heads import loss_rows
-from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.heads import ResolvedLoss, loss_rows
+from ensemble_svc.nn.member import TASK_SCALE, MemberNet
 from ensemble_svc.nn.noise import draw_from, normal_like
 from ensemble_svc.nn.packed import has_convolutions
 from ensemble_svc.nn.regularize import penalised
+from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.feed import DeviceData
@@ -112,33 +113,55 @@ class Step:
         mixed = None if mixing is None else mixing.draw(x_KB, weight_KB, self.generator)
         return Batch(x_KB, y_KB, weight_KB, mixed)
 
-    def losses(self, outputs_KBO: Tensor, batch: Batch, *, member: int | None = None) -> Tensor:
+    def losses(
+        self,
+        outputs_KBO: Tensor,
+        batch: Batch,
+        *,
+        member: int | None = None,
+        weights_K: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
         """Each member's mean loss over its batch [K], penalties apart.
 
         Args:
             member: position in the stack of the only member whose batch this is.
+            weights_K: the stacked weights, in which members of several tasks keep what each task counts.
         """
-        rows_KB = self._mixed_rows(outputs_KBO, batch, member)
+        rows_KB = self._task_rows(outputs_KBO, batch, member, (weights_K or {}).get(TASK_SCALE))
         return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
 
-    def _mixed_rows(self, outputs_KBO: Tensor, batch: Batch, member: int | None) -> Tensor:
+    def _task_rows(
+        self, outputs_KBO: Tensor, batch: Batch, member: int | None, log_variance_KT: Tensor | None
+    ) -> Tensor:
+        """Each row's loss [K, B]; of several tasks their weighted sum."""
+        loss, y_KB, mixed = self.recipe.loss, batch.y_KB, batch.mixed
+        if not isinstance(loss, Heads):
+            return self._mixed_rows(loss, outputs_KBO, y_KB, mixed, member)
+        each = [
+            self._mixed_rows(head.loss, head.outputs(outputs_KBO), head.target(y_KB), mixed, member)
+            for head in loss.taught
+        ]
+        return loss.total(each, log_variance_KT)
+
+    def _mixed_rows(
+        self, loss: ResolvedLoss, outputs_KBO: Tensor, y_KB: Tensor, mixed: Mixed | None, member: int | None
+    ) -> Tensor:
         """Each row's loss [K, B]: of its target, or of its own and its partner's as they are mixed."""
-        y_KB, mixed = batch.y_KB, batch.mixed
         if mixed is None:
-            return self._rows(outputs_KBO, y_KB, member)
+            return self._rows(loss, outputs_KBO, y_KB, member)
         other_KB = mixed.partners(y_KB)
-        if not isinstance(self.recipe.loss, CrossEntropy):
-            return self._rows(outputs_KBO, mixed.mean(y_KB, other_KB), member)
-        both = (self._rows(outputs_KBO, y, member) for y in (y_KB, other_KB))
+        if not isinstance(loss, CrossEntropy):
+            return self._rows(loss, outputs_KBO, mixed.mean(y_KB, other_KB), member)
+        both = (self._rows(loss, outputs_KBO, y, member) for y in (y_KB, other_KB))
         return mixed.mean(*both)
 
-    def _rows(self, outputs_KBO: Tensor, y_KB: Tensor, member: int | None) -> Tensor:
+    def _rows(self, loss: ResolvedLoss, outputs_KBO: Tensor, y_KB: Tensor, member: int | None) -> Tensor:
         """Each row's loss [K, B] for targets that are not mixed."""
         smoothing_K = self.recipe.smoothing_K
         if smoothing_K is not None and member is not None:
             smoothing_K = smoothing_K[member : member + 1]
         smoothing = None if smoothing_K is None else smoothing_K.repeat_interleave(y_KB.shape[1])
-        rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
+        rows = loss_rows(loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
         return rows.unflatten(0, y_KB.shape[:2])
 
     def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.func import functional_call, vmap
 
 from ensemble_svc.nn import packed
+from ensemble_svc.nn.member import TASK_SCALE
 from ensemble_svc.nn.noise import normal_like, set_draws
 from ensemble_svc.optim.average import ema_update
 from ensemble_svc.optim.layered import LayeredOptimizer
@@ -57,7 +58,8 @@ class Strand:
         )
         self._outputs = compile_step(self._way(), self.recipe.device) if compiled else self._way()
         self._transform = vmap(self._transformed)
-        self._read = [n for n in stack if n.startswith("body.") or not inside.data.transformed]
+        outside = "body." if inside.data.transformed else ""
+        self._read = [n for n in stack if n.startswith(outside) or n == TASK_SCALE]
 
     def run(
         self,
@@ -116,7 +118,8 @@ class Strand:
         The sum of the losses gives each member exactly its own gradient; members never mix.
         """
         reads = {name: self._stack[name] for name in self._read}
-        losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, batch.own_K(self.recipe.own_K)), batch)
+        outputs_KBO = self._outputs(reads, batch.x_KB, batch.own_K(self.recipe.own_K))
+        losses_K = self.inside.losses(outputs_KBO, batch, weights_K=reads)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.inside.penalised)
         if self.inside.sparse.terms:
             total_K = total_K + self.inside.sparse.penalty_K(batch.weight_KB)
@@ -133,7 +136,8 @@ class Strand:
         own = {name: values_K[k] for name, values_K in batch.own_K(self.recipe.own_K).items()}
         mine = batch.member(k)
         outputs_1BO = self._outputs(slices, mine.x_KB[0], own).unsqueeze(0)
-        loss_1 = self.inside.losses(outputs_1BO, mine, member=k)
+        scales = {n: slices[n].unsqueeze(0) for n in (TASK_SCALE,) if n in slices}
+        loss_1 = self.inside.losses(outputs_1BO, mine, member=k, weights_K=scales)
         stacked = {name: slices[name].unsqueeze(0) for name in self.inside.penalised}
         total_1 = loss_1 + self.recipe.penalty_K(stacked, self.inside.penalised, member=k)
         if self.inside.sparse.terms:

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
@@ -144,11 +145,24 @@ def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Ten
         return {}
     served, scales = ledger.served(module.weights), module.own_scale_K
     prediction = module.share.predict(partial(module.predict_rows, served, scale_K=scales), rows_N)
-    return scores(prediction, module.data.targets(rows_N))
+    return scores(prediction, module.data.targets(rows_N), module.recipe.loss)
 
 
-def scores(prediction: Mapping[str, Tensor], target_N: Tensor) -> dict[str, Tensor]:
-    """nll and accuracy, or nll and rmse, of each member [K]."""
+def scores(
+    prediction: Mapping[str, Tensor], target_N: Tensor, answer: Answer | None = None
+) -> dict[str, Tensor]:
+    """nll and accuracy, or nll and rmse, of each member [K].
+
+    Of several tasks both are given for each, as ``<task>/nll``, and ``nll`` is the sum of theirs by the tasks'
+    weights.
+    """
+    if isinstance(answer, Heads):
+        each = {head: scores(head.of(prediction), head.target(target_N)) for head in answer.each}
+        total = torch.stack([head.weight * found["nll"] for head, found in each.items() if head.weight]).sum(
+            0
+        )
+        named = {f"{head.name}/{key}": value for head, found in each.items() for key, value in found.items()}
+        return {"nll": total, **named}
     if "log_probs" in prediction:
         log_probs_KNC = prediction["log_probs"]
         true = target_N.view(1, -1, 1).expand(len(log_probs_KNC), -1, 1)
