@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from ensemble_svc.data.dataset import Array
 from ensemble_svc.errors import OutOfMemory, TrainError
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import Pack, Slot
@@ -122,24 +123,19 @@ def _attempt(
 
     Where several processes train a member, each start has processes of its own, and None is returned.
     """
-    pack, slot = attempt.pack, attempt.slot
-    commits = commits_of(Path(payload.run), pack)
+    commits = commits_of(Path(payload.run), attempt.pack)
     if share.leads:
         _note_start(Path(payload.run), attempt, commits.attempt)
-    rows = training_rows(payload, pack.members)
-    device = torch.device("cuda" if slot.gpus else "cpu")
-    reset_peak(device)
-    module = build_module(payload, pack.members, rows, device, compiled=slot.compile)
-    module.share = share
-    ledger = Ledger(module.recipe, module.weights)
-    module.keep_books(ledger)
+    rows = training_rows(payload, attempt.pack.members)
+    module = _begin(payload, attempt, rows, share)
+    ledger = module.ledger
     module.first_epoch = resume(commits, module, ledger, () if attempt.number else parents)
     watch = Watch(
-        pack,
+        attempt.pack,
         ledger,
         commits,
         attempt.told(report),
-        validation_N=torch.from_numpy(payload.split.validation).to(device),
+        validation_N=torch.from_numpy(payload.split.validation).to(module.recipe.device),
         commit_every_s=payload.commit_every_s if share.leads else math.inf,
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
@@ -159,6 +155,17 @@ def _attempt(
     following = attempt.again(again)
     report(_told_anew(following, [found for k in again if (found := sick[k])]))
     return following
+
+
+def _begin(payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share) -> SlotModule:
+    """The members with their initial weights and new books."""
+    slot, members = attempt.slot, attempt.pack.members
+    device = torch.device("cuda" if slot.gpus else "cpu")
+    reset_peak(device)
+    module = build_module(payload, members, rows, device, compiled=slot.compile)
+    module.share = share
+    module.keep_books(Ledger(module.recipe, module.weights))
+    return module
 
 
 def _starts_anew(attempt: Attempt, position: int) -> bool:

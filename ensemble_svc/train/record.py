@@ -68,7 +68,7 @@ class Record:
             history=self.entry.history,
             samples=[Sample.from_json(row) for row in self.entry.vitals],
             sick=self.sick,
-            guess=_guess(self.module, self.attempt.members[self.position], self.rows, self.position),
+            guess=_guess(self.module, self.rows, self.position),
             weights=[spot.num_weights for spot in spots_of(self.module.net.body)],
             stops_early=training.early_stopping is not None,
             halves=training.on_sick == "restart",
