@@ -30,6 +30,7 @@ PLACES = {
     "augment": "data.augment.0",
     "model": "model",
     "activation": "model.activation",
+    "norm": "model.norm",
     "init": "model.init",
     "loss": "training.loss",
     "optimizer": "training.optimizer",
