@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.anatomy import field_shape
+from ensemble_svc.spec.averages import AVERAGES
 from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
 from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
@@ -19,7 +20,6 @@ from ensemble_svc.spec.model import MODELS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
-from ensemble_svc.spec.training import AVERAGES
 from ensemble_svc.spec.wording import allowed
 
 REGISTRIES: Final[tuple[Registry[Choice], ...]] = (

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,7 @@ from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
+from ensemble_svc.train.fresh import training_batches
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.memory import peak_bytes
 from ensemble_svc.train.module import SlotModule
@@ -38,7 +38,7 @@ def seal_slot(
     if ledger.kept_average is not None:
         served = ledger.kept_average
         net, own = module.reader(served)
-        refresh(net, own, _batches(module, rows))
+        refresh(net, own, training_batches(module, rows))
     if isinstance(module.recipe.loss, Mse):
         _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
@@ -73,14 +73,6 @@ def _splits(payload: Payload) -> dict[str, Array]:
 def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str, Tensor]:
     rows_N = torch.from_numpy(positions).to(module.recipe.device)
     return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
-
-
-def _batches(module: SlotModule, rows: Sequence[Array]) -> Iterator[Tensor]:
-    """The members' training inputs, a batch at a time; a last batch of one row is dropped, as in training."""
-    rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
-    for piece_KB in rows_KN.split(module.recipe.shared.rows_per_step(rows_KN.shape[1]), dim=1):
-        if piece_KB.shape[1] > 1 or rows_KN.shape[1] == 1:
-            yield module.data.take(piece_KB)
 
 
 def _set_noise(module: SlotModule, ledger: Ledger, served: Stack, rows: Sequence[Array]) -> None:

@@ -26,6 +26,7 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.finish import seal_slot
+from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import reset_peak
@@ -115,6 +116,7 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
             validation_N=torch.from_numpy(payload.split.validation).to(device),
             commit_every_s=payload.commit_every_s if share.leads else math.inf,
             feed=build_feed(payload, module, standing, first_epoch=module.first_epoch),
+            judged=Judged.of(module, rows),
         )
         if ledger.any_active:
             with synchronised(module.net, share):
