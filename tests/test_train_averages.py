@@ -11,8 +11,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_train_laws import TestResume as Deaths
 from test_train_laws import (
-    TestResume,
     assert_close,
     assert_same_bits,
     both,
@@ -158,7 +158,7 @@ def test_each_is_the_mean_of_what_it_says(kind, data, number, epochs) -> None:
             stored = torch.stack([iterate(t, number)[name][k].double() for t, _ in found])
             mean = torch.tensordot(shares / shares.sum(), stored, dims=1)
             assert served[name].dtype == torch.float32
-            tight = {} if kind is Ema else {"rtol": 1e-7, "atol": 1e-9}  # a float32 of the exact mean
+            tight = {} if kind is Ema else {"rtol": 1.3e-7, "atol": 1e-9}  # a last digit of float32
             torch.testing.assert_close(served[name][k], mean.float(), **tight)
         assert int(served["count"][k]) == max(t for t, _ in found)
 
@@ -231,7 +231,7 @@ def test_what_it_holds_is_what_the_plan_counts(kind) -> None:
     average = kind(**FEW.get(kind, {}))
     weights = {"w": torch.randn(2, 50, 7)}
     ledger = Ledger(recipe_of([average] * 2, [1] * 2), weights)
-    for step in range(1, SPE + 1):
+    for _ in range(SPE):
         ledger.step(weights)
     ledger.end_epoch(1, weights)
     assert ledger.averages is not None
@@ -273,8 +273,8 @@ def test_killed_and_started_again_they_end_with_the_same_bits(kind, pack, epoch,
     stopping = {"metric": "nll", "patience": 1, "min_delta": 0.05}
     job = job_for(kind, compute__pack=pack, training__early_stopping=stopping)
     undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-    with pytest.raises(TestResume.Killed):
-        train(job, tmp_path / "b", report=TestResume().dying(epoch), commit_every_s=0)
+    with pytest.raises(Deaths.Killed):
+        train(job, tmp_path / "b", report=Deaths().dying(epoch), commit_every_s=0)
     assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 
