@@ -15,15 +15,16 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import torch
 
-from ensemble_svc.conclude import best_on_validation, measure
 from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.data.inputs import conform, read_inputs
 from ensemble_svc.data.sources import load
+from ensemble_svc.deciding import best_on_validation, measure
 from ensemble_svc.errors import DataError
 from ensemble_svc.predictor import Ensemble, Prediction
-from ensemble_svc.spec.data import Csv, ImageFolder, Impute, Table
+from ensemble_svc.spec.data import Csv, ImageFolder, Table
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.run import Run
 
@@ -49,10 +50,10 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     found = load(asked, task=job.task, directory=directory)
     dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
-    chosen = set(manifest["ensemble"]["members"])
-    scores = [entry["metrics"] for entry in manifest["members"] if entry["id"] in chosen]
+    entries, ids = {e["id"]: e for e in manifest["members"]}, ensemble.decision.members
+    best = best_on_validation([entries[member]["metrics"] for member in ids])
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
-    return {"data": measure(job, members, target, best=best_on_validation(scores))}
+    return {"data": measure(job, ensemble.decision, ids, members, target, best=best)}
 
 
 def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None = None) -> int:
@@ -88,10 +89,13 @@ def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[
         names = np.asarray(schema.classes)
         columns["prediction"] = names[prediction.mean.argmax(1)]
         columns |= {f"p_{name}": prediction.mean[:, i] for i, name in enumerate(schema.classes)}
+        if "inside" in prediction.region:
+            columns["set"] = np.array(["|".join(names[row].tolist()) for row in prediction.region["inside"]])
         return columns | dict(prediction.uncertainty)
     for t, target in enumerate(schema.targets):
         columns[target] = prediction.mean[:, t]
-        columns |= {f"{target}_{name}": value[:, t] for name, value in prediction.uncertainty.items()}
+        parts = {**prediction.uncertainty, **prediction.region}
+        columns |= {f"{target}_{name}": value[:, t] for name, value in parts.items()}
     return columns
 
 

@@ -1,113 +1,119 @@
 """The last arrows: sealed members → predictions [K, N, …] → ensemble → numbers.
 
-Shapes: K members, N rows.
+Shapes: K members that finished, N rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.predictions import combine, mixture_log_density
+from ensemble_svc.aggregate.decision import Decision
+from ensemble_svc.aggregate.outofbag import seen_by
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.evaluate.curve import size_curve
-from ensemble_svc.evaluate.reliability import reliability
-from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, measure, only_members
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
-from ensemble_svc.store.members import read_tensors, sealed
+from ensemble_svc.store.journal import Event
+from ensemble_svc.store.members import Sealed, read_tensors, sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 
 
-def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> dict[str, str]:
-    """Write ``predictions/`` and ``metrics.json`` from the sealed members; returns their hashes.
+class Concluded(NamedTuple):
+    """What a run ends with."""
 
-    Members that diverged or failed take no part; with none left there is nothing to write.
+    decision: Decision | None
+    """None where no member finished."""
+    files: dict[str, str]
+    """The files that were written, and their SHA-256."""
+
+
+def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> Concluded:
+    """Write ``predictions/`` and ``metrics.json`` from the sealed members, and decide the ensemble.
+
+    Members that diverged, failed or were excluded as sick take no part; with none left there is nothing to write.
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
     if not done:
-        return {}
-    positions = {"validation": prepared.split.validation, "test": prepared.split.test}
-    files: dict[str, str] = {}
-    metrics: dict[str, Any] = {}
+        return Concluded(None, {})
+    files, predictions = _gather(run, prepared, done, seals)
+    ids = [m.id for m in done]
+    decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation([seals[m.digest]["metrics"] for m in done])
-    for split, rows in positions.items():
+    files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best)
+    return Concluded(decision, files)
+
+
+def write_metrics(
+    run: Run, job: JobSpec, decision: Decision, ids: Sequence[str], predictions: Splits, *, best: int | None
+) -> str:
+    """Measure the ensemble on validation and test rows, write ``metrics.json``; returns its SHA-256.
+
+    Args:
+        ids: of the K members of the predictions.
+        best: position of the member that was best on validation.
+    """
+    metrics: dict[str, Any] = {}
+    for name, split in predictions.items():
+        if name != "train":
+            members, target = only_members(split), split["target"]
+            own = best if name == "test" else None
+            metrics[name] = measure(job, decision, ids, members, target, best=own)
+    return write_document(run.path / "metrics.json", metrics)
+
+
+def _gather(
+    run: Run, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
+) -> tuple[dict[str, str], dict[str, Tensors]]:
+    """The members' predictions of every split, stacked and written."""
+    split = prepared.split
+    positions = {"validation": split.validation, "test": split.test}
+    if split.unseen:
+        positions["train"] = split.train
+    files, predictions = dict[str, str](), dict[str, Tensors]()
+    for name, rows in positions.items():
         if not len(rows):
             continue
         each = [
-            read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{split}.safetensors")
+            read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{name}.safetensors")
             for m in done
         ]
-        stacked = {name: torch.stack([one[name] for one in each]) for name in each[0]}
-        files |= _write_predictions(run, split, stacked, prepared, rows)
-        target = torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows]))
-        metrics[split] = measure(job, stacked, target, best=best if split == "test" else None)
-    files["metrics.json"] = write_document(run.path / "metrics.json", metrics)
-    return files
+        stacked = {key: torch.stack([one[key] for one in each]) for key in each[0]}
+        if name == "train":
+            stacked["seen"] = _seen(run, [seals[m.digest] for m in done], rows).to(torch.uint8)
+        predictions[name] = stacked | _facts(prepared, rows)
+        file = f"predictions/{name}.safetensors"
+        files[file] = write_atomic(run.path / file, encode(predictions[name], {"split": name}))
+    return files, predictions
 
 
-def measure(job: JobSpec, members: Tensors, target: Tensor, *, best: int | None) -> dict[str, Any]:
-    """Every number of one split: ensemble, members, gains, size curve, reliability.
-
-    Args:
-        best: position of the member that was best on validation; None on the rows that chose it, and
-            without a validation split.
-    """
-    seed = derive_seed(job.seed, -1, "bootstrap")
-    summary = summarize(
-        job.task, members, together(members, target), target, spec=job.evaluate, best=best, seed=seed
-    )
-    curve = size_curve(
-        job.task,
-        members,
-        target,
-        lambda some: together(some, target),
-        names=job.evaluate.metrics,
-        bins=job.evaluate.bins,
-        seed=seed,
-    )
-    extra: dict[str, Any] = {"size_curve": curve}
-    if job.task == "classification":
-        extra["reliability"] = reliability(combine(members)["log_probs"], target, bins=job.evaluate.bins)
-    return {**summary, **extra}
+def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:
+    """Which of the training rows each member was trained on, [K, N]."""
+    bags = []
+    for seal in seals:
+        name = f"members/{seal['member']}/resample.npy"
+        rows = np.load(io.BytesIO(read_verified(run.path / name, seal["files"][name])), allow_pickle=False)
+        bags.append(torch.from_numpy(np.searchsorted(train, rows)))
+    return seen_by(bags, len(train))
 
 
-def together(members: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-    """The ensemble's prediction; for regression with the mixture's log density of the target."""
-    combined = combine(members)
-    if "mean" in members:
-        combined["log_density"] = mixture_log_density(members["mean"], members["log_variance"], target)
-    return combined
-
-
-def best_on_validation(metrics: Sequence[dict[str, dict[str, float]]]) -> int | None:
-    """Position of the member with the lowest validation NLL; None where nothing was validated."""
-    scores = [m["validation"]["nll"] for m in metrics if "validation" in m]
-    usable = len(scores) == len(metrics) and not all(np.isnan(scores))
-    return int(np.nanargmin(scores)) if scores and usable else None
-
-
-def _write_predictions(
-    run: Run, split: str, stacked: Tensors, prepared: Prepared, rows: Array
-) -> dict[str, str]:
+def _facts(prepared: Prepared, rows: Array) -> Tensors:
+    """Targets and ids of rows; the position stands for an id that is no integer."""
     ids = prepared.dataset.row[rows]
     numeric = np.issubdtype(ids.dtype, np.integer)
-    tensors = {
-        **stacked,
+    return {
         "target": torch.from_numpy(np.ascontiguousarray(prepared.dataset.y[rows])),
         "row": torch.from_numpy(
             np.ascontiguousarray(ids.astype(np.int64) if numeric else rows.astype(np.int64))
         ),
     }
-    name = f"predictions/{split}.safetensors"
-    return {name: write_atomic(run.path / name, encode(tensors, {"split": split}))}

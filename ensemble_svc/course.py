@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError
+from ensemble_svc.finding import Found, record
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
@@ -21,7 +22,7 @@ from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
-from ensemble_svc.store.manifest import write_manifest
+from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.payload import Payload
@@ -47,10 +48,15 @@ class Ready:
 
     run: Run
     job: JobSpec
+    """With a number for ``training.optimizer.lr``."""
+    written: JobSpec
+    """As the user wrote it, which is what the folder keeps and compares."""
     prepared: Prepared
     plan: Plan
     """Where every member would run, whatever the folder holds already."""
     clock: Clock
+    found: Found | None = None
+    """How the learning rate was found, where that was now."""
 
     def check(self) -> None:
         """Make sure that the job may begin in its folder.
@@ -60,7 +66,7 @@ class Ready:
         """
         check_folder(
             self.run.path,
-            self.job,
+            self.written,
             data_hash=self.prepared.dataset.hash,
             split_hash=self.prepared.split.hash,
         )
@@ -69,11 +75,13 @@ class Ready:
         """Record the start; the caller holds the run's lock."""
         begin(
             self.run.path,
-            self.job,
+            self.written,
             data_hash=self.prepared.dataset.hash,
             split_hash=self.prepared.split.hash,
             directory=directory,
         )
+        if self.found is not None:
+            record(self.run.journal, self.found)
 
     def course(self, resources: Resources) -> Course:
         """What is left to do once the run has begun."""
@@ -107,6 +115,7 @@ class Course:
             schema=prepared.schema,
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
+            health=self.ready.job.compute.health == "auto",
         )
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:
@@ -146,7 +155,10 @@ class Course:
 
         publish()
         with clock.stage("evaluate"):
-            files |= conclude(self.run, job, prepared, members)
+            decision, written = conclude(self.run, job, prepared, members)
+            files |= written
+            if decision is not None:
+                record_ensemble(self.run.journal, decision.model_dump(mode="json"))
         publish()
         if "metrics.json" in files:
             with clock.stage("report"):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ensemble_svc.course import Clock, Course, Ready
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
+from ensemble_svc.finding import settled
 from ensemble_svc.measuring import expect, plan_measured, took
 from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.forecast import with_forecast
@@ -35,6 +36,8 @@ class Listener:
 
     measuring: Callable[[float], None] = lambda seconds: None
     """A few steps will be timed, for so many seconds at most."""
+    found: Callable[[float], None] = lambda rate: None
+    """A learning rate was found for a job that says ``lr: auto``."""
     planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
     """The plan of what is left to train, of all runs, and warnings about the data."""
     progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
@@ -108,6 +111,8 @@ def train_together(
 def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
     """Record the start, and look at a few real steps first where a long run is ahead."""
     ready.begin(directory)
+    if ready.found is not None:
+        listener.found(ready.found.largest)
     with ready.clock.stage("measure"):
         plan = plan_measured(
             ready.run, ready.job, ready.prepared, ready.plan, executor, tell=listener.measuring
@@ -128,10 +133,12 @@ def _prepare(job: JobSpec, folder: Path, directory: Path, resources: Resources, 
     clock = Clock()
     with clock.stage("data"):
         prepared = prepare(job, directory, read=read)
+    with clock.stage("find_lr"):
+        known = settled(job, prepared, folder)
     with clock.stage("plan"):
-        plan = make_plan(job, prepared, resources, measured_in(folder))
+        plan = make_plan(known.job, prepared, resources, measured_in(folder))
         check_networks(plan.members, prepared.schema)
-    return Ready(Run(folder), job, prepared, plan, clock)
+    return Ready(Run(folder), known.job, job, prepared, plan, clock, known.found)
 
 
 def _refuse_url(path: Path) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble_svc.data.checks import check, check_augment
+import numpy as np
+
+from ensemble_svc.data.checks import check, check_augment, check_covariances, check_mixing
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.data.schema import describe
+from ensemble_svc.data.shapes import shape_through
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
 from ensemble_svc.plan.cost import DataShape
@@ -18,8 +21,9 @@ from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.placement import place
 from ensemble_svc.plan.plan import MemberSpec, Plan
-from ensemble_svc.spec.data import Column, Impute
-from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.data import Column
+from ensemble_svc.spec.job import JobSpec, NoResample
+from ensemble_svc.spec.preprocess import Impute, Whiten
 from ensemble_svc.store.journal import Journal
 
 
@@ -74,8 +78,12 @@ def make_plan(
 
     Args:
         measured: timings of an earlier look at these members, see :func:`measured_in`.
+
+    Raises:
+        DataError: a member whose rows are too few for its preprocessing.
     """
     members = members_of(job, prepared)
+    _check_bags(members, prepared)
     sizes = bag_sizes(members, prepared)
     return place(members, sizes, job.compute, resources, measured, shape=data_shape(job, prepared))
 
@@ -84,23 +92,28 @@ def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
     """The job's members on these data.
 
     Raises:
-        DataError: an augmentation that some member varies and the images do not fit.
+        DataError: an augmentation that some member varies and the images do not fit, or cutmix of a table.
     """
     dataset = prepared.dataset
     members = make_members(job, dataset.hash, prepared.split.hash, streamed=streams(job, dataset))
     for augment in {member.augment for member in members} - {job.data.augment}:
         check_augment(dataset, augment)
+    for rules in {member.training.regularizers for member in members}:
+        check_mixing(dataset, rules)
     return members
 
 
 def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:
     """What the planner must know of the data; the input as ``data.transform.Transform`` puts it out."""
     schema = prepared.schema
-    shape = schema.shape
+    steps = job.data.preprocess
     if schema.kind == "table":
-        indicators = any(isinstance(step, Impute) and step.indicator for step in job.data.preprocess)
+        indicators = any(isinstance(step, Impute) and step.indicator for step in steps)
         codes = sum(len(values) + 1 for _, values in schema.categories)
-        shape = (schema.num_numeric + len(schema.indicators) * indicators + codes,)
+        (width,) = shape_through(steps, (schema.num_numeric,))
+        shape: tuple[int, ...] = (width + len(schema.indicators) * indicators + codes,)
+    else:
+        shape = shape_through(steps, schema.shape)
     answers = len(schema.classes) or len(schema.targets)
     return DataShape(shape, answers, len(prepared.dataset), len(prepared.split.validation))
 
@@ -129,6 +142,14 @@ def bag_sizes(members: Sequence[MemberSpec], prepared: Prepared) -> dict[int, in
             continue
         sizes[m.index] = len(rows_of(m, prepared))
     return sizes
+
+
+def _check_bags(members: Sequence[MemberSpec], prepared: Prepared) -> None:
+    for m in members:
+        bagged = not isinstance(m.resample, NoResample)
+        if bagged and any(isinstance(step, Whiten) for step in m.preprocess):
+            num_rows = len(np.unique(rows_of(m, prepared)))
+            check_covariances(prepared.dataset, m.preprocess, num_rows=num_rows, member=m.index)
 
 
 def rows_of(member: MemberSpec, prepared: Prepared) -> Array:

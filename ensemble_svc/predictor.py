@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.calibration.conformal import PredictionSets
+from ensemble_svc.aggregate.calibration.temperature import Temperature
+from ensemble_svc.aggregate.calibration.variance import VarianceScale
+from ensemble_svc.aggregate.decision import Decision, apply, equal
 from ensemble_svc.aggregate.uncertainty import entropy, mutual_information, variance
 from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.errors import StoreError
@@ -24,6 +27,7 @@ from ensemble_svc.nn.heads import resolve_loss
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
+from ensemble_svc.store.manifest import decision_of
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.assemble import Stack, assemble, stack
 from ensemble_svc.train.forward import predict
@@ -41,6 +45,9 @@ class Prediction:
     uncertainty: Mapping[str, Array]
     """[N] each: ``entropy`` (total) and ``mutual_information`` (epistemic) in nats for classes;
     [N, T] ``total``, ``aleatoric`` and ``epistemic`` variances for regression."""
+    region: Mapping[str, Array] = field(default_factory=dict)
+    """Where the ensemble is conformal: ``inside`` [N, C], the classes of each row's set; or ``low`` and ``high``
+    [N, T], the ends of its intervals."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,18 @@ class Ensemble:
     """The chosen members of a finished run, loaded once."""
 
     def __init__(
-        self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], weights: Tensor
+        self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], decision: Decision
     ) -> None:
-        self.schema = schema
-        self._groups, self._order, self._weights = groups, list(order), weights
+        self.schema, self.decision = schema, decision
+        self._groups, self._order = groups, list(order)
+        self._weights = torch.tensor(decision.weights, dtype=torch.float64)
 
     @classmethod
-    def load(cls, path: Path | str) -> Ensemble:
+    def load(cls, path: Path | str, *, members: Sequence[str] | None = None) -> Ensemble:
         """The ensemble of a run folder.
+
+        Args:
+            members: ids of finished members to load as an equal mixture, in place of the chosen ones.
 
         Raises:
             StoreError: no run there, or none that is finished.
@@ -71,19 +82,20 @@ class Ensemble:
         """
         run = Run.open(path)
         manifest = run.manifest()
-        chosen = manifest["ensemble"]["members"]
-        if not chosen:
+        if not manifest["ensemble"]["members"]:
             raise StoreError(f"{path} has no finished member to predict with")
+        known = Decision.from_json(_json(decision_of(manifest)))
+        decision = known if members is None else equal(members)
+        chosen = decision.members
         schema = InputSchema.from_json(_json(manifest["input_schema"]))
         entries = {entry["id"]: entry for entry in manifest["members"]}
-        members = [MemberSpec.from_json(_json(entries[m]["spec"])) for m in chosen]
-        ordered = sorted(members, key=lambda m: (structure(m, 0), m.index))
+        specs = [MemberSpec.from_json(_json(entries[m]["spec"])) for m in chosen]
+        ordered = sorted(specs, key=lambda m: (structure(m, 0), m.index))
         groups = [
             _load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))
         ]
         position = {member.id: i for i, member in enumerate(ordered)}
-        weights = torch.tensor(manifest["ensemble"]["weights"], dtype=torch.float64)
-        return cls(schema, groups, [position[m] for m in chosen], weights)
+        return cls(schema, groups, [position[m] for m in chosen], decision)
 
     def members(self, x: Array) -> dict[str, Tensor]:
         """Each member's own prediction of the rows, [K, N, …], in the manifest's order.
@@ -96,31 +108,54 @@ class Ensemble:
 
     def combined(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The ensemble's prediction from its members'."""
-        return combine(members, self._weights)
+        return apply(self.decision, members)
 
     def predict(self, x: Array) -> Prediction:
         """The ensemble's prediction and uncertainty for raw rows [N, …]."""
         members = self.members(x)
         together = self.combined(members)
         mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
-        return Prediction(
-            mean.numpy(), {name: value.numpy() for name, value in self._uncertainty(members).items()}
-        )
+        doubt, region = self._uncertainty(members, together), self._region(together)
+        return Prediction(mean.numpy(), _arrays(doubt), _arrays(region))
 
-    def _uncertainty(self, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _uncertainty(
+        self, members: Mapping[str, Tensor], together: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """The whole doubt is that of what the ensemble says; the members' disagreement is their own."""
+        calibrator = self.decision.calibrator
         if "log_probs" in members:
             log_probs_KNC = members["log_probs"]
+            if isinstance(calibrator, Temperature) and calibrator.before:
+                log_probs_KNC = calibrator.apply(log_probs_KNC)
             return {
-                "entropy": entropy(log_probs_KNC, self._weights),
+                "entropy": entropy(together["log_probs"].unsqueeze(0)),
                 "mutual_information": mutual_information(log_probs_KNC, self._weights),
             }
-        return variance(members["mean"], members["log_variance"], self._weights)._asdict()
+        log_variance_KNT = members["log_variance"]
+        if isinstance(calibrator, VarianceScale):
+            log_variance_KNT = calibrator.apply(log_variance_KNT)
+        return variance(members["mean"], log_variance_KNT, self._weights)._asdict()
+
+    def _region(self, together: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sets or intervals, where the ensemble has them."""
+        match self.decision.coverage:
+            case None:
+                return {}
+            case PredictionSets() as sets:
+                return {"inside": sets.apply(together["log_probs"])}
+            case intervals:
+                low, high = intervals.apply(together["mean"], together.get("log_variance"))
+                return {"low": low, "high": high}
 
     def _block(self, x: Array) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
         each = [_predict(group, x_N) for group in self._groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
         return {name: value[self._order] for name, value in joined.items()}
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
+    return {name: value.numpy() for name, value in tensors.items()}
 
 
 def _load(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Generic, Self, TypeVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -49,6 +49,9 @@ def frozen(value: Any) -> Any:
 
 class Choice(Spec):
     """One named alternative; subclasses give ``name: Literal["…"] = "…"`` and their options."""
+
+    is_structural: ClassVar[bool] = False
+    """Whether it gives its member other parts, so that it keeps packs apart even under an elementwise option."""
 
     name: str
 

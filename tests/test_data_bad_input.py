@@ -20,14 +20,7 @@ from ensemble_svc.data import image, paths
 from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.data.sources import load
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.data import (
-    Csv,
-    Idx,
-    ImageFolder,
-    Npz,
-    Parquet,
-    PythonSource,
-)
+from ensemble_svc.spec.data import Csv, Idx, ImageFolder, Npz, Parquet, PythonSource
 from ensemble_svc.spec.job import Task
 
 

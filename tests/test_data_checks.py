@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,10 @@ from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.data.sources import load, load_data
 from ensemble_svc.data.split import make_split
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.data import (
-    Crop,
-    Csv,
-    DataSpec,
-    Flip,
-    Impute,
-    Npz,
-    PerChannelCenter,
-    Standardize,
-)
+from ensemble_svc.spec.augment import Crop, Flip
+from ensemble_svc.spec.data import Csv, DataSpec, Npz
 from ensemble_svc.spec.job import Task
+from ensemble_svc.spec.preprocess import Impute, PerChannelCenter, Standardize
 
 
 def csv(folder: Path, text: str, *, task: Task = "regression", **options: Any) -> Dataset:
@@ -116,6 +110,20 @@ def test_steps_that_do_not_fit_the_data_are_refused() -> None:
     with pytest.raises(DataError, match=r"augment\.0\.padding: 4 pixels .* at most 3"):
         prepared(pictures, task="classification", augment=(Crop(padding=4),))
     assert prepared(pictures, task="classification", augment=(Crop(padding=4, mode="constant"),)) == ()
+    white = ({"name": "whiten", "method": "zca"},)
+    many = replace(
+        pictures, x=np.random.default_rng(0).random((90, 1, 4, 5), np.float32), y=np.arange(90) % 2
+    )
+    many = replace(many, row=np.arange(90))
+    (warning,) = prepared(many, task="classification", augment=({"name": "flip"},), preprocess=white)
+    assert "magnifies what hardly varies" in warning
+    assert prepared(many, task="classification", preprocess=white) == ()
+    dark = replace(pictures, x=pictures.x - 0.5)
+    for change in ("contrast", "jitter", "rand_augment"):
+        with pytest.raises(DataError, match=rf"augment\.0: {change} takes black as 0, but .* down to -0\.4"):
+            prepared(dark, task="classification", augment=({"name": change},))
+        assert prepared(pictures, task="classification", augment=({"name": change},)) == ()
+    assert prepared(dark, task="classification", augment=({"name": "noise"}, {"name": "rotate"})) == ()
     pictures.x[3, 0, 1, 2] = np.nan
     with pytest.raises(DataError, match=r"row 4, channel 0, pixel \(1, 2\): NaN"):
         prepared(pictures, task="classification")
@@ -179,3 +187,29 @@ def test_empty_splits_are_refused(tmp_path: Path) -> None:
     split = make_split(data, spec, task="classification", seed=0)
     assert (len(split.train), len(split.validation), len(split.test)) == (1797, 0, 0)
     assert check(data, split, spec, task="classification") == ()
+
+
+def test_covariances_that_the_rows_cannot_tell_are_refused() -> None:
+    """With fewer rows than columns shrinkage is offered; with it, or with fewer axes before, all is well."""
+    few = table(num_rows=20, num_columns=16)
+    for method in ("pca", "zca"):
+        with pytest.raises(
+            DataError, match=r"preprocess\.0: 13 training rows .* 16 columns.*'shrinkage: auto'"
+        ):
+            prepared(few, task="regression", preprocess=({"name": "whiten", "method": method},))
+        fine = {"name": "whiten", "method": method, "shrinkage": "auto"}
+        assert prepared(few, task="regression", preprocess=(fine,)) == ()
+    chain = ({"name": "decorrelate", "components": 4}, {"name": "whiten"})
+    assert prepared(few, task="regression", preprocess=chain) == ()
+    with pytest.raises(DataError, match=r"preprocess\.0\.components: 17 axes, but the rows have 16 columns"):
+        prepared(few, task="regression", preprocess=({"name": "decorrelate", "components": 17},))
+    with pytest.raises(DataError, match="keeps a matrix of 5000 x 5000"):
+        prepared(table(num_columns=5000), task="regression", preprocess=({"name": "decorrelate"},))
+
+
+def test_columns_that_others_determine_are_said_once() -> None:
+    data = table(num_rows=200, num_columns=5)
+    data.x[:, 3] = data.x[:, 0] + data.x[:, 1]
+    (warning,) = prepared(data, task="regression")
+    assert warning.startswith("columns that are nearly a linear function of the other columns: x0, x1, x3;")
+    assert prepared(data, task="regression", preprocess=({"name": "decorrelate"},)) == ()

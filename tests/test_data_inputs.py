@@ -16,8 +16,9 @@ from ensemble_svc.data.schema import describe
 from ensemble_svc.data.sources import load
 from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.data import Csv, DataSpec, ImageFolder, Impute, Npz, Parquet
+from ensemble_svc.spec.data import Csv, DataSpec, ImageFolder, Npz, Parquet
 from ensemble_svc.spec.job import Task
+from ensemble_svc.spec.preprocess import Impute
 
 NONE = np.empty(0, np.int64)
 

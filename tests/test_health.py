@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from typer.testing import CliRunner
 
 from ensemble_svc.cli.main import app
+from ensemble_svc.health.bend import edge
 from ensemble_svc.health.checkup import Checkup, check
 from ensemble_svc.health.findings import findings
-from ensemble_svc.health.watching import activity, noted
+from ensemble_svc.optim.single import build
 from ensemble_svc.planning import members_of, prepare, rows_of
 from ensemble_svc.spec.load import load_job
+from ensemble_svc.spec.optimizers import Optimizer
+from ensemble_svc.vitals.watching import activity, noted
 
 ROOT = Path(__file__).parent.parent
 LECTURE = ROOT / "jobs" / "lecture"
@@ -114,6 +118,62 @@ def test_shipped_jobs_look_well(job):
     found = checkup(ROOT / "jobs" / f"{job}.yaml")
     assert found.learned
     assert found.loss < 2 * abs(found.guess) + 1
+
+
+def test_smoothed_labels_can_be_learned_by_heart():
+    """Their loss has a floor above 0."""
+    found = checkup(
+        LECTURE / "relu_he.yaml",
+        "model.hidden=[50]",
+        "training.loss={name: cross_entropy, label_smoothing: 0.1}",
+    )
+    assert found.few_after > 0.4
+    assert found.learned
+
+
+def test_the_curvature_is_told_in_words_and_json(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    small = ["--set", "model.hidden=[8]", "--set", "training.epochs=2", "--set", "ensemble.members=2"]
+    job = ["inspect", str(LECTURE / "relu_he.yaml"), *small, "--curvature"]
+    shown = CliRunner().invoke(app, job)
+    assert shown.exit_code == 0, shown.output
+    assert "The sharpest curvature is" in shown.output
+    data = json.loads(CliRunner().invoke(app, [*job, "--json"]).output)["curvature"]
+    assert data["smallest"] <= data["largest"]
+    assert data["stable_up_to"] > 0
+    run = tmp_path / "run"
+    train = ["train", str(LECTURE / "relu_he.yaml"), *small, "--executor", "local", "--out", str(run)]
+    assert CliRunner().invoke(app, train).exit_code == 0
+    trained = json.loads(CliRunner().invoke(app, [*job, "--run", str(run), "--json"]).output)["curvature"]
+    assert trained["loss"] < data["loss"]
+    assert CliRunner().invoke(app, [*job[:-1], "--run", str(run)]).exit_code == 2
+    other = CliRunner().invoke(app, [*job, "--set", "seed=5", "--run", str(run)])
+    assert other.exit_code != 0
+
+
+@pytest.mark.parametrize(
+    ("rule", "limit"),
+    [
+        ({"name": "sgd", "lr": 0.1}, 20.0),
+        ({"name": "sgd", "lr": 0.1, "momentum": 0.9}, 38.0),
+        ({"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True}, 38 / 2.8),
+        ({"name": "adamw", "lr": 0.1}, 20.0),
+    ],
+)
+def test_the_edge_of_stability_is_where_descent_on_a_parabola_turns(rule, limit):
+    """Just below it torch's own rule comes to rest on a parabola, just above it does not."""
+    choice = TypeAdapter(Optimizer).validate_python(rule)
+    assert edge(choice) == pytest.approx(limit)
+    if rule["name"] != "sgd":
+        return
+    for factor, rests in ((0.97, True), (1.03, False)):
+        x = torch.ones(1, dtype=torch.float64, requires_grad=True)
+        optimizer = build(choice, [x])
+        for _ in range(2000):
+            optimizer.zero_grad()
+            (factor * limit * x.square() / 2).sum().backward()
+            optimizer.step()
+        assert (abs(x.item()) < 1e-3) == rests
 
 
 def test_looking_changes_no_member_and_no_random_state():

@@ -14,12 +14,15 @@ from torch import nn
 from ensemble_svc.errors import SpecError
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.initial import gain_of
-from ensemble_svc.nn.layers import activation, num_groups
+from ensemble_svc.nn.layers import activation
+from ensemble_svc.nn.norms import num_groups
 from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import ACTIVATIONS, Elu, LeakyRelu, Maxout, PRelu, Relu, Sigmoid, Tanh
+from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.inits import Dirac, Gaussian, He, Orthogonal, TorchInit, Xavier, Zeros
-from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, Norm, PythonModel, ResNet
+from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import NORMS, InstanceNorm
 
 SPREADS = {
     He(): lambda fan_in, fan_out, gain: (gain / math.sqrt(fan_in), True),
@@ -48,6 +51,7 @@ EVERY_ACTIVATION = [choice() for choice in ACTIVATIONS] + [
 over_activations = pytest.mark.parametrize(
     "act", EVERY_ACTIVATION, ids=lambda a: "-".join(map(str, a.model_dump().values()))
 )
+over_norms = pytest.mark.parametrize("norm", [choice() for choice in NORMS], ids=lambda n: n.name)
 over_zoo = pytest.mark.parametrize("choice", ZOO, ids=lambda c: c.__name__)
 
 counts = st.integers(1, 9)
@@ -67,10 +71,11 @@ MODELS_OF = {
 
 
 def built(choice: type[Network], num_outputs: int, **options: object) -> nn.Module:
-    """The network for its row; there is no residual network of maxout."""
-    if choice is ResNet and isinstance(options.get("activation"), Maxout):
-        pytest.skip("a residual sum has one piece")
-    return build(choice(**options), ROW[choice], num_outputs)
+    """The network for its row, if there is one of those options."""
+    model = choice(**options)
+    if found := list(unfit(model)):
+        pytest.skip(found[0][1])
+    return build(model, ROW[choice], num_outputs)
 
 
 def weighted_layers(net: nn.Module) -> list[nn.Linear | nn.Conv2d]:
@@ -82,7 +87,7 @@ def weighted_layers(net: nn.Module) -> list[nn.Linear | nn.Conv2d]:
 @given(data=st.data())
 def test_any_row_is_mapped_to_the_outputs_or_refused(choice, data) -> None:
     model = data.draw(MODELS_OF[choice])
-    model = model.model_copy(update={"norm": data.draw(st.sampled_from(Norm.__args__))})
+    model = model.model_copy(update={"norm": data.draw(st.sampled_from(list(NORMS)))()})
     shape = data.draw(st.lists(st.integers(1, 20), min_size=1, max_size=3).map(tuple))
     num_outputs = data.draw(st.integers(1, 4))
     try:
@@ -125,11 +130,14 @@ def test_each_residual_stage_halves_the_image_and_doubles_the_channels() -> None
 
 
 @over_zoo
-@pytest.mark.parametrize("norm", Norm.__args__)
-def test_no_bias_stands_before_a_norm(choice, norm) -> None:
-    *hidden, output = weighted_layers(build(choice(norm=norm), ROW[choice], 3))
+@over_norms
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_no_bias_stands_before_a_norm(choice, norm, place) -> None:
+    *hidden, output = weighted_layers(built(choice, 3, norm=norm, norm_place=place))
     assert output.bias is not None
-    assert all((layer.bias is None) == (norm != "none") for layer in hidden)
+    for layer in hidden:
+        normed = norm.is_layer and not (isinstance(layer, nn.Linear) and isinstance(norm, InstanceNorm))
+        assert (layer.bias is None) == (normed and place == "before")
 
 
 @over_zoo
@@ -241,7 +249,7 @@ def test_the_callers_seed_decides_the_weights(choice) -> None:
 
 @given(num_channels=st.integers(1, 600))
 def test_groups_are_equal_and_hold_two_channels(num_channels) -> None:
-    groups = num_groups(num_channels)
+    groups = num_groups(num_channels, 8)
     assert 1 <= groups <= 8
     assert num_channels % groups == 0
     assert num_channels == 1 or num_channels // groups >= 2
@@ -250,9 +258,9 @@ def test_groups_are_equal_and_hold_two_channels(num_channels) -> None:
 
 
 @over_zoo
-@pytest.mark.parametrize("norm", Norm.__args__)
+@over_norms
 def test_penalised_are_the_weights_of_all_layers(choice, norm) -> None:
-    net = build(choice(norm=norm), ROW[choice], 3)
+    net = built(choice, 3, norm=norm)
     own = {id(layer.weight) for layer in weighted_layers(net)}
     named = dict(net.named_parameters())
     assert {id(named[name]) for name in penalised(net)} == own
@@ -275,6 +283,15 @@ def test_penalised_leaves_out_wide_norms_biases_and_frozen_weights() -> None:
         (ResNet(), (13, 2), r"model\.name: resnet reads images"),
         (LeNet(), (1, 8, 11), r"model\.name: lenet needs images of 12x12 or more, but these are 8x11\."),
         (ConvNet(channels=(4, 4, 4, 4)), (3, 8, 20), r"model\.channels: 4 stages .* 8x20 allows at most 3\."),
+        (ResNet(norm="instance"), (3, 4, 4), r"model\.norm: images of 4x4 shrink to one place"),
+        (Mlp(norm="instance"), (3,), r"model\.norm: 'instance' is over the places of an image"),
+        (
+            Mlp(init="zeros", activation="maxout"),
+            (3,),
+            r"model\.init: 'zeros' makes pieces of a maxout unit alike",
+        ),
+        (Mlp(init="zeros", activation="prelu"), (3,), r"model\.init: 'zeros' shows prelu nothing but 0"),
+        (LeNet(init="dirac", norm="weight"), (1, 16, 16), r"model\.init: 'dirac' makes weights of length 0"),
         (Mlp(hidden=(4, 1), norm="layer"), (3,), r"model\.norm: layer over a layer of one unit"),
     ],
 )
@@ -316,6 +333,11 @@ def make_bug(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     raise KeyError("the user's own bug")
 
 
+def make_twice(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    layer, act = nn.Linear(input_shape[0], input_shape[0]), nn.Tanh()
+    return nn.Sequential(layer, act, layer, act, nn.Linear(input_shape[0], num_outputs))
+
+
 NOT_CALLABLE = 3
 
 
@@ -341,6 +363,7 @@ def test_the_users_network_is_called_tried_and_left_as_it_was() -> None:
         (own("make_nothing"), r"returned str; it must be a torch\.nn\.Module"),
         (own("make_narrow"), r"maps \[2, 3\] to \[2, 1\], but \[2, 4\] is needed"),
         (own("make_tuple"), r"returns tuple; it must return a tensor"),
+        (own("make_twice"), r"has one layer under two names, 0 and 2; keep one and call it twice"),
         (own("make_unfit"), r"fails on an input of shape \[2, 3\]: mat1 and mat2"),
     ],
 )

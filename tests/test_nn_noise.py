@@ -12,9 +12,10 @@ from test_nn_packed import NUM_CLASSES, SMALL, small, stack
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from ensemble_svc.nn import packed as written_out
 from ensemble_svc.nn.build import build
-from ensemble_svc.nn.noise import ActivationNoise, Draw, Dropout, set_draws
-from ensemble_svc.spec.model import MODELS, Network
+from ensemble_svc.nn.noise import ActivationNoise, ChannelDropout, Draw, Dropout, set_draws
+from ensemble_svc.spec.model import MODELS, ImageNetwork, Network
 
 KINDS: list[type[Draw]] = [Dropout, ActivationNoise]
 over_kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -112,6 +113,58 @@ def test_a_pack_draws_where_some_member_does(kind) -> None:
     assert [net[0].draws, net[1].draws, net[2][0].draws] == [True, False, True]
     set_draws(net, {f"0.{name}": torch.tensor(0.0)})
     assert [net[0].draws, net[1].draws] == [False, True]
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 10**6))
+def test_a_channel_is_whole_or_zero_and_its_expectation_kept(seed) -> None:
+    """Each member at its own rate, each row and channel for itself."""
+    torch.manual_seed(seed)
+    rows, channels = 200, 10
+    x = 1 + torch.rand(len(RATES), rows, channels, 4, 3)
+    out = packed(ChannelDropout, RATES, x)
+    for rate, of_x, of_out in zip(RATES, x, out, strict=True):
+        factor = of_out / of_x
+        torch.testing.assert_close(factor, factor[:, :, :1, :1].expand_as(factor))
+        kept = factor[:, :, 0, 0] > 0
+        torch.testing.assert_close(factor[:, :, 0, 0][kept], torch.full((int(kept.sum()),), 1 / (1 - rate)))
+        spread = math.sqrt(rate * (1 - rate) / (rows * channels))
+        assert abs(kept.double().mean() - (1 - rate)) <= 5 * spread
+        assert abs(factor.double().mean() - 1) <= 5 * spread / (1 - rate)
+        assert rate == 0 or not ((kept == kept[:1]).all() or (kept == kept[:, :1]).all())
+
+
+def test_channel_dropout_is_nothing_in_evaluation_or_without_a_rate() -> None:
+    x, before = torch.randn(2, 3, 4, 4), torch.get_rng_state()
+    assert ChannelDropout(0.0)(x) is x
+    assert ChannelDropout(0.9).eval()(x) is x
+    assert torch.equal(before, torch.get_rng_state())
+    assert ChannelDropout(0.5)(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "choice", [c for c in MODELS if issubclass(c, ImageNetwork)], ids=lambda c: c.__name__
+)
+def test_every_network_of_convolutions_drops_channels(choice) -> None:
+    """Of its convolutions alone, by a rate that is in the state; the written-out pack as well."""
+    options, shape = SMALL[choice]
+    members = []
+    for rate in (0.0, 0.6):
+        torch.manual_seed(0)
+        members.append(build(choice(**options, norm="none", channel_dropout=rate), shape, NUM_CLASSES))
+    net, state_K, x_B = members[0], stack(members), torch.randn(64, *shape)
+    set_draws(net, state_K)
+    outputs = written_out.forward(net, state_K, x_B.expand(2, *x_B.shape))
+    assert not torch.allclose(outputs[0], outputs[1])
+    net.eval()
+    torch.testing.assert_close(outputs[0], net(x_B))
+    calm = written_out.forward(net, state_K, x_B.expand(2, *x_B.shape))
+    torch.testing.assert_close(calm[0], calm[1])
+
+
+def test_an_mlp_has_no_channels_to_drop() -> None:
+    with pytest.raises(ValueError, match="channel_dropout"):
+        MODELS.get("mlp")(channel_dropout=0.5)
 
 
 @over_zoo

@@ -13,13 +13,14 @@ from ensemble_svc.optim.single import build as build_optimizer
 from ensemble_svc.optim.stacked import StackedOptimizer
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import ACTIVATIONS
+from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.losses import CrossEntropy
-from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, Norm, PythonModel, ResNet
+from ensemble_svc.spec.model import MODELS, ConvNet, LeNet, Mlp, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import Sgd
 
 NUM_CLASSES, NUM_ROWS = 3, 4
 RULES = [Sgd(lr=0.1, momentum=0.9), Sgd(lr=0.02, momentum=0.9, weight_decay=0.1)]
-NORMS: list[Norm] = list(Norm.__args__)
 NAMES = [choice.model_fields["name"].default for choice in ACTIVATIONS]
 
 
@@ -56,9 +57,9 @@ def every_kind() -> list[object]:
     crossed = [
         (c, {"norm": n, "activation": a})
         for c in zoo
-        for n in NORMS
+        for n in NORMS.by_name
         for a in NAMES
-        if not (c is ResNet and a == "maxout")  # a residual sum has one piece
+        if not list(unfit(c(norm=n, activation=a)))
     ]
     return [
         pytest.param(choice, options, id="-".join([choice.model_fields["name"].default, *options.values()]))
@@ -123,7 +124,8 @@ def test_packed_member_ends_where_it_would_end_alone(choice, options) -> None:
             )
     trained = [name for name, _ in members[0].named_parameters()]
     assert all(not torch.equal(before[name], packed[name]) for name in trained if name.endswith("weight"))
-    assert any(name.endswith("running_var") for name in packed) == (options.get("norm") == "batch")
+    averages = "norm" in options and NORMS.get(options["norm"]).sees_batch
+    assert any(name.endswith("running_var") for name in packed) == averages
     assert all((packed[name] == 2).all() for name in packed if name.endswith("num_batches_tracked"))
 
 

@@ -14,8 +14,11 @@ from torch.func import functional_call
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import set_draws
-from ensemble_svc.spec.activations import ACTIVATIONS, Maxout
+from ensemble_svc.registry import Choice
+from ensemble_svc.spec.activations import ACTIVATIONS
+from ensemble_svc.spec.fitness import unfit
 from ensemble_svc.spec.model import MODELS, Model, Network, ResNet
+from ensemble_svc.spec.norms import NORMS, BatchRenorm
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
 SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
@@ -24,7 +27,8 @@ SMALL: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "convnet": ({"channels": (4, 4), "convs_per_stage": 1, "dense": (6,)}, (3, 8, 8)),
     "resnet": ({"depth": 8, "width": 2}, (3, 8, 8)),
 }
-NORMS = ("none", "batch", "layer", "group")
+AT_WORK: dict[type[Choice], dict[str, Any]] = {BatchRenorm: {"warmup": 0, "r_steps": 0, "d_steps": 0}}
+"""Options of which each norm does what makes it another one's equal no more."""
 K, B = 3, 4
 
 
@@ -41,14 +45,18 @@ def stacked(nets: list[nn.Module]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("choice", ZOO, ids=lambda c: c.model_fields["name"].default)
-@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("norm", list(NORMS), ids=lambda c: c.model_fields["name"].default)
+@pytest.mark.parametrize("place", ["before", "after"])
 @pytest.mark.parametrize("training", [True, False])
-def test_each_slice_is_the_member_alone(choice, norm, training):
+def test_each_slice_is_the_member_alone(choice, norm, place, training):
     options, shape = SMALL[choice.model_fields["name"].default]
     for activation in ACTIVATIONS:
-        if choice is ResNet and activation is Maxout:
-            continue  # a residual sum has one piece
-        nets = members(choice(**options, norm=norm, activation=activation()), shape)
+        model = choice(
+            **options, norm=norm(**AT_WORK.get(norm, {})), norm_place=place, activation=activation()
+        )
+        if list(unfit(model)):
+            continue
+        nets = members(model, shape)
         for net in nets:
             net.train(training)
         assert packed.is_known(nets[0])
@@ -64,6 +72,25 @@ def test_each_slice_is_the_member_alone(choice, norm, training):
                 torch.testing.assert_close(weights[name].grad[k], p.grad, msg=lambda m, n=name: f"{n}: {m}")
             for name, b in net.named_buffers():
                 torch.testing.assert_close(weights[name][k], b, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("activation", ["relu", "prelu"])
+def test_each_slice_of_fixup_is_the_member_alone(activation):
+    """All of its single numbers and zero weights moved away from where they begin."""
+    options, shape = SMALL["resnet"]
+    nets = members(ResNet(**options, norm="none", init="fixup", activation=activation), shape)
+    for net in nets:
+        for p in net.parameters():
+            nn.init.normal_(p, std=0.3)
+    weights, x = stacked(nets), torch.randn(K, B, *shape, dtype=torch.float64)
+    outputs = packed.forward(nets[0], weights, x)
+    outputs.square().sum().backward()
+    for k, net in enumerate(nets):
+        alone = net(x[k])
+        torch.testing.assert_close(outputs[k], alone)
+        alone.square().sum().backward()
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(weights[name].grad[k], p.grad, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @settings(max_examples=25, deadline=None)

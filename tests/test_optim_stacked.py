@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from ensemble_svc.errors import SpecError, TrainError
 from ensemble_svc.optim.blocks import as_gradients_come, gathered
-from ensemble_svc.optim.single import build, load_state, state_of
-from ensemble_svc.optim.stacked import StackedOptimizer
-from ensemble_svc.spec.optimizers import OPTIMIZERS, AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.optim.layered import LayeredOptimizer
+from ensemble_svc.optim.layers import ALIKE, Layers
+from ensemble_svc.optim.single import build, load_state, set_factor, state_of
+from ensemble_svc.spec.optimizers import OPTIMIZERS, AdaGrad, Adam, AdamW, Muon, Optimizer, RmsProp, Sgd
 
 NUM_STEPS = 5
 
@@ -32,6 +34,16 @@ RULES = {
     Sgd: st.one_of(
         st.builds(Sgd, lr=rates, momentum=shares, weight_decay=decays),
         st.builds(Sgd, lr=rates, momentum=st.just(0.7), nesterov=st.just(True), weight_decay=decays),
+    ),
+    Muon: st.builds(
+        Muon,
+        lr=rates,
+        momentum=shares,
+        nesterov=st.booleans(),
+        weight_decay=decays,
+        adamw_lr=rates,
+        betas=st.tuples(shares, shares),
+        eps=epsilons,
     ),
 }
 TORCHS = {
@@ -52,6 +64,14 @@ class Case:
     shapes: list[tuple[int, ...]]
     seed: int
     factors: list[float]
+    multipliers: list[float]
+
+    @property
+    def layers(self) -> Layers:
+        """Each parameter its own multiplier; all weights with two sides are hidden."""
+        named = list(zip(self.names, self.shapes, self.multipliers, strict=True))
+        hidden = frozenset(name for name, shape, _ in named if len(shape) >= 2)
+        return Layers(hidden, {name: multiplier for name, _, multiplier in named})
 
     @property
     def names(self) -> list[str]:
@@ -79,14 +99,16 @@ def cases(draw: st.DrawFn, rule: type) -> Case:
     sides = st.one_of(st.integers(1, 20), st.just(16))
     shapes = draw(st.lists(st.lists(sides, max_size=3).map(tuple), min_size=1, max_size=3))
     factors = draw(st.lists(st.floats(0.0, 1.0), min_size=NUM_STEPS, max_size=NUM_STEPS))
-    return Case(rules, shapes, draw(st.integers(0, 10**6)), factors)
+    scales = st.lists(st.sampled_from([1.0, 0.5, 3.0]), min_size=len(shapes), max_size=len(shapes))
+    multipliers = draw(st.one_of(st.just([1.0] * len(shapes)), scales))
+    return Case(rules, shapes, draw(st.integers(0, 10**6)), factors, multipliers)
 
 
 def leaves(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: w.clone().requires_grad_() for name, w in weights.items()}
 
 
-def run_stack(stack: StackedOptimizer, case: Case, steps: range, members: list[int] | None = None) -> None:
+def run_stack(stack: LayeredOptimizer, case: Case, steps: range, members: list[int] | None = None) -> None:
     """Take the case's steps; ``members`` says whose gradients a smaller stack gets."""
     dtype = next(iter(stack.params.values())).dtype
     for t in steps:
@@ -102,29 +124,77 @@ def run_alone(
     for t in steps:
         for param, grad in zip(params, case.draw(params[0].dtype, 1 + t).values(), strict=True):
             param.grad = grad[member].clone()
-        for group in optimizer.param_groups:
-            group["lr"] = case.rules[member].lr * case.factors[t]
+        set_factor(optimizer, case.factors[t])
         optimizer.step()
 
 
-def plain_torch(rule: Optimizer, params: list[Tensor]) -> torch.optim.Optimizer:
+class PlainMuon(torch.optim.Optimizer):
+    """The formula of Muon one matrix at a time, by its singular values; AdamW for all else, by torch."""
+
+    def __init__(self, rule: Muon, groups: list[dict[str, Any]]) -> None:
+        self.rule = rule
+        super().__init__(groups, {})
+        kept = [group for group in self.param_groups if not group["hidden"]]
+        options = rule.others.model_dump(exclude={"name"})
+        self.adamw = torch.optim.AdamW(kept, foreach=False, **options) if kept else None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        rule = self.rule
+        for group in self.param_groups:
+            if group["hidden"]:
+                (param,) = group["params"]
+                kept = self.state[param].get("momentum", torch.zeros_like(param))
+                kept = rule.momentum * kept + (1 - rule.momentum) * param.grad
+                self.state[param]["momentum"] = kept
+                ahead = (1 - rule.momentum) * param.grad + rule.momentum * kept if rule.nesterov else kept
+                u, s, vh = torch.linalg.svd(ahead.flatten(1).double(), full_matrices=False)
+                s = s / s.norm().clamp_min(1e-7)
+                for _ in range(rule.ns_steps):
+                    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+                step = (u * s @ vh).to(param.dtype).view_as(param)
+                tall = max(1.0, ahead.shape[0] / ahead[0].numel()) ** 0.5
+                param.mul_(1 - group["lr"] * rule.weight_decay).sub_(step * tall * group["lr"])
+        if self.adamw:
+            for ours, theirs in zip(
+                [g for g in self.param_groups if not g["hidden"]], self.adamw.param_groups, strict=True
+            ):
+                theirs["lr"] = ours["lr"]
+            self.adamw.step()
+
+
+def plain_torch(case: Case, member: int, params: list[Tensor]) -> torch.optim.Optimizer:
     """The textbook loop of torch.optim, no fused kernel."""
+    rule, layers = case.rules[member], case.layers
+    groups = [
+        {
+            "params": [param],
+            "lr": layers.rate(rule, name),
+            "peak_lr": layers.rate(rule, name),
+            "hidden": name in layers.hidden,
+        }
+        for name, param in zip(case.names, params, strict=True)
+    ]
+    if isinstance(rule, Muon):
+        return PlainMuon(rule, groups)
     options = rule.model_dump(exclude={"name"})
-    kind = TORCHS[type(rule)]
-    return kind(params, foreach=False, **options)
+    return TORCHS[type(rule)](groups, foreach=False, **options)
 
 
-def started(case: Case, dtype: torch.dtype = torch.float32) -> StackedOptimizer:
-    return StackedOptimizer(leaves(case.draw(dtype, 0)), case.rules)
+def noise(rule: type) -> float:
+    """How much rounding grows in a step: the iteration's slope at 0 to the power of its steps, at most."""
+    return 3.4445**5 if rule is Muon else 1.0
 
 
-def select(stack: StackedOptimizer, members: list[int]) -> StackedOptimizer:
+def started(case: Case, dtype: torch.dtype = torch.float32) -> LayeredOptimizer:
+    return LayeredOptimizer(leaves(case.draw(dtype, 0)), case.rules, layers=case.layers)
+
+
+def select(stack: LayeredOptimizer, members: list[int], layers: Layers = ALIKE) -> LayeredOptimizer:
     """An optimiser of some of the members that goes on where ``stack`` stands."""
     index = torch.tensor(members)
     params = {name: gathered(p.detach(), index).requires_grad_() for name, p in stack.params.items()}
-    rest = StackedOptimizer(
-        params, [stack.rules[k] for k in members], paces=[stack.paces[k] for k in members]
-    )
+    rest = LayeredOptimizer(params, [stack.rules[k] for k in members], layers=layers)
     state = stack.state()
     rest.load({name: state[name].index_select(0, index) for name in rest.state()}, stack.num_steps)
     return rest
@@ -146,12 +216,12 @@ def test_a_slice_equals_torch_on_that_member_alone(rule, dtype, rtol, atol, data
     case = data.draw(cases(rule))
     stack = started(case, dtype)
     run_stack(stack, case, range(NUM_STEPS))
-    for k, own in enumerate(case.rules):
+    for k in range(len(case.rules)):
         params = list(leaves({name: w[k] for name, w in case.draw(dtype, 0).items()}).values())
-        optimizer = plain_torch(own, params)
+        optimizer = plain_torch(case, k, params)
         run_alone(optimizer, params, case, k, range(NUM_STEPS))
         for name, param in zip(case.names, params, strict=True):
-            torch.testing.assert_close(stack.params[name][k], param, rtol=rtol, atol=atol)
+            torch.testing.assert_close(stack.params[name][k], param, rtol=rtol, atol=noise(rule) * atol)
 
 
 @over_rules
@@ -162,19 +232,23 @@ def test_members_at_paces_of_their_own_equal_torch_alone(rule, vectors, data) ->
     """By one call per rule and by vectors, the way of a GPU."""
     case = data.draw(cases(rule))
     k_factors = [data.draw(st.sampled_from([0.0, 0.25, 1.0])) for _ in case.rules]
-    stack = StackedOptimizer(
-        leaves(case.draw(torch.float64, 0)), case.rules, paces=k_factors, vectors=vectors
+    stack = LayeredOptimizer(
+        leaves(case.draw(torch.float64, 0)),
+        case.rules,
+        layers=case.layers,
+        paces=k_factors,
+        vectors=vectors,
     )
     for t in range(NUM_STEPS):
         for name, grad in case.draw(torch.float64, 1 + t).items():
             stack.params[name].grad = grad
         stack.step([case.factors[t] * own for own in k_factors])
-    for k, own in enumerate(case.rules):
+    for k in range(len(case.rules)):
         params = list(leaves({name: w[k] for name, w in case.draw(torch.float64, 0).items()}).values())
         mine = replace(case, factors=[f * k_factors[k] for f in case.factors])
-        run_alone(plain_torch(own, params), params, mine, k, range(NUM_STEPS))
+        run_alone(plain_torch(case, k, params), params, mine, k, range(NUM_STEPS))
         for name, param in zip(case.names, params, strict=True):
-            torch.testing.assert_close(stack.params[name][k], param, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(stack.params[name][k], param, rtol=1e-12, atol=noise(rule) * 1e-14)
 
 
 @over_rules
@@ -186,7 +260,7 @@ def test_a_slice_has_the_bits_of_a_stack_of_one(rule, data) -> None:
     run_stack(stack, case, range(NUM_STEPS))
     for k, own in enumerate(case.rules):
         weights = {name: w[k : k + 1] for name, w in case.draw(torch.float32, 0).items()}
-        alone = StackedOptimizer(leaves(weights), [own])
+        alone = LayeredOptimizer(leaves(weights), [own], layers=case.layers)
         run_stack(alone, case, range(NUM_STEPS), [k])
         assert_same_bits({name: p[k : k + 1] for name, p in stack.params.items()}, alone.params)
         assert_same_bits({name: stack.state()[name][k : k + 1] for name in alone.state()}, alone.state())
@@ -200,14 +274,14 @@ def test_a_slice_of_the_state_is_that_of_torch_alone(rule, data) -> None:
     stack = started(case, torch.float64)
     run_stack(stack, case, range(NUM_STEPS))
     for k, own in enumerate(case.rules):
-        params = [w[k].clone().requires_grad_() for w in case.draw(torch.float64, 0).values()]
-        optimizer = build(own, params)
-        assert not any(value.any() for value in state_of(optimizer, case.names).values())
-        run_alone(optimizer, params, case, k, range(NUM_STEPS))
-        for name, value in state_of(optimizer, case.names).items():
+        params = leaves({name: w[k] for name, w in case.draw(torch.float64, 0).items()})
+        optimizer = build(own, params, case.layers)
+        assert not any(value.any() for value in state_of(optimizer).values())
+        run_alone(optimizer, list(params.values()), case, k, range(NUM_STEPS))
+        for name, value in state_of(optimizer).items():
             torch.testing.assert_close(stack.state()[name][k], value, rtol=1e-12, atol=1e-14)
         if getattr(own, "momentum", True):
-            assert list(state_of(optimizer, case.names)) == list(stack.state())
+            assert state_of(optimizer).keys() == stack.state().keys()
 
 
 @over_rules
@@ -218,7 +292,9 @@ def test_loaded_goes_on_as_if_never_stopped(rule, data, stop) -> None:
     whole, first = started(case), started(case)
     run_stack(whole, case, range(NUM_STEPS))
     run_stack(first, case, range(stop))
-    second = StackedOptimizer(leaves({n: p.detach() for n, p in first.params.items()}), case.rules)
+    second = LayeredOptimizer(
+        leaves({n: p.detach() for n, p in first.params.items()}), case.rules, layers=case.layers
+    )
     second.load({name: value.clone() for name, value in first.state().items()}, first.num_steps)
     run_stack(second, case, range(stop, NUM_STEPS))
     assert second.num_steps == NUM_STEPS
@@ -233,12 +309,12 @@ def test_a_member_alone_loaded_goes_on_as_if_never_stopped(rule, data, stop) -> 
     case = data.draw(cases(rule))
     weights = {name: w[0] for name, w in case.draw(torch.float32, 0).items()}
     whole, first = leaves(weights), leaves(weights)
-    run_alone(build(case.rules[0], whole.values()), list(whole.values()), case, 0, range(NUM_STEPS))
-    before = build(case.rules[0], first.values())
+    run_alone(build(case.rules[0], whole, case.layers), list(whole.values()), case, 0, range(NUM_STEPS))
+    before = build(case.rules[0], first, case.layers)
     run_alone(before, list(first.values()), case, 0, range(stop))
     second = leaves({n: p.detach() for n, p in first.items()})
-    after = build(case.rules[0], second.values())
-    load_state(after, case.names, {n: s.clone() for n, s in state_of(before, case.names).items()}, stop)
+    after = build(case.rules[0], second, case.layers)
+    load_state(after, {n: s.clone() for n, s in state_of(before).items()}, stop)
     run_alone(after, list(second.values()), case, 0, range(stop, NUM_STEPS))
     assert_same_bits(whole, second)
 
@@ -253,7 +329,7 @@ def test_survivors_go_on_as_if_the_dropped_were_there(rule, data, stop) -> None:
     whole, first = started(case), started(case)
     run_stack(whole, case, range(NUM_STEPS))
     run_stack(first, case, range(stop))
-    rest = select(first, keep)
+    rest = select(first, keep, case.layers)
     run_stack(rest, case, range(stop, NUM_STEPS), keep)
     assert rest.num_steps == NUM_STEPS
     assert_same_bits({name: p[keep] for name, p in whole.params.items()}, rest.params)
@@ -266,7 +342,7 @@ def test_a_transposed_layout_changes_no_bit(rule) -> None:
     start, grad = torch.randn(3, 16, 8), torch.randn(3, 16, 8)
     found = []
     for lay in (Tensor.contiguous, as_gradients_come):
-        stack = StackedOptimizer({"w": lay(start.clone()).requires_grad_()}, rules)
+        stack = LayeredOptimizer({"w": lay(start.clone()).requires_grad_()}, rules)
         for _ in range(2):
             stack.params["w"].grad = lay(grad)
             stack.step(1.0)
@@ -281,7 +357,7 @@ def test_a_transposed_layout_changes_no_bit(rule) -> None:
 @over_rules
 def test_any_layout_of_the_gradient_is_read_right(rule) -> None:
     optimizers = [
-        StackedOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)
+        LayeredOptimizer({"w": torch.ones(2, 16, 3).requires_grad_()}, [rule()] * 2) for _ in range(2)
     ]
     grad = torch.randn(3, 16, 2).permute(2, 1, 0)
     for optimizer, value in zip(optimizers, (grad, grad.contiguous()), strict=True):
@@ -294,7 +370,7 @@ def test_any_layout_of_the_gradient_is_read_right(rule) -> None:
 def test_a_parameter_without_gradient_is_left_alone(rule) -> None:
     params = {"used": torch.ones(2, 3).requires_grad_(), "idle": torch.ones(2, 16).requires_grad_()}
     for rules in ([rule(weight_decay=0.1)] * 2, [rule(weight_decay=0.1), rule(weight_decay=0.2)]):
-        optimizer = StackedOptimizer(params, rules)
+        optimizer = LayeredOptimizer(params, rules)
         params["used"].grad = torch.ones(2, 3)
         optimizer.step(1.0)
         assert torch.equal(params["idle"], torch.ones(2, 16))
@@ -302,7 +378,7 @@ def test_a_parameter_without_gradient_is_left_alone(rule) -> None:
 
 
 def test_a_state_can_be_stored_and_is_not_part_of_a_larger_tensor() -> None:
-    optimizer = StackedOptimizer(
+    optimizer = LayeredOptimizer(
         {"a": torch.ones(1, 3), "b": torch.ones(1, 2), "c": torch.ones(1, 16)}, [AdamW()]
     )
     for value in optimizer.state().values():
@@ -311,14 +387,14 @@ def test_a_state_can_be_stored_and_is_not_part_of_a_larger_tensor() -> None:
 
 
 def test_zero_grad_forgets() -> None:
-    optimizer = StackedOptimizer({"w": torch.ones(2, 3).requires_grad_()}, [AdamW()] * 2)
+    optimizer = LayeredOptimizer({"w": torch.ones(2, 3).requires_grad_()}, [AdamW()] * 2)
     optimizer.params["w"].grad = torch.ones(2, 3)
     optimizer.zero_grad()
     assert optimizer.params["w"].grad is None
 
 
 @pytest.mark.parametrize(
-    "make", [lambda r: build(r, [torch.ones(1)]), lambda r: StackedOptimizer({"w": torch.ones(1)}, [r])]
+    "make", [lambda r: build(r, {"w": torch.ones(1)}), lambda r: LayeredOptimizer({"w": torch.ones(1)}, [r])]
 )
 def test_nesterov_without_momentum_is_refused(make) -> None:
     with pytest.raises(SpecError, match=r"training\.optimizer\.nesterov: .*momentum is 0"):
@@ -327,15 +403,15 @@ def test_nesterov_without_momentum_is_refused(make) -> None:
 
 def test_what_is_no_stack_is_refused() -> None:
     with pytest.raises(ValueError, match="one type and one device"):
-        StackedOptimizer({"w": torch.ones(1, 1), "v": torch.ones(1, 1).double()}, [Sgd()])
+        LayeredOptimizer({"w": torch.ones(1, 1), "v": torch.ones(1, 1).double()}, [Sgd()])
     with pytest.raises(ValueError, match="one class"):
-        StackedOptimizer({"w": torch.ones(2, 1)}, [AdamW(), Sgd()])
+        LayeredOptimizer({"w": torch.ones(2, 1)}, [AdamW(), Sgd()])
     with pytest.raises(ValueError, match="'w' is no dense stack of 2"):
-        StackedOptimizer({"w": torch.ones(3, 1)}, [Sgd()] * 2)
+        LayeredOptimizer({"w": torch.ones(3, 1)}, [Sgd()] * 2)
 
 
 def test_a_state_of_something_else_is_refused() -> None:
-    optimizer = StackedOptimizer({"w": torch.ones(2, 3)}, [AdamW()] * 2)
+    optimizer = LayeredOptimizer({"w": torch.ones(2, 3)}, [AdamW()] * 2)
     with pytest.raises(TrainError, match="lacks 'exp_avg/w'"):
         optimizer.load({}, 1)
     with pytest.raises(TrainError, match="'momentum_buffer/w'"):

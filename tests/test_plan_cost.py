@@ -14,22 +14,25 @@ from ensemble_svc.errors import SpecError
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.noise import Draw
 from ensemble_svc.nn.resnet import Residual
-from ensemble_svc.optim.stacked import StackedOptimizer
+from ensemble_svc.nn.sparsity import Tap
+from ensemble_svc.nn.tied import Repeated
+from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.plan.cost import DataShape, member_bytes, num_steps, optimizer_copies, size_of, work_of
 from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import Maxout, PRelu, Relu
 from ensemble_svc.spec.averages import Ema
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import MODELS, LeNet, Mlp, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import NORMS, NoNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS, AdamW, Sgd
 from ensemble_svc.spec.training import TrainingSpec
 from ensemble_svc.train.feed import steps_per_epoch
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]
-NORMS = st.sampled_from(["none", "batch", "layer", "group"])
 
 
 @st.composite
@@ -37,17 +40,27 @@ def networks(draw: st.DrawFn) -> tuple[Network, tuple[int, ...]]:
     """A network of the zoo and a row for it."""
     choice = draw(st.sampled_from(ZOO))
     model = draw(MODELS_OF[choice])
-    changed = {"norm": draw(NORMS), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    changed = {"norm": draw(st.sampled_from(list(NORMS)))(), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    changed["norm_place"] = draw(st.sampled_from(["before", "after"]))
     changed["activation_noise"] = draw(st.sampled_from([0.0, 0.1]))
     others = [Maxout(), Maxout(pieces=3)] if choice is not ResNet else []
     changed["activation"] = draw(st.sampled_from([Relu(), PRelu(), *others]))
+    if choice is ResNet and draw(st.booleans()):
+        changed |= {"init": Fixup(), "norm": NoNorm(), "norm_place": "before"}
+    if choice is Mlp:
+        changed |= {
+            "tied": draw(st.booleans()),
+            "hidden": draw(st.sampled_from([(), (4,), (9, 9, 9), (3, 3, 5, 5, 5)])),
+        }
+    else:
+        changed["channel_dropout"] = draw(st.sampled_from([0.0, 0.2]))
     return model.model_copy(update=changed), ROW[choice]
 
 
 def put_out(net: nn.Module, x: Tensor) -> int:
     """Numbers per row that the network's operations put out, as its modules tell and its sums."""
     counted: list[int] = []
-    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual)
+    silent = (nn.Identity, nn.Flatten, nn.Sequential, Residual, Repeated, Tap)
 
     def note(module: nn.Module, _: object, out: Tensor) -> None:
         if isinstance(module, Residual) or (
@@ -99,7 +112,7 @@ def test_optimizers_hold_what_the_formula_says(choice: type[Choice]):
     rules = [choice()] + ([Sgd(momentum=0.9)] if choice is Sgd else [])
     for rule in rules:
         weights = {"w": torch.zeros(3, 40).requires_grad_()}
-        optimizer = StackedOptimizer(weights, [rule] * 3)
+        optimizer = LayeredOptimizer(weights, [rule] * 3)
         weights["w"].grad = torch.ones(3, 40)
         optimizer.step(1.0)
         held = sum(v.numel() for name, v in optimizer.state().items() if v.shape == (3, 40))

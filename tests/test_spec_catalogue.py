@@ -90,7 +90,7 @@ def test_types_are_in_words() -> None:
         (found,) = [o for o in entry["options"] if o["name"] == option]
         return found["type"], found["default"]
 
-    assert words("optimizer", "adamw", "lr") == ("a number above 0", 0.001)
+    assert words("optimizer", "adamw", "lr") == ("a number above 0, or auto", 0.001)
     assert words("optimizer", "sgd", "nesterov") == ("true or false", False)
     assert words("optimizer", "adamw", "betas") == (
         "a list of 2 items, each a number of at least 0 and below 1",
@@ -101,7 +101,8 @@ def test_types_are_in_words() -> None:
     assert words("source", "csv", "id") == ("a text, or null", None)
     assert words("source", "csv", "separator") == ("one character", ",")
     assert words("source", "python", "options")[0] == "a mapping of names to any value"
-    assert words("model", "resnet", "norm")[0] == "one of none, batch, layer, group"
+    assert words("model", "resnet", "norm_place") == ("one of before, after", "before")
+    assert words("model", "resnet", "norm")[1] == "batch"
 
 
 def test_the_root_of_the_schema_is_the_job() -> None:

@@ -24,13 +24,13 @@ MESSAGES = [
     (
         "training: {optimizer: {name: adamw, lr: .nan}}",
         "training.optimizer.lr",
-        ".nan is not allowed; must be a number above 0.",
+        ".nan is not allowed; must be a number above 0, or auto.",
     ),
     ("training: {optimizer: {name: adamw, lr: -1}}", "training.optimizer.lr", "-1 is not allowed"),
     (
         "training: {optimizer: {name: adamw, momentum: 0.9}}",
         "training.optimizer.momentum",
-        "'momentum' is an option of rmsprop, sgd, not of adamw.",
+        "'momentum' is an option of rmsprop, sgd, muon, not of adamw.",
     ),
     (
         "training: {optimizer: {name: adamw, betas: [0.9]}}",
@@ -47,7 +47,7 @@ MESSAGES = [
     (
         "training: {optimizer: 3}",
         "training.optimizer",
-        "one of adamw, adam, rmsprop, adagrad, sgd, or a mapping",
+        "one of adamw, adam, rmsprop, adagrad, sgd, muon, or a mapping",
     ),
     ("training: {optimizer: }", "training.optimizer", "null is not allowed"),
     ("training: {optimizer: [sgd]}", "training.optimizer", "['sgd'] is not allowed"),

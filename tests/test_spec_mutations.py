@@ -30,13 +30,13 @@ data: {source: {name: npz, path: a.npz, x: x, y: y, layout: NHWC},
   validation: 0.1, test: 0.1, stratify: true, preprocess: [{name: impute, strategy: mean, indicator: true}],
   augment: [{name: flip, p: 0.5}, {name: crop, padding: 4, mode: constant}], standardize_target: false,
   stream: auto, device_gib: 2.0}
-model: {name: resnet, depth: 20, width: 16, norm: group, activation: gelu, init: xavier, dropout: 0.1,
-  activation_noise: 0.05}
+model: {name: resnet, depth: 20, width: 16, norm: group, norm_place: after, activation: gelu,
+  init: xavier, dropout: 0.1, activation_noise: 0.05, channel_dropout: 0.1}
 training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing: 0.1},
   optimizer: {name: sgd, lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.01},
   schedule: {name: cosine, floor: 0.0, warmup: 3}, regularizers: [{name: l2, strength: 0.1}],
   early_stopping: {metric: accuracy, patience: 3, min_delta: 0.0}, average: {name: ema, decay: 0.9},
-  clip_norm: 1.0, precision: 32-true}
+  clip_norm: 1.0, precision: 32-true, layer_rates: fan_in}
 ensemble: {members: 4, resample: {name: kfold, folds: 4}, quorum: 0.5}
 aggregate: {combine: mean, select: all, soup: none, calibrate: none}
 evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, ood: []}
@@ -48,7 +48,7 @@ name: table
 task: regression
 data: {source: {name: csv, path: a.csv, target: [t], drop: [u], categorical: [v], id: w, separator: ;},
   split: {name: column, column: s}, preprocess: [standardize]}
-model: {name: mlp, hidden: [4, 5], activation: relu, norm: layer, init: he, dropout: 0.0}
+model: {name: mlp, hidden: [4, 5], tied: true, activation: relu, norm: layer, init: he, dropout: 0.0}
 training: {loss: mse, optimizer: {name: adamw, lr: 0.001, betas: [0.9, 0.99], eps: 1e-8, weight_decay: 0.0}}
 ensemble: {resample: {name: subsample, fraction: 0.5}}
 """,

@@ -54,7 +54,8 @@ def refused(file: Path, *overrides: str) -> SpecError:
         ("training.early_stopping=null", "training.early_stopping", None),
         ("training.early_stopping.patience=3", "training.early_stopping.metric", "nll"),
         ("training.optimizer.lr=0.1", "training.optimizer.lr", 0.1),
-        ("training.schedule.floor=0.5", "training.schedule", {"name": "cosine", "floor": 0.5, "warmup": 0}),
+        ("training.schedule.floor=0.5", "training.schedule.floor", 0.5),
+        ("training.schedule.floor=0.5", "training.schedule.name", "cosine"),
         ("training.optimizer=sgd", "training.optimizer.name", "sgd"),
         ("training.optimizer={name: sgd, lr: 1}", "training.optimizer.lr", 1.0),
         ("training.optimizer.name=sgd", "training.optimizer.name", "sgd"),
@@ -107,7 +108,7 @@ def test_the_last_of_two_wins_but_none_is_undone_unseen(file: Path) -> None:
         (
             "training.optimizer.momentum=0.9",
             "training.optimizer.momentum",
-            "is an option of rmsprop, sgd, not of adamw",
+            "is an option of rmsprop, sgd, muon, not of adamw",
         ),
         ("training.optimizer=adamww", "training.optimizer", "Did you mean 'adamw'?"),
         ("training.optimizer.name=adamww", "training.optimizer.name", "Did you mean 'adamw'?"),

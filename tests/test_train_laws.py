@@ -23,7 +23,9 @@ from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.averages import AVERAGES
+from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
+from ensemble_svc.spec.norms import NORMS, BatchRenorm, GroupNorm, InstanceNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
@@ -37,6 +39,12 @@ from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.step import Batch
 from ensemble_svc.train.strand import Strand
 
+AT_WORK: dict[Any, dict[str, Any]] = {
+    BatchRenorm: {"warmup": 3, "r_steps": 20, "d_steps": 10},
+    GroupNorm: {"groups": 2},
+}
+"""With these a norm does within a few steps what it does in the end, and groups have more than two units, whose
+norms are signs."""
 ONE_CORE = Resources(cpus=1)
 BASE: dict[str, Any] = {
     "name": "law",
@@ -124,6 +132,62 @@ class TestPackedIsAlone:
     def test_every_schedule(self, schedule, tmp_path):
         assert_close(*both(job_of(training__schedule=schedule.model_fields["name"].default), tmp_path))
 
+    @pytest.mark.parametrize("place", ["before", "after"])
+    @pytest.mark.parametrize("norm", list(NORMS), ids=lambda c: c.model_fields["name"].default)
+    def test_every_norm(self, norm, place, tmp_path):
+        """Of dense layers and of convolutions, with averages of their own.
+
+        Behind a relu a norm may divide a group's round-off by its spread.
+        """
+        options = AT_WORK.get(norm, {})
+        chosen = {"name": norm.model_fields["name"].default, **options}
+        convnet = {"name": "convnet", "channels": (4,), "convs_per_stage": 1, "dense": (8,)}
+        for model in ({"name": "mlp", "hidden": (16,)}, convnet):
+            if model["name"] == "mlp" and norm is InstanceNorm:
+                continue
+            job = job_of(
+                model={**model, "norm": chosen, "norm_place": place, "activation": "tanh"},
+                training__epochs=2,
+                training__optimizer={"name": "sgd", "lr": 0.05},
+                training__average={"name": "ema", "decay": 0.9},
+            )
+            assert_close(*both(job, tmp_path / model["name"]))
+
+    @pytest.mark.parametrize("activation", ["tanh", "prelu"])
+    def test_tied_layers(self, activation, tmp_path):
+        model = {
+            "name": "mlp",
+            "hidden": (12, 12, 12, 12),
+            "tied": True,
+            "activation": activation,
+            "norm": "layer",
+        }
+        job = job_of(model=model, training__regularizers=({"name": "l2", "strength": 1e-3}, "sparsity"))
+        together, apart = both(job, tmp_path)
+        assert_close(together, apart)
+        weights = [n for n in together[0] if n.startswith("weights") and n.endswith("linear.weight")]
+        assert len(weights) == 2
+
+    def test_every_init_in_one_pack_but_those_that_give_other_parts(self, tmp_path):
+        names = [c.model_fields["name"].default for c in INITS if not c.is_structural]
+        job = job_of(
+            ensemble__members=len(names),
+            ensemble__vary={"model.init": tuple(names)},
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            model={"name": "mlp", "hidden": (16,), "activation": "tanh"},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_fixup_beside_members_of_another_structure(self, tmp_path):
+        job = job_of(
+            model={"name": "resnet", "depth": 8, "width": 4, "norm": "none"},
+            training={"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.05}},
+            ensemble={"members": 4, "vary": {"model.init": ("fixup", "he")}},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 2
+        assert_close(*both(job, tmp_path))
+
     @pytest.mark.parametrize("average", list(AVERAGES), ids=lambda c: c.model_fields["name"].default)
     @pytest.mark.parametrize("norm", ["none", "batch"])
     def test_every_average_with_and_without_batch_norm(self, average, norm, tmp_path):
@@ -160,6 +224,24 @@ class TestPackedIsAlone:
             weights = "weights.safetensors/body.output.weight"
             assert not torch.allclose(together[index][weights], apart[index][weights], atol=1e-3)
 
+    def test_channel_dropout_draws_by_each_members_own_rate_and_replays(self, tmp_path):
+        job = job_of(
+            model={"name": "convnet", "channels": (4,), "convs_per_stage": 1, "dense": (8,), "norm": "none"},
+            training__epochs=1,
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            ensemble__vary={"model.channel_dropout": (0.0, 0.4, 0.8)},
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        together, apart = both(job, tmp_path)
+        assert_same_bits(together, train(job, tmp_path / "again"))
+        assert_close({0: together[0]}, {0: apart[0]})
+        weights = "weights.safetensors/body.output.weight"
+        plain = train(
+            job_of(model=job.model.model_dump(), training=job.training.model_dump()), tmp_path / "p"
+        )
+        for index in (1, 2):
+            assert not torch.allclose(together[index][weights], plain[index][weights], atol=1e-3)
+
     @pytest.mark.parametrize("resample", list(RESAMPLES), ids=lambda c: c.model_fields["name"].default)
     def test_every_resampling(self, resample, tmp_path):
         assert_close(*both(job_of(ensemble__resample=resample.model_fields["name"].default), tmp_path))
@@ -171,7 +253,10 @@ class TestPackedIsAlone:
         option, values = {
             "l1": ("strength", (1e-3, 0.0, 1e-2)),
             "l2": ("strength", (1e-3, 0.0, 1e-2)),
+            "sparsity": ("strength", (1e-2, 0.0, 0.1)),
             "max_norm": ("norm", (0.5, 2.0, 100.0)),
+            "mixup": ("alpha", (0.0,)),
+            "cutmix": ("alpha", (0.0,)),
         }.get(name, ("std", (0.0,)))
         job = job_of(
             training__regularizers=({"name": name, option: values[0]},),
@@ -312,6 +397,77 @@ class TestPackedIsAlone:
             data__augment=({"name": "crop", "padding": 1}, "flip"),
         )
         assert_same_bits(train(job, tmp_path / "a"), train(job, tmp_path / "b"))
+
+
+class TestSparsity:
+    CONVNET: ClassVar[dict[str, Any]] = {
+        "name": "convnet",
+        "channels": (4,),
+        "convs_per_stage": 1,
+        "dense": (8,),
+    }
+
+    @pytest.mark.parametrize("kind", ["l1", "kl"])
+    @pytest.mark.parametrize("model", [{"name": "mlp", "hidden": (16, 8)}, CONVNET], ids=lambda m: m["name"])
+    @pytest.mark.parametrize("streamed", ["off", "on"])
+    def test_packed_is_alone_with_strengths_and_targets_of_their_own(self, kind, model, streamed, tmp_path):
+        keys = {"strength": (0.0, 0.05, 0.2), "target": (0.05, 0.1, 0.3)}
+        job = job_of(
+            model={**model, "activation": "sigmoid", "norm": "none"},
+            training__epochs=1,
+            training__optimizer={"name": "sgd", "lr": 0.05},
+            training__regularizers=({"name": "sparsity", "kind": kind},),
+            data__stream=streamed,
+            ensemble={
+                "members": 3,
+                "resample": "bootstrap",
+                "vary": {f"training.regularizers.0.{key}": values for key, values in keys.items()},
+            },
+        )
+        assert len(payload_of(job, tmp_path)[1].slots) == 1
+        assert_close(*both(job, tmp_path))
+
+    def test_a_strength_of_0_changes_no_bit(self, tmp_path):
+        """Neither of a pack that has the penalty nor beside members that have some."""
+        key = "training.regularizers.0.strength"
+        plain = train(job_of(), tmp_path / "plain")
+        none = {"training__regularizers": ({"name": "sparsity", "strength": 0.0},)}
+        assert_same_bits(train(job_of(**none), tmp_path / "zero"), plain)
+        mixed = train(job_of(**none, ensemble__vary={key: (0.0, 0.1, 0.0)}), tmp_path / "mixed")
+        assert_same_bits({k: mixed[k] for k in (0, 2)}, {k: plain[k] for k in (0, 2)})
+        weight = "weights.safetensors/body.hidden.0.linear.weight"
+        assert not torch.allclose(mixed[1][weight], plain[1][weight], atol=1e-3)
+
+    def test_the_stronger_it_is_the_fewer_units_are_active(self, tmp_path):
+        strengths = (0.0, 0.01, 0.1)
+        job = job_of(
+            model={"name": "mlp", "hidden": (32,)},
+            training__epochs=20,
+            training__optimizer={"name": "adam", "lr": 0.02},
+            training__regularizers=({"name": "sparsity"},),
+            ensemble={"members": 3, "vary": {"training.regularizers.0.strength": strengths}},
+        )
+        train(job, tmp_path)
+        payload, plan = payload_of(job, tmp_path)
+        shares = []
+        for event in sorted(sealed(tmp_path).values(), key=lambda e: e["index"]):
+            net = assemble(
+                next(m for m in plan.members if m.digest == event["digest"]), payload.schema
+            ).eval()
+            net.load_state_dict(
+                read_tensors(tmp_path, event["files"], event["member"], "weights.safetensors")
+            )
+            x = net.transform(torch.from_numpy(payload.dataset.x[payload.split.train]))
+            shares.append(float((net.body.hidden(x.flatten(1)) == 0).double().mean()))
+        assert shares[0] + 0.02 < shares[1] < shares[2] - 0.02, shares
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_it_resumes_to_the_same_bits(self, pack, tmp_path):
+        job = job_of(training__regularizers=("sparsity",), compute__pack=pack)
+        undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+        with pytest.raises(TestResume.Killed):
+            train(job, tmp_path / "b", report=TestResume().dying(2), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 
 class TestNoise:
@@ -516,6 +672,36 @@ class TestAveragedBatchNorm:
                 torch.testing.assert_close(averaged[name], value, rtol=1e-4, atol=1e-5)
 
 
+class TestReestimated:
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_statistics_are_those_of_the_finished_weights(self, pack, tmp_path):
+        """What predicts, and is kept, is the mean over the batches of one pass; the weights are those trained."""
+        found = {}
+        for statistics in ("running", "reestimated"):
+            norm = {"name": "batch", "statistics": statistics}
+            job = job_of(
+                model={"name": "mlp", "hidden": (16, 16), "norm": norm},
+                ensemble__members=2,
+                compute__pack=pack,
+            )
+            found[statistics] = train(job, tmp_path / statistics)
+        payload, plan = payload_of(job, tmp_path / "reestimated")
+        members = tuple(plan.members)
+        for index, tensors in found["reestimated"].items():
+            net = assemble(members[index], payload.schema)
+            own = {n.partition("/")[2]: t for n, t in tensors.items() if n.startswith("weights.safetensors/")}
+            net.load_state_dict(own)
+            update_bn(torch.from_numpy(payload.dataset.x[payload.split.train]).split(64), net)
+            for name, value in net.state_dict().items():
+                torch.testing.assert_close(own[name], value, rtol=1e-4, atol=1e-5)
+                running = found["running"][index][f"weights.safetensors/{name}"]
+                assert torch.equal(running, own[name]) != ("running_" in name or name.endswith("tracked"))
+            net.eval()
+            x = torch.from_numpy(payload.dataset.x[payload.split.test])
+            told = next(t for n, t in tensors.items() if "test" in n and n.endswith("log_probs"))
+            torch.testing.assert_close(net(x).log_softmax(-1), told, rtol=1e-4, atol=1e-4)
+
+
 class TestGrowing:
     """Law 9: more members change no earlier one."""
 
@@ -559,6 +745,15 @@ class TestResume:
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
         with pytest.raises(self.Killed):
             train(job, tmp_path / "b", report=self.dying(epoch), commit_every_s=0)
+        assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
+
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_the_steps_that_bound_batch_renorm_are_counted_on(self, pack, tmp_path):
+        norm = {"name": "batch_renorm", "warmup": 10, "r_steps": 90, "d_steps": 60}
+        job = job_of(model={"name": "mlp", "hidden": (16,), "norm": norm}, compute__pack=pack)
+        undisturbed = train(job, tmp_path / "a", commit_every_s=0)
+        with pytest.raises(self.Killed):
+            train(job, tmp_path / "b", report=self.dying(2), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     def test_a_damaged_commit_costs_an_epoch_and_no_bit(self, tmp_path):

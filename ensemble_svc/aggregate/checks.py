@@ -52,7 +52,7 @@ def check_log_probs(log_probs_KNC: Tensor) -> None:
     Raises:
         EnsembleError: naming the shape, or the member and its first wrong row.
     """
-    _check_stack("log_probs", log_probs_KNC, "members, rows, classes")
+    check_stack("log_probs", log_probs_KNC, "members, rows, classes")
     for k, member_NC in enumerate(log_probs_KNC):
         log_total_N = torch.logsumexp(member_NC, dim=-1)
         wrong_N = ~(log_total_N.abs() <= NORMALISATION_TOLERANCE)
@@ -78,7 +78,12 @@ def check_gaussians(mean_KND: Tensor, log_variance_KND: Tensor | None) -> None:
     _check_finite("log_variance", log_variance_KND)
 
 
-def _check_stack(name: str, values: Tensor, axes: str) -> None:
+def check_stack(name: str, values: Tensor, axes: str) -> None:
+    """Refuse what is not a stack of members' floating point predictions.
+
+    Raises:
+        EnsembleError: naming the shape or the type.
+    """
     if values.ndim != 3 or values.shape[0] == 0 or values.shape[2] == 0:
         raise EnsembleError(
             f"{name} has shape {list(values.shape)}; it must be [{axes}], none of them empty."
@@ -88,7 +93,7 @@ def _check_stack(name: str, values: Tensor, axes: str) -> None:
 
 
 def _check_finite(name: str, values_KND: Tensor) -> None:
-    _check_stack(name, values_KND, "members, rows, targets")
+    check_stack(name, values_KND, "members, rows, targets")
     for k, member_ND in enumerate(values_KND):
         wrong_N = ~member_ND.isfinite().all(dim=-1)
         if wrong_N.any():

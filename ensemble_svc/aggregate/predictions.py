@@ -27,9 +27,8 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.checks import check_gaussians, check_log_probs, member_weights
+from ensemble_svc.aggregate.likelihood import log_density
 from ensemble_svc.errors import EnsembleError
-
-LOG_2_PI = math.log(2 * math.pi)
 
 
 def combine(
@@ -160,17 +159,11 @@ def mixture_log_density(
     return reduce(
         torch.logaddexp,
         (
-            _log_density(mean_KND[k], log_variance_KND[k], target_ND) + math.log(weight)
+            log_density(mean_KND[k], log_variance_KND[k], target_ND) + math.log(weight)
             for k, weight in enumerate(weights)
             if weight > 0
         ),
     )
-
-
-def _log_density(mean_ND: Tensor, log_variance_ND: Tensor, target_ND: Tensor) -> Tensor:
-    log_variance_ND = log_variance_ND.double()
-    error_ND = (target_ND.double() - mean_ND.double()) * (-0.5 * log_variance_ND).exp()
-    return -0.5 * (LOG_2_PI + log_variance_ND + error_ND.square()).sum(dim=-1)
 
 
 def _mean(values_KND: Tensor, weights: list[float]) -> Tensor:

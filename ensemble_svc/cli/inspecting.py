@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ensemble_svc.cli.finding import resolved
 from ensemble_svc.cli.options import JobFile, Json, Overrides, console, print_json, read_job
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ensemble_svc.health.checkup import Checkup
-    from ensemble_svc.health.watching import Activity
+    from ensemble_svc.plan.plan import MemberSpec
+    from ensemble_svc.planning import Prepared
+    from ensemble_svc.vitals.curvature import Curvature
+    from ensemble_svc.vitals.watching import Activity
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -28,6 +32,13 @@ def inspect(
     job: JobFile,
     overrides: Overrides = None,
     member: Annotated[int, typer.Option(help="Index of the member that is looked at.", min=0)] = 0,
+    curvature: Annotated[
+        bool, typer.Option("--curvature", help="Also find the loss's sharpest curvature: saddle or minimum.")
+    ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="A run of the job: with --curvature, that of its trained member is found instead."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look at a member before it is trained: activations, gradients, first loss, and what is wrong."""
@@ -37,14 +48,21 @@ def inspect(
 
     spec = read_job(job, overrides)
     prepared = prepare(spec, Path.cwd())
-    members = members_of(spec, prepared)
+    members = members_of(resolved(spec, prepared), prepared)
     if member >= len(members):
         raise typer.BadParameter(f"the job has members 0 to {len(members) - 1}", param_hint="--member")
     chosen = members[member]
+    if run is not None:
+        if not curvature:
+            raise typer.BadParameter("a trained member is looked at with --curvature", param_hint="--run")
+        _show_bend(_bend(chosen, prepared, run), chosen, as_json=as_json)
+        return
     found = check(chosen, prepared.dataset, prepared.schema, rows_of(chosen, prepared))
     sentences = findings(found)
+    bent = _bend(chosen, prepared) if curvature else None
     if as_json:
-        print_json(_as_data(found) | {"findings": sentences})
+        more = {"curvature": _bend_data(bent, chosen)} if bent else {}
+        print_json(_as_data(found) | {"findings": sentences} | more)
         return
     out = console()
     out.print(_table(found))
@@ -58,6 +76,43 @@ def inspect(
         out.print(f"• {sentence}", style="yellow", highlight=False, markup=False)
     if not sentences:
         out.print("Nothing looks wrong.", style="green")
+    if bent:
+        _show_bend(bent, chosen)
+
+
+def _bend(member: MemberSpec, prepared: Prepared, run: Path | None = None) -> Curvature:
+    """The curvature of a member's loss at its beginning, or where a run's training left it."""
+    from ensemble_svc.errors import StoreError
+    from ensemble_svc.health.bend import bend
+    from ensemble_svc.planning import rows_of
+    from ensemble_svc.store.members import read_tensors, sealed
+
+    weights = None
+    if run is not None:
+        seal = sealed(run).get(member.digest)
+        if seal is None:
+            raise StoreError(
+                f"{run} has no trained member {member.id}; it may be of another job, or not finished"
+            )
+        weights = read_tensors(run, seal["files"], member.id, "weights.safetensors")
+    return bend(member, prepared.dataset, prepared.schema, rows_of(member, prepared), weights=weights)
+
+
+def _show_bend(found: Curvature, member: MemberSpec, *, as_json: bool = False) -> None:
+    from ensemble_svc.health.bend import told
+
+    if as_json:
+        print_json({"curvature": _bend_data(found, member)})
+        return
+    for sentence in told(found, member.training.optimizer):
+        console().print(sentence, highlight=False, markup=False)
+
+
+def _bend_data(found: Curvature, member: MemberSpec) -> dict[str, object]:
+    from ensemble_svc.health.bend import edge, told
+
+    rule = member.training.optimizer
+    return asdict(found) | {"kind": found.kind, "stable_up_to": edge(rule), "says": told(found, rule)}
 
 
 def _as_data(found: Checkup) -> dict[str, object]:

@@ -112,7 +112,11 @@ def follow(job: JobSpec, *, quiet: bool = False) -> Iterator[Listener]:
         return
     with MembersView(job.name) as view:
         yield Listener(
-            measuring=view.measuring, planned=view.planned, progress=view.progress, failure=view.failure
+            measuring=view.measuring,
+            found=view.found,
+            planned=view.planned,
+            progress=view.progress,
+            failure=view.failure,
         )
 
 
@@ -144,6 +148,10 @@ class MembersView:
     def measuring(self, seconds: float) -> None:
         """A few steps are timed before the members are placed."""
         self._line(f"timing a few steps, for {seconds:.0f} s at most")
+
+    def found(self, rate: float) -> None:
+        """The learning rate that auto stands for."""
+        self._line(f"training.optimizer.lr: auto is {rate:.4g}")
 
     def planned(self, plan: Plan, warnings: Sequence[str]) -> None:
         """What is left to train."""

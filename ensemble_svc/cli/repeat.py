@@ -92,7 +92,13 @@ def _shown(name: str, *, quiet: bool) -> Iterator[Listener]:
         yield Listener(finished=finished)
         return
     with MembersView(name, screen) as view:
-        yield Listener(planned=view.planned, progress=view.progress, failure=view.failure, finished=finished)
+        yield Listener(
+            found=view.found,
+            planned=view.planned,
+            progress=view.progress,
+            failure=view.failure,
+            finished=finished,
+        )
 
 
 def parse_each(text: str) -> tuple[str, list[str]]:

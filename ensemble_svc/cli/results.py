@@ -6,6 +6,8 @@ from rich.text import Text
 
 from ensemble_svc.cli.options import console, print_json
 from ensemble_svc.cli.tables import members_table, metrics_table, verdict
+from ensemble_svc.report.decision import decided
+from ensemble_svc.report.findings import told
 from ensemble_svc.store.run import Run
 
 
@@ -18,7 +20,11 @@ def show_run(run: Run, *, as_json: bool = False) -> None:
     out = console()
     out.print(members_table(manifest, limit=20))
     out.print(metrics_table(metrics))
+    for finding in told(manifest["members"]):
+        out.print(f"• {finding}", style="yellow", highlight=False, markup=False)
     for warning in manifest["warnings"]:
         out.print(Text.assemble(("warning: ", "yellow"), warning))
     out.print(verdict(metrics, manifest), style="bold", highlight=False)
+    for sentence in decided(manifest, metrics):
+        out.print(sentence, highlight=False, markup=False)
     out.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ensemble_svc.cli.finding import resolved
 from ensemble_svc.cli.options import Address, JobFile, Json, Overrides, console, print_json, read_job
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def plan(
     spec = read_job(job, overrides)
     prepared = prepare(spec, Path.cwd())
     run = out or Path(spec.compute.storage).expanduser() / spec.name
+    spec = resolved(spec, prepared, run)
     if measure:
         from ensemble_svc.measuring import BUDGET_S
         from ensemble_svc.measuring import measure as time_steps

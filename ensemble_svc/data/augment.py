@@ -1,48 +1,47 @@
 """Random changes of training images: every image draws for itself, by its own member's strength.
 
-Each change moves pixels along rows and columns, so a chain of them is one reading: for every output
-position, from where in the input it comes. A change leads these positions back by its own draw, the
-last change first; then the pixels move once, whatever their type.
-
-Shapes: K members, B images of each, C channels, H x W pixels; L positions along an axis of the image.
+Shapes: K members, B images of each, C channels, H x W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, cast
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TypeAlias, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble_svc.spec.data import Augment, Crop, Flip
+from ensemble_svc.data.blots import Eraser, NoiseChange
+from ensemble_svc.data.change import Change
+from ensemble_svc.data.moves import Mirror, Moves, Shift
+from ensemble_svc.data.policy import Policy
+from ensemble_svc.data.tones import ContrastChange, JitterChange
+from ensemble_svc.data.turns import Turn
+from ensemble_svc.spec.augment import (
+    Augment,
+    Contrast,
+    Crop,
+    Erase,
+    Flip,
+    Jitter,
+    Noise,
+    RandAugment,
+    Rotate,
+)
 
-
-@dataclass(frozen=True)
-class Axis:
-    """Where the output positions along one axis of the images are read from."""
-
-    at: Tensor
-    """[K, B, L] positions in the input, 0 to L - 1; [1, 1, L] while ``moved`` is False."""
-    inside: Tensor | None = None
-    """[K, B, L]; where it is False a 0 stands instead of the pixel; None: nowhere."""
-    moved: bool = False
-    """Whether a change has touched the axis."""
-
-    @property
-    def positions(self) -> Tensor:
-        """``at``, and L where a 0 stands."""
-        if self.inside is None:
-            return self.at
-        return self.at.where(self.inside, self.at.shape[-1])
+Built: TypeAlias = Mirror | Shift | Change
 
 
 def build_augment(
-    choices_K: Sequence[tuple[Augment, ...]], generator: torch.Generator | None = None
+    choices_K: Sequence[tuple[Augment, ...]],
+    generator: torch.Generator | None = None,
+    *,
+    white: float = 1.0,
 ) -> nn.Module:
-    """Maps the members' images [K, B, C, H, W] to the same shape and type.
+    """Maps the members' images [K, B, C, H, W] to the same shape.
+
+    Flips and shifts keep the images' type. What changes values makes bytes numbers from 0 to 1.
 
     The members' changes are the same in number, name and mode, and differ in strength alone. The module
     changes images in every mode, so it is left out when members are measured. A change of which no
@@ -50,107 +49,49 @@ def build_augment(
 
     Args:
         generator: where the draws come from, torch's global one when absent; the caller seeds it.
+        white: what a white pixel is in images of numbers; black is 0.
     """
-    return Augmentation([_build(same_K, generator) for same_K in zip(*choices_K, strict=True)])
+    built = [_build(same_K, generator, white) for same_K in zip(*choices_K, strict=True)]
+    return Augmentation([change for change in built if change.acts])
 
 
-def _build(same_K: Sequence[Augment], generator: torch.Generator | None) -> Mirror | Shift:
+class Augmentation(nn.Module):
+    """A chain of changes in order; those that only move pixels are done in one reading where they meet."""
+
+    def __init__(self, changes: Sequence[Built]) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(_joined(changes))
+
+    @torch.no_grad()
+    def forward(self, x_KBCHW: Tensor) -> Tensor:
+        for step in self.steps:
+            x_KBCHW = step(x_KBCHW)
+        return x_KBCHW
+
+
+def _joined(changes: Sequence[Built]) -> Iterator[nn.Module]:
+    for moves, some in groupby(changes, key=lambda change: isinstance(change, Mirror | Shift)):
+        if moves:
+            yield Moves(cast(list[Mirror | Shift], list(some)))
+        else:
+            yield from some
+
+
+def _build(same_K: Sequence[Augment], generator: torch.Generator | None, white: float) -> Built:
     match same_K[0]:
         case Flip():
             return Mirror(cast(Sequence[Flip], same_K), generator)
         case Crop():
             return Shift(cast(Sequence[Crop], same_K), generator)
-
-
-class Augmentation(nn.Module):
-    """A chain of changes, applied to all members' images in one reading."""
-
-    def __init__(self, changes: Sequence[Mirror | Shift]) -> None:
-        super().__init__()
-        self.changes = nn.ModuleList(change for change in changes if change.acts)
-
-    @torch.no_grad()
-    def forward(self, x_KBCHW: Tensor) -> Tensor:
-        rows, cols = (Axis(torch.arange(n, device=x_KBCHW.device).view(1, 1, n)) for n in x_KBCHW.shape[3:])
-        for change in reversed(self.changes):
-            rows, cols = change(rows, cols, x_KBCHW.shape[1])
-        return read(x_KBCHW, rows, cols)
-
-
-class Mirror(nn.Module):
-    """Left and right exchanged with probability p, each member's its own."""
-
-    p: Tensor
-
-    def __init__(self, choices_K: Sequence[Flip], generator: torch.Generator | None) -> None:
-        super().__init__()
-        self.generator = generator
-        self.register_buffer("p", torch.tensor([choice.p for choice in choices_K]), persistent=False)
-        self.acts = any(choice.p > 0 for choice in choices_K)
-
-    def forward(self, rows: Axis, cols: Axis, num_images: int) -> tuple[Axis, Axis]:
-        """The axes led back by one draw for each of ``num_images`` images of each member."""
-        draws_KB = torch.rand(len(self.p), num_images, device=self.p.device, generator=self.generator)
-        return rows, mirror(cols, draws_KB < self.p[:, None])
-
-
-class Shift(nn.Module):
-    """Pads, then crops back to the size that came in: a shift of up to ``padding`` pixels each way."""
-
-    padding: Tensor
-
-    def __init__(self, choices_K: Sequence[Crop], generator: torch.Generator | None) -> None:
-        super().__init__()
-        self.generator = generator
-        self.mode = choices_K[0].mode
-        padding = [choice.padding for choice in choices_K]
-        self.register_buffer("padding", torch.tensor(padding), persistent=False)
-        self.acts = any(padding)
-
-    def forward(self, rows: Axis, cols: Axis, num_images: int) -> tuple[Axis, Axis]:
-        """The axes led back by one draw for each of ``num_images`` images of each member."""
-        size, padding_K1 = (2, len(self.padding), num_images), self.padding[:, None]
-        draws_2KB = torch.randint(2**62, size, device=padding_K1.device, generator=self.generator)
-        down_KB, right_KB = draws_2KB % (2 * padding_K1 + 1) - padding_K1
-        return shift(rows, down_KB, self.mode), shift(cols, right_KB, self.mode)
-
-
-def mirror(axis: Axis, flipped_KB: Tensor) -> Axis:
-    """The axis led back through an exchange of its ends in the images that are flipped."""
-    last = axis.at.shape[-1] - 1
-    at_KBL = torch.where(flipped_KB[..., None], last - axis.at, axis.at)
-    return replace(axis, at=at_KBL, moved=True)
-
-
-def shift(axis: Axis, by_KB: Tensor, mode: Literal["reflect", "constant"]) -> Axis:
-    """The axis led back through a window that stands ``by_KB`` pixels further on than the image.
-
-    Beyond the image stands its reflection, which does not repeat the edge, or 0; for a reflection
-    a window stands at most L - 1 pixels off.
-    """
-    last = axis.at.shape[-1] - 1
-    at_KBL = axis.at + by_KB[..., None]
-    if mode == "reflect":
-        return replace(axis, at=last - (last - at_KBL.abs()).abs(), moved=True)
-    inside_KBL = (at_KBL >= 0) & (at_KBL <= last)
-    if axis.inside is not None:
-        inside_KBL &= axis.inside
-    return Axis(at_KBL.clamp(0, last), inside_KBL, moved=True)
-
-
-def read(x_KBCHW: Tensor, rows: Axis, cols: Axis) -> Tensor:
-    """The pixels of ``x_KBCHW`` at the positions of both axes."""
-    x_NCHW = x_KBCHW.flatten(0, 1)
-    num_images, num_channels, height, width = x_NCHW.shape
-    if rows.inside is not None or cols.inside is not None:
-        x_NCHW = F.pad(x_NCHW, (0, 1, 0, 1))  # a row and a column of zeros, to be read beyond the image
-    if rows.moved:
-        lines_MW = x_NCHW.reshape(-1, x_NCHW.shape[-1])
-        starts_NC1 = torch.arange(0, len(lines_MW), x_NCHW.shape[2], device=x_NCHW.device)
-        starts_NC1 = starts_NC1.view(num_images, num_channels, 1)
-        at_NCH = starts_NC1 + rows.positions.view(num_images, 1, height)
-        x_NCHW = lines_MW.index_select(0, at_NCH.flatten()).view(*at_NCH.shape, -1)
-    if cols.moved:
-        at_N11W = cols.positions.view(num_images, 1, 1, width)
-        x_NCHW = x_NCHW.gather(3, at_N11W.expand(-1, num_channels, height, -1))
-    return x_NCHW.unflatten(0, x_KBCHW.shape[:2])
+        case Rotate():
+            return Turn(cast(Sequence[Rotate], same_K), generator, white)
+        case Contrast():
+            return ContrastChange(cast(Sequence[Contrast], same_K), generator, white)
+        case Jitter():
+            return JitterChange(cast(Sequence[Jitter], same_K), generator, white)
+        case Noise():
+            return NoiseChange(cast(Sequence[Noise], same_K), generator, white)
+        case Erase():
+            return Eraser(cast(Sequence[Erase], same_K), generator, white)
+        case RandAugment():
+            return Policy(cast(Sequence[RandAugment], same_K), generator, white)

@@ -5,6 +5,7 @@ Shapes: N rows, D columns, T targets.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,10 +15,17 @@ from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.data.labels import shown
 from ensemble_svc.data.oddities import find_oddities
 from ensemble_svc.data.place import place_of
+from ensemble_svc.data.shapes import shape_after
 from ensemble_svc.data.split import Split
 from ensemble_svc.errors import DataError
-from ensemble_svc.spec.data import Augment, Crop, DataSpec, Impute, PerChannelCenter
+from ensemble_svc.spec.augment import Augment, Contrast, Crop, Jitter, RandAugment
+from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.job import Task
+from ensemble_svc.spec.preprocess import Decorrelate, Impute, PerChannelCenter, Preprocess, Whiten
+from ensemble_svc.spec.regularizers import CutMix, Regularizer
+
+MOST_COLUMNS = 4096
+"""Columns (or pixels) whose covariance is formed: 128 MiB in float64, 64 MiB in a member's weights."""
 
 
 def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tuple[str, ...]:
@@ -29,6 +37,7 @@ def check(dataset: Dataset, split: Split, spec: DataSpec, *, task: Task) -> tupl
     """
     _check_steps(dataset, spec)
     _check_sizes(split, spec)
+    check_covariances(dataset, spec.preprocess, num_rows=len(split.train))
     used = np.sort(np.concatenate([split.train, split.validation, split.test]))
     imputed = any(isinstance(step, Impute) for step in spec.preprocess)
     check_features(dataset, used, imputed=imputed)
@@ -83,15 +92,57 @@ def _check_steps(dataset: Dataset, spec: DataSpec) -> None:
     check_augment(dataset, spec.augment)
 
 
+def check_covariances(
+    dataset: Dataset, steps: Sequence[Preprocess], *, num_rows: int, member: int | None = None
+) -> None:
+    """Check that the rows can tell the covariances that the steps are fitted to.
+
+    Args:
+        num_rows: different rows that they are fitted on.
+        member: whose rows these are; None for the whole training split.
+
+    Raises:
+        DataError: more axes than columns, a covariance too large to keep, or one of too few rows.
+    """
+    shape = (
+        dataset.x.shape[1:] if dataset.kind == "image" else (dataset.x.shape[1] - len(dataset.categories),)
+    )
+    for i, step in enumerate(steps):
+        width, noun = math.prod(shape), "pixels" if dataset.kind == "image" else "columns"
+        if isinstance(step, Decorrelate | Whiten) and width > MOST_COLUMNS:
+            raise DataError(
+                f"data.preprocess.{i}: {step.name} keeps a matrix of {width} x {width} numbers for each member; "
+                f"at most {MOST_COLUMNS} {noun}. Use standardize."
+            )
+        if isinstance(step, Decorrelate) and (step.components or 0) > width:
+            raise DataError(
+                f"data.preprocess.{i}.components: {step.components} axes, but the rows have {width} {noun}; "
+                f"give at most {width}."
+            )
+        if isinstance(step, Whiten) and step.shrinkage == 0 and num_rows <= width:
+            whose = "training rows" if member is None else f"different rows of member {member}"
+            raise DataError(
+                f"data.preprocess.{i}: {num_rows} {whose} cannot tell the covariance of {width} {noun}, which "
+                "whiten inverts. Give it 'shrinkage: auto' (or a number such as 0.1), or more rows."
+            )
+        shape = shape_after(step, shape)
+
+
 def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
     """Check that the changes fit the images.
 
     Raises:
-        DataError: changes of a table, or a margin wider than the image it mirrors.
+        DataError: changes of a table, of brightness where black is not 0, or a margin wider than the image it
+            mirrors.
     """
     for i, change in enumerate(augment):
         if dataset.kind == "table":
             raise DataError(f"data.augment.{i}: {change.name} is for images; this source is a table.")
+        if isinstance(change, Contrast | Jitter | RandAugment) and dataset.black < 0:
+            raise DataError(
+                f"data.augment.{i}: {change.name} takes black as 0, but these images have pixels down to "
+                f"{dataset.black:g}. Give images from 0 up, and standardize them in data.preprocess."
+            )
         if (
             isinstance(change, Crop)
             and change.mode == "reflect"
@@ -103,8 +154,22 @@ def check_augment(dataset: Dataset, augment: Sequence[Augment]) -> None:
             )
 
 
+def check_mixing(dataset: Dataset, rules: Sequence[Regularizer]) -> None:
+    """Check that pieces are cut out of images alone.
+
+    Raises:
+        DataError: cutmix on a table.
+    """
+    for i, rule in enumerate(rules):
+        if isinstance(rule, CutMix) and dataset.kind == "table":
+            raise DataError(
+                f"training.regularizers.{i}: cutmix is for images; this source is a table. Use mixup."
+            )
+
+
 def _check_sizes(split: Split, spec: DataSpec) -> None:
-    asked = (("train", split.train, 1.0), ("validation", split.validation, spec.validation))
+    validation = 0 if split.unseen else spec.validation
+    asked = (("train", split.train, 1.0), ("validation", split.validation, validation))
     for name, rows, share in (*asked, ("test", split.test, spec.test)):
         if len(rows) == 0 and share != 0:
             raise DataError(

@@ -49,6 +49,18 @@ class Dataset:
         return len(self.x)
 
     @cached_property
+    def black(self) -> float:
+        """The smallest pixel, at most 0."""
+        return 0.0 if self.x.dtype == np.uint8 else float(self.x.min(initial=0))
+
+    @cached_property
+    def white(self) -> float:
+        """What a white pixel is: 255 in bytes; in numbers 1, or the largest pixel where that is more."""
+        if self.x.dtype == np.uint8:
+            return 255.0
+        return max(float(self.x.max(initial=0)), 1.0)
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over values, types and names: the identity of the data, wherever it lies."""
         digest = sha256()

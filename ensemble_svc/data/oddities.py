@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble_svc.data.dataset import Dataset
+from ensemble_svc.data.dependence import dependent_columns
 from ensemble_svc.data.labels import shown
 from ensemble_svc.data.split import Split
 from ensemble_svc.spec.data import DataSpec
+from ensemble_svc.spec.preprocess import Decorrelate, Whiten
 
 MANY_VALUES = 1000
 """A categorical column with more values is named: each value is an input of the network."""
@@ -24,9 +26,17 @@ def find_oddities(dataset: Dataset, split: Split, spec: DataSpec) -> Iterator[st
     """Warnings, the gravest first."""
     yield from _leaks(dataset, split)
     yield from _unused_shares(dataset, spec)
+    if spec.augment and any(isinstance(step, Whiten) and step.shrinkage == 0 for step in spec.preprocess):
+        yield (
+            "data.preprocess: whiten is fitted on the images as they are and magnifies what hardly varies in "
+            "them, and with it what data.augment changes there. Give it shrinkage, 0.1 for instance, or use "
+            "per_channel_center."
+        )
     if dataset.kind == "table":
         x = dataset.x[split.train].astype(np.float32, copy=False)
         yield from _numeric(dataset, x)
+        if not any(isinstance(step, Decorrelate | Whiten) for step in spec.preprocess):
+            yield from _dependent(dataset, x)
         yield from _categorical(dataset, x)
 
 
@@ -85,6 +95,17 @@ def _numeric(dataset: Dataset, x: npt.NDArray[np.float32]) -> Iterator[str]:
         twin = first.setdefault(blake2b(column.data, digest_size=16).digest(), name)
         if twin != name and not constant[names.index(name)] and not empty[names.index(name)]:
             yield f"column '{name}' repeats column '{twin}' in all training rows; drop one."
+
+
+def _dependent(dataset: Dataset, x: npt.NDArray[np.float32]) -> Iterator[str]:
+    num = x.shape[1] - len(dataset.categories)
+    columns = _at(dataset.features[:num], dependent_columns(x[:, :num]))
+    if columns:
+        yield (
+            f"columns that are nearly a linear function of the other columns: {shown(columns)}; "
+            "training is slow along what they hardly tell apart. Drop some of them, or add decorrelate or "
+            "whiten to data.preprocess."
+        )
 
 
 def _categorical(dataset: Dataset, x: npt.NDArray[np.float32]) -> Iterator[str]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.split import Split
-from ensemble_svc.spec.data import DataSpec, Impute
+from ensemble_svc.spec.data import DataSpec
+from ensemble_svc.spec.preprocess import Impute
 
 
 def describe(dataset: Dataset, split: Split, spec: DataSpec) -> InputSchema:

@@ -23,7 +23,7 @@ from ensemble_svc.data.place import place_of
 from ensemble_svc.data.rows import row_positions
 from ensemble_svc.data.shares import draw_shares
 from ensemble_svc.errors import DataError, did_you_mean
-from ensemble_svc.spec.data import Column, DataSpec, Fractions, Indices
+from ensemble_svc.spec.data import UNSEEN, Column, DataSpec, Fractions, Indices
 from ensemble_svc.spec.job import Task
 
 Rows = npt.NDArray[np.int64]
@@ -36,6 +36,8 @@ class Split:
     train: Rows
     validation: Rows
     test: Rows
+    unseen: bool = False
+    """Whether training rows judge the members that left them out, in place of validation rows."""
 
     @cached_property
     def hash(self) -> str:
@@ -62,15 +64,13 @@ def make_split(dataset: Dataset, spec: DataSpec, *, task: Task, seed: int, direc
             too few rows to stand in every split.
     """
     named = _named(dataset, spec, directory)
-    parts = {
-        part: _own(named, part, share)
-        for part, share in (("test", spec.test), ("validation", spec.validation))
-    }
+    unseen = spec.validation in UNSEEN
+    wanted = (("test", spec.test), ("validation", 0.0 if unseen else spec.validation))
+    parts = {part: _own(named, part, share) for part, share in wanted}
     pool = _pool(dataset, named, parts)
     _check_overlap(dataset, {"train": pool, **{k: rows for k, rows in parts.items() if rows is not None}})
     shares = tuple(
-        0.0 if isinstance(share, str) or parts[part] is not None else share
-        for part, share in (("test", spec.test), ("validation", spec.validation))
+        0.0 if isinstance(share, str) or parts[part] is not None else share for part, share in wanted
     )
     labels = dataset.y[pool] if task == "classification" and spec.stratify else None
     drawn = draw_shares(len(pool), shares, labels=labels, classes=dataset.classes, seed=seed)
@@ -80,7 +80,7 @@ def make_split(dataset: Dataset, spec: DataSpec, *, task: Task, seed: int, direc
     )
     rest = np.ones(len(pool), dtype=bool)
     rest[np.concatenate(drawn)] = False
-    return Split(train=pool[rest], validation=validation, test=test)
+    return Split(train=pool[rest], validation=validation, test=test, unseen=unseen)
 
 
 def _named(dataset: Dataset, spec: DataSpec, directory: Path) -> Mapping[str, Rows]:

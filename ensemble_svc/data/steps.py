@@ -1,163 +1,56 @@
-"""The steps of a transform: each fits its buffers in float64 and applies them elementwise.
-
-Shapes: n rows, each of shape [D] or [C, H, W].
-"""
+"""From a choice of preprocessing to its step."""
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable
 from typing import assert_never
 
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor, nn
-
-from ensemble_svc.data.dataset import Array
-from ensemble_svc.spec.data import Impute, PerChannelCenter, Preprocess, Standardize
-
-Float64 = npt.NDArray[np.float64]
-
-VALUES_AT_ONCE = 1 << 17
-"""Values that stand in float64 at once: a megabyte, which a core's cache holds."""
-SMALLEST_DEVIATION = 1e-30
-"""Below it a deviation counts as 0, for its inverse would leave the range of float32."""
-
-
-class Step(nn.Module, ABC):
-    """One step; ``forward`` works row by row and element by element."""
-
-    @abstractmethod
-    def fit(self, rows: Rows64) -> None:
-        """Fills the buffers from the rows."""
-
-    @abstractmethod
-    def forward(self, x: Tensor) -> Tensor:
-        """The same shape."""
+from ensemble_svc.data.elementwise import (
+    CenterStep,
+    ChannelCenterStep,
+    ImputeStep,
+    ScaleStep,
+    StandardizeStep,
+)
+from ensemble_svc.data.fitting import Step
+from ensemble_svc.data.linear import LinearStep
+from ensemble_svc.spec.preprocess import (
+    Center,
+    Decorrelate,
+    Impute,
+    PerChannelCenter,
+    Preprocess,
+    Scale,
+    Standardize,
+    Whiten,
+)
 
 
-class Rows64:
-    """Rows as float64 chunks that have gone through earlier steps; read as often as needed.
+def build_steps(choices: Iterable[Preprocess], shape: tuple[int, ...]) -> list[Step]:
+    """The steps, not yet fitted, each for the rows that the one before it puts out.
 
-    Sums are numpy's, which do not depend on the number of threads.
+    Args:
+        shape: of a row that the first takes.
     """
-
-    def __init__(self, x: Array, steps: Sequence[Step]) -> None:
-        self.x = x
-        self.steps = steps
-        self.shape = x.shape[1:]
-        self.has_gaps = x.dtype.kind == "f" and bool(np.isnan(x).any())
-
-    def __iter__(self) -> Iterator[Float64]:
-        size = max(VALUES_AT_ONCE // max(math.prod(self.shape), 1), 1)
-        for start in range(0, len(self.x), size):
-            chunk = self.x[start : start + size]
-            rows = chunk.astype(np.float64)
-            if chunk.dtype == np.uint8:
-                rows /= 255
-            if not self.steps:
-                yield rows
-                continue
-            through = torch.from_numpy(rows)
-            for step in self.steps:
-                through = step(through)
-            yield through.numpy()
-
-    def medians(self) -> Float64:
-        """Median of each column of a table over the rows that have it; 0 where none has."""
-        columns = np.concatenate(list(self)).T
-        there = [column[~np.isnan(column)] for column in columns]
-        return np.array([np.median(values) if values.size else 0.0 for values in there])
-
-    def mean(self) -> Float64:
-        """Mean of each element over the rows that have it; 0 where none has."""
-        total, count = np.zeros(self.shape), np.zeros(self.shape)
-        for rows in self:
-            total += np.nansum(rows, axis=0) if self.has_gaps else rows.sum(axis=0)
-            count += self._count(rows)
-        return total / np.maximum(count, 1)
-
-    def deviation(self, mean: Float64) -> Float64:
-        """Standard deviation (over n) of each element around ``mean``; exactly 0 where constant."""
-        total, count = np.zeros(self.shape), np.zeros(self.shape)
-        low, high = np.full(self.shape, np.inf), np.full(self.shape, -np.inf)
-        for rows in self:
-            low = np.fmin(low, np.fmin.reduce(rows, axis=0))
-            high = np.fmax(high, np.fmax.reduce(rows, axis=0))
-            square = np.square(rows - mean)
-            total += np.nansum(square, axis=0) if self.has_gaps else square.sum(axis=0)
-            count += self._count(rows)
-        return np.where(low < high, np.sqrt(total / np.maximum(count, 1)), 0)
-
-    def _count(self, rows: Float64) -> npt.NDArray[np.int64] | int:
-        return np.sum(~np.isnan(rows), axis=0) if self.has_gaps else len(rows)
-
-
-class StandardizeStep(Step):
-    """Each element minus its mean, over its deviation; a constant one becomes 0 everywhere."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("scale", torch.zeros(shape))
-
-    def fit(self, rows: Rows64) -> None:
-        mean = rows.mean()
-        deviation = rows.deviation(mean)
-        varies = deviation > SMALLEST_DEVIATION
-        self.mean.copy_(torch.from_numpy(mean))
-        self.scale.copy_(torch.from_numpy(np.where(varies, 1 / np.where(varies, deviation, 1), 0)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) * self.scale
-
-
-class CenterStep(Step):
-    """Images minus the mean of each channel."""
-
-    mean: Tensor
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(shape[0], 1, 1))
-
-    def fit(self, rows: Rows64) -> None:
-        self.mean.copy_(torch.from_numpy(rows.mean().mean(axis=(1, 2), keepdims=True)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x - self.mean
-
-
-class ImputeStep(Step):
-    """Missing numbers become the column's median or mean; 0 in a column without any number."""
-
-    fill: Tensor
-
-    def __init__(self, shape: tuple[int, ...], choice: Impute) -> None:
-        super().__init__()
-        self.choice = choice
-        self.register_buffer("fill", torch.zeros(shape))
-
-    def fit(self, rows: Rows64) -> None:
-        fill = rows.mean() if self.choice.strategy == "mean" else rows.medians()
-        self.fill.copy_(torch.from_numpy(fill))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.where(torch.isnan(x), self.fill.to(x.dtype), x)
+    steps: list[Step] = []
+    for choice in choices:
+        steps.append(build_step(choice, steps[-1].out_shape if steps else shape))
+    return steps
 
 
 def build_step(choice: Preprocess, shape: tuple[int, ...]) -> Step:
     """The step, not yet fitted, for rows of this shape."""
     match choice:
+        case Center():
+            return CenterStep(shape)
+        case PerChannelCenter():
+            return ChannelCenterStep(shape)
+        case Scale():
+            return ScaleStep(shape)
         case Standardize():
             return StandardizeStep(shape)
-        case PerChannelCenter():
-            return CenterStep(shape)
+        case Decorrelate() | Whiten():
+            return LinearStep(shape, choice)
         case Impute():
             return ImputeStep(shape, choice)
         case _:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ensemble_svc.data.dataset import Array, InputSchema
-from ensemble_svc.data.steps import Rows64, Step, build_step
-from ensemble_svc.spec.data import Impute, Preprocess
+from ensemble_svc.data.fitting import Rows64, Step
+from ensemble_svc.data.steps import build_steps
+from ensemble_svc.spec.preprocess import Impute, Preprocess
 
 Steps: TypeAlias = Sequence[Preprocess]
 
@@ -39,13 +40,15 @@ class Transform(nn.Module):
         self.sizes = tuple(len(values) for _, values in schema.categories)
         self.num_numeric = schema.num_numeric if self.is_table else 0
         shape = (self.num_numeric,) if self.is_table else schema.shape
-        self.steps = nn.ModuleList(build_step(step, shape) for step in steps)
+        built = build_steps(steps, shape)
+        self.steps = nn.ModuleList(built)
         wanted = any(isinstance(step, Impute) and step.indicator for step in steps)
         self.indicators = list(schema.indicators) if wanted else []
         if self.sizes:
             self.register_buffer("known", torch.zeros(sum(self.sizes)))
-        width = self.num_numeric + len(self.indicators) + sum(self.sizes) + len(self.sizes)
-        self.out_shape: tuple[int, ...] = (width,) if self.is_table else schema.shape
+        shape = built[-1].out_shape if built else shape
+        more = len(self.indicators) + sum(self.sizes) + len(self.sizes)
+        self.out_shape: tuple[int, ...] = (shape[0] + more,) if self.is_table else shape
 
     def fit(self, x_rows: Array) -> Self:
         """Fits every step on the rows as they are, repeats included, in float64.

@@ -68,7 +68,7 @@ def size_curve(
     curve = []
     for size in curve_sizes(len(each)):
         values = []
-        for subset in _subsets(len(each), size, orders):
+        for subset in subsets(len(each), size, orders):
             ensemble = combine({key: stack[list(subset)] for key, stack in kept.items()})
             check_mixture(chosen, ensemble, num_members=size)
             values.append(measure(task, ensemble, target, names=chosen, bins=bins))
@@ -83,7 +83,7 @@ def curve_sizes(num_members: int) -> list[int]:
     return sorted({round(num_members ** (i / (MAX_SIZES - 1))) for i in range(MAX_SIZES)})
 
 
-def _subsets(num_members: int, size: int, orders: list[list[int]]) -> list[tuple[int, ...]]:
+def subsets(num_members: int, size: int, orders: list[list[int]]) -> list[tuple[int, ...]]:
     if comb(num_members, size) <= len(orders):
         return list(combinations(range(num_members), size))
     return [tuple(sorted(order[:size])) for order in orders]

@@ -13,15 +13,14 @@ Shapes: K members, N examples, R resamples, M predictions (the members, then the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
-from ensemble_svc.evaluate.bootstrap import percentile_interval, resampled_means
 from ensemble_svc.evaluate.checks import check_mixture, check_prediction, split_members
+from ensemble_svc.evaluate.gain import measure_together
 from ensemble_svc.evaluate.metrics import METRICS, applicable
 from ensemble_svc.evaluate.rows import Prediction
 from ensemble_svc.spec.job import EvaluateSpec, Task
@@ -36,6 +35,7 @@ def summarize(
     spec: EvaluateSpec,
     best: int | None,
     seed: int,
+    rivals: Mapping[str, Prediction] | None = None,
 ) -> dict[str, Any]:
     """Metrics of the ensemble and of each member, and the gains with paired bootstrap intervals.
 
@@ -46,11 +46,13 @@ def summarize(
         spec: metrics, bins, number of resamples, confidence.
         best: position of the member chosen on *other* rows; None leaves that comparison out.
         seed: of the bootstrap's draws.
+        rivals: other predictions of the rows, by name, that the ensemble is compared with.
 
     Returns:
         ``{"ensemble": {metric: value}, "members": {"mean", "std", "best", "worst": {metric: value}, "each":
         [{metric: value}]}, "gain": {"over_mean_member", "over_best_member": {metric: {estimate, low,
-        high}}}, "rows": N}``. ``std`` is the sample deviation (n - 1), 0 for one member. ``best`` and
+        high}}}, "rows": N}``; with rivals also ``"rivals": {name: {metric: value}}`` and a gain ``over_<name>`` for
+        each. ``std`` is the sample deviation (n - 1), 0 for one member. ``best`` and
         ``worst`` are per metric, on these rows. A gain between two infinite values is NaN.
 
     Raises:
@@ -66,51 +68,29 @@ def summarize(
     names = applicable(task, each[0], spec.metrics)
     check_mixture(names, ensemble, num_members=len(each))
 
-    point, resampled = _values([*each, ensemble], target, names, spec=spec, seed=seed)
-    gain = {"over_mean_member": _gains(point, resampled, slice(0, len(each)), spec.confidence)}
+    rivals, num_members = rivals or {}, len(each)
+    measured = measure_together(
+        [*each, *rivals.values(), ensemble],
+        target,
+        names,
+        bins=spec.bins,
+        resamples=spec.resamples,
+        seed=seed,
+    )
+    gain = {"over_mean_member": measured.gains(-1, range(num_members), spec.confidence)}
     if best is not None:
-        gain["over_best_member"] = _gains(point, resampled, slice(best, best + 1), spec.confidence)
+        gain["over_best_member"] = measured.gains(-1, [best], spec.confidence)
+    others = {}
+    for number, rival in enumerate(rivals, start=num_members):
+        gain[f"over_{rival}"] = measured.gains(-1, [number], spec.confidence)
+        others[rival] = {name: values[number].item() for name, values in measured.point.items()}
     return {
-        "ensemble": {name: values[-1].item() for name, values in point.items()},
-        "members": _describe({name: values_M[:-1] for name, values_M in point.items()}),
+        "ensemble": {name: values[-1].item() for name, values in measured.point.items()},
+        "members": _describe({name: values_M[:num_members] for name, values_M in measured.point.items()}),
         "gain": gain,
         "rows": len(target),
+        **({"rivals": others} if others else {}),
     }
-
-
-def _values(
-    predictions: Sequence[Prediction], target: Tensor, names: Sequence[str], *, spec: EvaluateSpec, seed: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Each metric of each prediction on the rows as they are, [M], and on every resample, [R, M]."""
-    blocks = [
-        [METRICS[name].rows(prediction, target, spec.bins).cpu() for name in names]
-        for prediction in predictions
-    ]
-    widths = [block.shape[1] for block in blocks[0]]
-    means = [[block.mean(dim=0) for block in of_one] for of_one in blocks]
-    point = {name: METRICS[name].finish(torch.stack([m[i] for m in means])) for i, name in enumerate(names)}
-    statistics = [torch.cat(blocks.pop(0), dim=1) for _ in predictions]
-    means_RMS = resampled_means(statistics, num_resamples=spec.resamples, seed=seed)
-    parts = zip(names, means_RMS.split(widths, dim=-1), strict=True)
-    return point, {name: METRICS[name].finish(part) for name, part in parts}
-
-
-def _gains(
-    point: Mapping[str, Tensor], resampled: Mapping[str, Tensor], against: slice, confidence: float
-) -> dict[str, dict[str, float]]:
-    """The ensemble's improvement on the mean metric of the members in ``against``."""
-    gains = {}
-    for name, values_M in point.items():
-        sign = METRICS[name].sign
-        estimate = sign * (values_M[-1] - values_M[against].mean()) + 0.0  # no minus zero
-        gains_R = sign * (resampled[name][:, -1] - resampled[name][:, against].mean(dim=1)) + 0.0
-        if not METRICS[name].per_row:
-            gains_R = gains_R + (
-                estimate - gains_R.mean()
-            )  # a resample's repeats bias what is no mean over rows
-        low, high = percentile_interval(gains_R, confidence)
-        gains[name] = {"estimate": estimate.item(), "low": low, "high": high}
-    return gains
 
 
 def _describe(values: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ensemble_svc.health.checkup import Checkup
-from ensemble_svc.health.watching import Layer
+from ensemble_svc.vitals.watching import Layer
 
 FADED = 0.1
 """The last hidden layer's spread over the first one's from which a signal counts as lost."""

@@ -33,17 +33,24 @@ def build_python(model: PythonModel, input_shape: tuple[int, ...], num_outputs: 
         _refuse(
             "model.factory", f"'{model.factory}' returned {type(net).__name__}; it must be a torch.nn.Module."
         )
-    if len(list(net.parameters())) != len(list(net.named_parameters(remove_duplicate=False))):
-        _refuse(
-            "model.factory",
-            f"the network of '{model.factory}' ties weights together; that is not offered yet.",
-        )
+    if names := _twice(net):
+        words = f"the network of '{model.factory}' has one layer under two names, {names[0]} and {names[1]}"
+        _refuse("model.factory", f"{words}; keep one and call it twice, or give two layers one weight.")
     found = _output_shape(model.factory, net, input_shape)
     if found != [NUM_TRIAL_ROWS, num_outputs]:
         wanted = f"[{NUM_TRIAL_ROWS}, {num_outputs}]"
         shapes = f"maps {[NUM_TRIAL_ROWS, *input_shape]} to {found}, but {wanted} is needed"
         _refuse("model.factory", f"the network of '{model.factory}' {shapes}.")
     return net
+
+
+def _twice(net: nn.Module) -> tuple[str, str] | None:
+    """Names of one layer with weights; ``functional_call`` would not lead it back to its own weights."""
+    first = dict[nn.Module, str]()
+    for name, module in net.named_modules(remove_duplicate=False):
+        if (module._parameters or module._buffers) and first.setdefault(module, name) != name:
+            return first[module], name
+    return None
 
 
 def _find(name: str) -> Callable[..., Any]:

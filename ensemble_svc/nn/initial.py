@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from ensemble_svc.nn.weightnorm import take_lengths
 from ensemble_svc.spec.activations import (
     Activation,
     Elu,
@@ -19,7 +20,18 @@ from ensemble_svc.spec.activations import (
     Silu,
     Tanh,
 )
-from ensemble_svc.spec.inits import Dirac, Gaussian, He, Init, Orthogonal, TorchInit, Xavier, Zeros
+from ensemble_svc.spec.inits import (
+    Dirac,
+    Fixup,
+    Gaussian,
+    He,
+    Init,
+    Lsuv,
+    Orthogonal,
+    TorchInit,
+    Xavier,
+    Zeros,
+)
 from ensemble_svc.spec.model import Network
 
 Layer = nn.Linear | nn.Conv2d
@@ -33,16 +45,16 @@ def initialise(net: nn.Module, output: nn.Linear, network: Network) -> None:
     Args:
         output: the last layer; nothing follows it, so he gives it the gain 1.
     """
-    if isinstance(network.init, TorchInit):
-        return
-    for layer in _layers(net):
+    for layer in () if isinstance(network.init, TorchInit) else _layers(net):
         gain = 1.0 if layer is output else gain_of(network.activation)
         _draw(layer, network.init, gain)
         if layer.bias is not None:
-            nn.init.constant_(layer.bias, 0.0 if layer is output else _first_bias(network.activation))
+            nn.init.constant_(layer.bias, 0.0 if layer is output else first_bias(network.activation))
+    take_lengths(net)
 
 
-def _first_bias(activation: Activation) -> float:
+def first_bias(activation: Activation) -> float:
+    """What hidden layers' biases begin at."""
     return activation.bias if isinstance(activation, Relu) else 0.0
 
 
@@ -53,6 +65,10 @@ def _draw(layer: Layer, init: Init, gain: float) -> None:
         case He(fan=fan):
             count = fan_in if fan == "in" else len(weight) * weight[0, 0].numel()
             nn.init.normal_(weight, std=gain / math.sqrt(count))
+        case Fixup():
+            nn.init.normal_(weight, std=gain / math.sqrt(fan_in))
+        case Lsuv():
+            nn.init.orthogonal_(weight)
         case Xavier(distribution="uniform"):
             nn.init.xavier_uniform_(weight)
         case Xavier():

@@ -6,13 +6,18 @@ A layer before a norm has no bias: its gradient there is pure round-off, which A
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 from torch import Tensor, nn
 
-from ensemble_svc.errors import Fault, SpecError
-from ensemble_svc.nn.noise import ActivationNoise, Dropout
+from ensemble_svc.nn.initial import first_bias
+from ensemble_svc.nn.noise import ActivationNoise, ChannelDropout, Dropout
+from ensemble_svc.nn.norms import convolution, dense_norm, image_norm, linear
+from ensemble_svc.nn.scalars import Shift
+from ensemble_svc.nn.sparsity import Tap
 from ensemble_svc.spec.activations import (
     Activation,
     Elu,
@@ -25,9 +30,8 @@ from ensemble_svc.spec.activations import (
     Silu,
     Tanh,
 )
-from ensemble_svc.spec.model import Network, Norm
-
-LARGEST_GROUP_COUNT = 8
+from ensemble_svc.spec.inits import Fixup
+from ensemble_svc.spec.model import ImageNetwork, Network
 
 
 class ZooNet(nn.Sequential):
@@ -36,12 +40,8 @@ class ZooNet(nn.Sequential):
 
 def dense(num_in: int, num_out: int, network: Network) -> nn.Sequential:
     """A linear layer [B, num_in] → [B, num_out]; norm, activation, noise and dropout as ``network`` says."""
-    width = num_out * network.pieces
-    if width == 1 and network.norm in ("layer", "group"):
-        found = f"{network.norm} over a layer of one unit leaves nothing of it."
-        raise SpecError([Fault("model.norm", f"{found} Give it 2 units or more, or use norm: batch.")])
-    linear = nn.Linear(num_in, width, bias=network.norm == "none")
-    return _layer("linear", linear, dense_norm(network.norm, width), num_out, network)
+    norm = dense_norm(network.dense_norm, num_normed(num_out, network))
+    return _layer("linear", linear(num_in, num_out * network.pieces, network), norm, num_out, network)
 
 
 def dense_stack(sizes: Sequence[int], network: Network) -> nn.Sequential:
@@ -50,57 +50,40 @@ def dense_stack(sizes: Sequence[int], network: Network) -> nn.Sequential:
 
 
 def conv(
-    num_in: int, num_out: int, network: Network, *, kernel: int, padding: int, stride: int = 1
+    num_in: int, num_out: int, network: ImageNetwork, *, kernel: int, padding: int, stride: int = 1
 ) -> nn.Sequential:
     """A convolution over [B, C, H, W]; norm, activation, noise and dropout as ``network`` says.
 
-    Dropout zeroes single numbers, not channels.
+    ``dropout`` zeroes single numbers, ``channel_dropout`` channels.
     """
     width = num_out * network.pieces
-    convolution = nn.Conv2d(num_in, width, kernel, stride, padding, bias=network.norm == "none")
-    return _layer("conv", convolution, image_norm(network.norm, width), num_out, network)
+    weights = convolution(num_in, width, network, kernel=kernel, padding=padding, stride=stride)
+    norm = image_norm(network.norm, num_normed(num_out, network))
+    if isinstance(network.init, Fixup):
+        norm = Shift(first_bias(network.activation))
+    drops = {"channel_dropout": ChannelDropout(network.channel_dropout)}
+    return _layer("conv", weights, norm, num_out, network, drops)
 
 
-def _layer(name: str, weights: nn.Module, norm: nn.Module, num_units: int, network: Network) -> nn.Sequential:
-    layer = nn.Sequential()
-    layer.add_module(name, weights)
-    layer.add_module("norm", norm)
-    layer.add_module("activation", activation(network.activation, num_units))
-    layer.add_module("noise", ActivationNoise(network.activation_noise))
-    layer.add_module("dropout", Dropout(network.dropout))
-    return layer
+def num_normed(num_out: int, network: Network) -> int:
+    """Units that the norm sees: before maxout all of its pieces."""
+    return num_out * (network.pieces if network.norm_place == "before" else 1)
 
 
-def dense_norm(norm: Norm, num_units: int) -> nn.Module:
-    """The normalisation of [B, num_units]."""
-    match norm:
-        case "none":
-            return nn.Identity()
-        case "batch":
-            return nn.BatchNorm1d(num_units)
-        case "layer":
-            return nn.LayerNorm(num_units)
-        case "group":
-            return nn.GroupNorm(num_groups(num_units), num_units)
-
-
-def image_norm(norm: Norm, num_channels: int) -> nn.Module:
-    """The normalisation of [B, num_channels, H, W]; ``layer`` is over channels and places together."""
-    match norm:
-        case "none":
-            return nn.Identity()
-        case "batch":
-            return nn.BatchNorm2d(num_channels)
-        case "layer":
-            return nn.GroupNorm(1, num_channels)
-        case "group":
-            return nn.GroupNorm(num_groups(num_channels), num_channels)
-
-
-def num_groups(num_channels: int) -> int:
-    """Largest divisor up to 8 that leaves each group two channels; a lone unit's norm is always 0."""
-    largest = max(1, min(LARGEST_GROUP_COUNT, num_channels // 2))
-    return next(n for n in range(largest, 0, -1) if num_channels % n == 0)
+def _layer(
+    name: str,
+    weights: nn.Module,
+    norm: nn.Module,
+    num_units: int,
+    network: Network,
+    drops: Mapping[str, nn.Module] = MappingProxyType({}),
+) -> nn.Sequential:
+    normed = [("norm", norm), ("activation", activation(network.activation, num_units))]
+    if network.norm_place == "after":
+        normed.reverse()
+    normed.insert(1 + [part for part, _ in normed].index("activation"), ("tap", Tap()))
+    parts = {name: weights, **dict(normed), "noise": ActivationNoise(network.activation_noise), **drops}
+    return nn.Sequential(OrderedDict(parts, dropout=Dropout(network.dropout)))
 
 
 class MaxOut(nn.Module):

@@ -8,6 +8,7 @@ from torch import nn
 
 from ensemble_svc.nn.initial import initialise
 from ensemble_svc.nn.layers import ZooNet, dense_stack
+from ensemble_svc.nn.tied import tied_stack
 from ensemble_svc.spec.model import Mlp
 
 
@@ -20,7 +21,7 @@ def build_mlp(model: Mlp, input_shape: tuple[int, ...], num_outputs: int) -> nn.
     sizes = (math.prod(input_shape), *model.hidden)
     net, output = ZooNet(), nn.Linear(sizes[-1], num_outputs)
     net.add_module("flatten", nn.Flatten())
-    net.add_module("hidden", dense_stack(sizes, model))
+    net.add_module("hidden", tied_stack(sizes, model) if model.tied else dense_stack(sizes, model))
     net.add_module("output", output)
     initialise(net, output, model)
     return net

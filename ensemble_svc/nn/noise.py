@@ -69,6 +69,23 @@ class Dropout(Draw):
         return (x * kept.float().div_(keep)).to(x.dtype)
 
 
+class ChannelDropout(Draw):
+    """Zeroes each channel of a row, at all its places, with probability ``rate`` and divides the others by 1 - rate.
+
+    Neighbouring places say much the same, so what single zeroes take away stands beside them
+    (Tompson et al. 2015, arXiv:1411.4280, section 3.3).
+    """
+
+    strength_name: ClassVar[str] = "rate"
+    rate: Tensor
+
+    def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
+        keep = (1 - strength).clamp(min=SMALLEST_KEEP)
+        shape = (*x.shape[:-2], 1, 1)
+        kept = torch.rand(shape, device=x.device, dtype=torch.float32, generator=self.generator) < keep
+        return x * kept.float().div_(keep).to(x.dtype)
+
+
 class ActivationNoise(Draw):
     """Adds Gaussian noise of standard deviation ``std`` to each number."""
 

@@ -21,7 +21,11 @@ from torch import Tensor, nn
 
 from ensemble_svc.nn.layers import MaxOut, ZooNet
 from ensemble_svc.nn.noise import Draw
+from ensemble_svc.nn.renorm import BatchRenorm, Running, beside
 from ensemble_svc.nn.resnet import Residual
+from ensemble_svc.nn.scalars import Scale, Shift
+from ensemble_svc.nn.tied import Repeated
+from ensemble_svc.nn.weightnorm import WeightNormConv, WeightNormLinear, of_length
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 ROWWISE = (nn.MaxPool2d, nn.AdaptiveAvgPool2d, MaxOut)
@@ -64,17 +68,20 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
                 assert child is not None
                 x = _through(child, weights, f"{prefix}{name}.", x)
             return x
-        case Residual():
-            branch = _through(module.first, weights, f"{prefix}first.", x)
-            branch = _through(module.second, weights, f"{prefix}second.", branch)
-            branch = _through(module.norm, weights, f"{prefix}norm.", branch)
-            joined = module.shortcut(x) + branch
-            joined = _through(module.activation, weights, f"{prefix}activation.", joined)
-            return _through(module.noise, weights, f"{prefix}noise.", joined)
+        case Residual() | Repeated():
+            return module.by(
+                lambda part, x: _through(module.get_submodule(part), weights, f"{prefix}{part}.", x), x
+            )
+        case WeightNormLinear() | WeightNormConv():
+            weight_K = of_length(weights[f"{prefix}weight"], weights[f"{prefix}gain"])
+            own = {f"{prefix}weight": weight_K, f"{prefix}bias": weights[f"{prefix}bias"]}
+            return _conv(module, own, prefix, x) if isinstance(module, nn.Conv2d) else _linear(own, prefix, x)
         case nn.Linear():
             return _linear(weights, prefix, x)
         case nn.Conv2d():
             return _conv(module, weights, prefix, x)
+        case BatchRenorm():
+            return _batch_renorm(module, weights, prefix, x)
         case BatchNorm():
             return _batch_norm(module, weights, prefix, x)
         case nn.LayerNorm():
@@ -83,6 +90,10 @@ def _through(module: nn.Module, weights: Mapping[str, Tensor], prefix: str, x: T
         case nn.GroupNorm():
             normed = F.group_norm(x.flatten(0, 1), module.num_groups, eps=module.eps)
             return _scaled(normed.unflatten(0, x.shape[:2]), weights, prefix, 0)
+        case Shift():
+            return x + _along(weights[f"{prefix}bias"], x)
+        case Scale():
+            return x * _along(weights[f"{prefix}scale"], x)
         case Draw():
             return module.at(_along(weights[f"{prefix}{module.strength_name}"], x), x)
         case nn.PReLU():
@@ -140,6 +151,22 @@ def _batch_norm(module: BatchNorm, weights: Mapping[str, Tensor], prefix: str, x
         module.eps,
     )
     return normed.unflatten(1, (len(x), -1)).transpose(0, 1)
+
+
+def _batch_renorm(module: BatchRenorm, weights: Mapping[str, Tensor], prefix: str, x: Tensor) -> Tensor:
+    """The same, with a count of steps for each member."""
+    mean_KC, variance_KC, steps_K, scale_KC, shift_KC = (
+        weights[f"{prefix}{name}"]
+        for name in ("running_mean", "running_var", "num_batches_tracked", "weight", "bias")
+    )
+    side_by_side, num_channels = x.transpose(0, 1).flatten(1, 2), mean_KC.shape[1]
+    running = Running(mean_KC.view(-1), variance_KC.view(-1))
+    normed = module.normal(side_by_side, running, steps_K.repeat_interleave(num_channels))
+    if module.training:
+        steps_K.add_(1)
+    scale, shift = (beside(value_KC.flatten(), normed) for value_KC in (scale_KC, shift_KC))
+    found = torch.addcmul(shift, normed, scale).to(x.dtype)
+    return found.unflatten(1, (len(x), -1)).transpose(0, 1)
 
 
 def _scaled(x: Tensor, weights: Mapping[str, Tensor], prefix: str, middle: int) -> Tensor:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.errors import Fault, SpecError, TrainError
-from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Numberwise, RmsProp, Sgd
 
 
-def buffer_names(rule: Optimizer) -> tuple[str, ...]:
+def buffer_names(rule: Numberwise) -> tuple[str, ...]:
     """Running values that ``rule`` keeps per parameter, named as ``torch.optim`` names them."""
     match rule:
         case Adam() | AdamW():
@@ -28,7 +28,7 @@ def buffer_names(rule: Optimizer) -> tuple[str, ...]:
             return ("momentum_buffer",) if rule.momentum else ()
 
 
-def check(rule: Optimizer) -> None:
+def check(rule: Numberwise) -> None:
     """Refuse options that contradict each other.
 
     Raises:
@@ -40,7 +40,7 @@ def check(rule: Optimizer) -> None:
 
 
 def update(
-    rule: Optimizer,
+    rule: Numberwise,
     params: list[Tensor],
     grads: list[Tensor],
     buffers: Mapping[str, list[Tensor]],
@@ -65,7 +65,7 @@ def update(
                 buffers["exp_avg_sq"],
                 [],
                 [step] * len(params),
-                lr=rule.lr * factor,
+                lr=rule.rate * factor,
                 beta1=rule.betas[0],
                 beta2=rule.betas[1],
                 weight_decay=rule.weight_decay,
@@ -79,7 +79,7 @@ def update(
                 grads,
                 buffers["sum"],
                 [step] * len(params),
-                lr=rule.lr * factor,
+                lr=rule.rate * factor,
                 lr_decay=0.0,
                 weight_decay=rule.weight_decay,
                 eps=rule.eps,
@@ -94,7 +94,7 @@ def update(
                 buffers.get("momentum_buffer", []),
                 weight_decay=rule.weight_decay,
                 momentum=rule.momentum,
-                lr=rule.lr * factor,
+                lr=rule.rate * factor,
                 dampening=0.0,
                 nesterov=rule.nesterov,
                 maximize=False,
@@ -118,12 +118,12 @@ def _rmsprop(
     roots = torch._foreach_sqrt(squares)
     torch._foreach_add_(roots, rule.eps)
     if not rule.momentum:
-        torch._foreach_addcdiv_(params, grads, roots, value=-rule.lr * factor)
+        torch._foreach_addcdiv_(params, grads, roots, value=-rule.rate * factor)
         return
     kept = buffers["momentum_buffer"]
     torch._foreach_mul_(kept, rule.momentum)
     torch._foreach_addcdiv_(kept, grads, roots)
-    torch._foreach_add_(params, kept, alpha=-rule.lr * factor)
+    torch._foreach_add_(params, kept, alpha=-rule.rate * factor)
 
 
 def restore(own: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:

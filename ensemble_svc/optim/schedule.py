@@ -13,6 +13,7 @@ from ensemble_svc.spec.schedules import (
     Inverse,
     Linear,
     OneCycle,
+    Plateau,
     Schedule,
     StepDecay,
 )
@@ -55,7 +56,8 @@ def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int
 
     Without a warm-up these are torch's schedulers laid over ``total_steps``: ``CosineAnnealingLR``,
     ``LinearLR``, ``StepLR``, ``ExponentialLR`` and ``OneCycleLR``. The first step has the factor 1 (but for
-    ``one_cycle``), and what a schedule falls to is reached after the last.
+    ``one_cycle``), and what a schedule falls to is reached after the last. What ``plateau`` lowers is no
+    function of the step: see ``optim/plateau.py``.
 
     Args:
         step: from 0 to ``total_steps`` - 1; later steps keep the last factor.
@@ -67,14 +69,17 @@ def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int
         return (step + 1) / (schedule.warmup + 1)
     gone, whole = step - schedule.warmup, total_steps - schedule.warmup
     match schedule:
-        case Constant():
+        case Constant() | Plateau():
             return 1.0
-        case Cosine(floor=floor):
+        case Cosine():
+            floor = _floor(schedule)
             return floor + (1 - floor) * (1 + math.cos(math.pi * gone / whole)) / 2
-        case Linear(floor=floor):
+        case Linear():
+            floor = _floor(schedule)
             return floor + (1 - floor) * (1 - gone / whole)
-        case StepDecay(every=every, gamma=gamma):
-            return max(gamma ** (gone // (every * steps_per_epoch)), SMALLEST)
+        case StepDecay(every=every):
+            between = every * steps_per_epoch
+            return max(_gamma(schedule, (whole - 1) // between) ** (gone // between), SMALLEST)
         case Exponential(decay=decay):
             return max(decay ** (-gone / whole), SMALLEST)
         case Inverse(decay=decay):
@@ -83,6 +88,15 @@ def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int
 
 SMALLEST = 1e-30
 """A factor stays above 0, so that a rate can still be told from none."""
+
+
+def _floor(schedule: Cosine | Linear) -> float:
+    return schedule.floor if schedule.decay is None else 1 / schedule.decay
+
+
+def _gamma(schedule: StepDecay, num_drops: int) -> float:
+    """What each of ``num_drops`` drops leaves."""
+    return schedule.gamma if schedule.decay is None or not num_drops else schedule.decay ** (-1 / num_drops)
 
 
 def _one_cycle(schedule: OneCycle, step: int, total_steps: int) -> float:

@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.optim.blocks import SideBySide, fills_vectors, memory_order
-from ensemble_svc.optim.rules import buffer_names, check, restore, update
+from ensemble_svc.optim.rules import buffer_names, check, update
 from ensemble_svc.optim.vectors import update_each
-from ensemble_svc.spec.optimizers import Optimizer
+from ensemble_svc.spec.optimizers import Numberwise
 
 
 @dataclass(frozen=True)
 class _Share:
     """The pieces of the stack that one rule updates."""
 
-    rule: Optimizer
+    rule: Numberwise
     first: int
     """A member of the share; all of them are at its pace."""
     members: tuple[int, ...] | None
@@ -60,7 +60,7 @@ class StackedOptimizer:
     def __init__(
         self,
         params: Mapping[str, Tensor],
-        rules: Sequence[Optimizer],
+        rules: Sequence[Numberwise],
         *,
         paces: Sequence[Hashable] | None = None,
         vectors: bool | None = None,
@@ -71,8 +71,8 @@ class StackedOptimizer:
         self.num_steps = 0
         _check_stack(self.params, self.rules)
         device = next(iter(self.params.values())).device
-        differ = len(set(zip(self.rules, self.paces, strict=True))) > 1
-        self.vectors = differ and (device.type != "cpu" if vectors is None else vectors)
+        self._by_vectors = device.type != "cpu" if vectors is None else vectors
+        self.vectors = self._by_vectors and self._differ
         self._buffers = tuple(dict.fromkeys(name for rule in self.rules for name in buffer_names(rule)))
         self._state = {
             f"{buffer}/{name}": torch.zeros_like(param, requires_grad=False)
@@ -82,6 +82,17 @@ class StackedOptimizer:
         self._in_block: set[str] = set()
         self._step = torch.zeros((), device=device)
         self._arrange(list(self.params))
+
+    @property
+    def _differ(self) -> bool:
+        return len(set(zip(self.rules, self.paces, strict=True))) > 1
+
+    def regroup(self, paces: Sequence[Hashable]) -> None:
+        """Go on with other paces."""
+        if tuple(paces) != self.paces:
+            self.paces = tuple(paces)
+            self.vectors = self.vectors or (self._by_vectors and self._differ)
+            self._arrange(self._names)
 
     def step(self, factor: float | Sequence[float]) -> None:
         """Take one step along ``.grad``.
@@ -114,11 +125,6 @@ class StackedOptimizer:
             rate = factors[share.first]
             update(share.rule, share.params, mine, share.buffers, factor=rate, step=self._step)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for param in self.params.values():
-            param.grad = None
-
     def state(self) -> dict[str, Tensor]:
         """The running values [K, …] by ``buffer/parameter``, as they stand until the next step.
 
@@ -126,14 +132,9 @@ class StackedOptimizer:
         """
         return {key: value.clone() if key in self._in_block else value for key, value in self._state.items()}
 
-    def load(self, state: Mapping[str, Tensor], num_steps: int) -> None:
-        """Go on from a saved state as if never interrupted.
-
-        Raises:
-            TrainError: a state of another rule or network.
-        """
-        restore(self._state, state)
-        self.num_steps = num_steps
+    def tensors(self) -> dict[str, Tensor]:
+        """The live running values, which the next step may lay out anew."""
+        return dict(self._state)
 
     def _arrange(self, names: list[str]) -> None:
         """Lay out weights and running values of the named parameters for the kernel."""
@@ -169,12 +170,12 @@ class StackedOptimizer:
 
 
 def _shares(
-    rules: Sequence[Optimizer],
+    rules: Sequence[Numberwise],
     paces: Sequence[Hashable],
     params: list[Tensor],
     buffers: Mapping[str, list[Tensor]],
 ) -> list[_Share]:
-    members: dict[tuple[Optimizer, Hashable], list[int]] = {}
+    members: dict[tuple[Numberwise, Hashable], list[int]] = {}
     for k, key in enumerate(zip(rules, paces, strict=True)):
         members.setdefault(key, []).append(k)
     if len(members) == 1:
@@ -195,7 +196,7 @@ def _rows(stacks: Sequence[Tensor], members: Sequence[int]) -> list[Tensor]:
     return [stack[k] for stack in stacks for k in members]
 
 
-def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Optimizer]) -> None:
+def _check_stack(params: Mapping[str, Tensor], rules: Sequence[Numberwise]) -> None:
     for rule in rules:
         check(rule)
     if len({type(rule) for rule in rules}) != 1:

@@ -11,13 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Optimizer, RmsProp, Sgd
-
-Coupled = Adam | AdamW | AdaGrad | RmsProp | Sgd
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Numberwise, RmsProp, Sgd
 
 
 def update_each(
-    rules: Sequence[Optimizer],
+    rules: Sequence[Numberwise],
     params_KQ: Tensor,
     grads_KQ: Tensor,
     buffers: Mapping[str, Tensor],
@@ -54,7 +52,7 @@ def _adam(
 ) -> None:
     column = _columns(params_KQ)
     mean_KQ, square_KQ = buffers["exp_avg"], buffers["exp_avg_sq"]
-    rates = [rule.lr * factor for rule, factor in zip(rules, factors, strict=True)]
+    rates = [rule.rate * factor for rule, factor in zip(rules, factors, strict=True)]
     if isinstance(rules[0], AdamW):
         params_KQ.mul_(column([1 - lr * rule.weight_decay for lr, rule in zip(rates, rules, strict=True)]))
     else:
@@ -113,14 +111,16 @@ def _sgd(
     _descend(rules, params_KQ, step_KQ, factors)
 
 
-def _decayed(rules: Sequence[Coupled], params_KQ: Tensor, grads_KQ: Tensor) -> Tensor:
+def _decayed(rules: Sequence[Numberwise], params_KQ: Tensor, grads_KQ: Tensor) -> Tensor:
     """The gradients with those of the L2 penalties."""
     return torch.addcmul(grads_KQ, params_KQ, _columns(params_KQ)([rule.weight_decay for rule in rules]))
 
 
-def _descend(rules: Sequence[Coupled], params_KQ: Tensor, step_KQ: Tensor, factors: Sequence[float]) -> None:
+def _descend(
+    rules: Sequence[Numberwise], params_KQ: Tensor, step_KQ: Tensor, factors: Sequence[float]
+) -> None:
     """Go against ``step_KQ``, each member at its own rate."""
-    rates = [-rule.lr * factor for rule, factor in zip(rules, factors, strict=True)]
+    rates = [-rule.rate * factor for rule, factor in zip(rules, factors, strict=True)]
     params_KQ.addcmul_(step_KQ, _columns(params_KQ)(rates))
 
 

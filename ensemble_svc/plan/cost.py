@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.activations import PRelu
+from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.losses import Mse
-from ensemble_svc.spec.model import ConvNet, LeNet, Mlp, Model, Network, PythonModel, ResNet
-from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, RmsProp, Sgd
+from ensemble_svc.spec.model import ConvNet, ImageNetwork, LeNet, Mlp, Model, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import Normalisation, WeightNorm
+from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Muon, RmsProp, Sgd
 from ensemble_svc.spec.training import TrainingSpec
 
 NUMBER_BYTES = 4
@@ -122,7 +124,7 @@ def optimizer_copies(training: TrainingSpec) -> int:
     """Numbers that the optimiser keeps per parameter."""
     rule = training.optimizer
     match rule:
-        case Adam() | AdamW():
+        case Adam() | AdamW() | Muon():  # at most: Muon keeps one of each hidden weight
             return 2
         case AdaGrad():
             return 1
@@ -189,26 +191,40 @@ def _convnet(model: ConvNet, image: tuple[int, int, int], num_outputs: int) -> I
 
 def _resnet(model: ResNet, image: tuple[int, int, int], num_outputs: int) -> Iterator[Size]:
     num_channels, height, width = image
-    plain = model.model_copy(update={"dropout": 0.0})
+    plain = model.model_copy(update={"dropout": 0.0, "channel_dropout": 0.0})
     yield _conv(num_channels, model.width, plain, kernel=3, area=height * width)
     num_in = model.width
     for stage in range(3):
         num_out = model.width * 2**stage
         for block in range((model.depth - 2) // 6):
+            entering = num_in * height * width
             if stage and not block:
                 height, width = -(-height // 2), -(-width // 2)
             yield _conv(num_in, num_out, model, kernel=3, area=height * width)
             yield _conv(num_out, num_out, plain, kernel=3, area=height * width)
+            if isinstance(model.init, Fixup):
+                yield _scalars(1, entering) + _scalars(2, num_out * height * width)
             yield _passed(num_out * height * width)
             num_in = num_out
     yield _passed(num_in)
+    if isinstance(model.init, Fixup):
+        yield _scalars(1, num_in)
     yield _linear(num_in, num_outputs)
 
 
+def _scalars(count: int, num_numbers: int) -> Size:
+    """Fixup's single learned numbers, each of which acts on so many."""
+    return Size(count, activations=count * num_numbers, operations=count)
+
+
 def _dense_stack(sizes: tuple[int, ...], num_outputs: int, network: Network) -> Iterator[Size]:
-    for num_in, num_out in pairwise(sizes):
-        linear = _linear(num_in, num_out * network.pieces, bias=network.norm == "none")
-        yield linear + _after(num_out, 1, network)
+    pairs, tied = list(pairwise(sizes)), isinstance(network, Mlp) and network.tied
+    for place, (num_in, num_out) in enumerate(pairs):
+        norm, width = network.dense_norm, num_out * network.pieces
+        linear = _linear(num_in, width, bias=network.has_bias(norm))
+        layer = linear + _gains(width, network) + _after(num_out, 1, network, norm)
+        again = tied and place > 1 and pairs[place - 1] == (num_in, num_out)
+        yield replace(layer, parameters=0) if again else layer
     yield _linear(sizes[-1], num_outputs)
 
 
@@ -217,18 +233,26 @@ def _linear(num_in: int, num_out: int, *, bias: bool = True) -> Size:
     return Size(products + num_out * bias, products, 0, num_out, 1)
 
 
-def _conv(num_in: int, num_out: int, network: Network, *, kernel: int, area: int) -> Size:
+def _conv(num_in: int, num_out: int, network: ImageNetwork, *, kernel: int, area: int) -> Size:
     """A convolution with all that follows it up to the next; ``area``: places of its output."""
     width = num_out * network.pieces
     weights = num_in * width * kernel**2
-    bias = width * (network.norm == "none")
+    bias = width * network.has_bias(network.norm)
     convolution = Size(weights + bias, 0, weights * area, width * area, 1)
-    return convolution + _after(num_out, area, network)
+    found = convolution + _gains(width, network) + _after(num_out, area, network, network.norm)
+    if network.channel_dropout:
+        found += _passed(num_out * area)
+    return found + _scalars(1, width * area) if isinstance(network.init, Fixup) else found
 
 
-def _after(num_units: int, area: int, network: Network) -> Size:
+def _gains(width: int, network: Network) -> Size:
+    """Weight norm's lengths of so many units' weights."""
+    return Size(width, operations=1) if isinstance(network.norm, WeightNorm) else Size()
+
+
+def _after(num_units: int, area: int, network: Network, norm: Normalisation) -> Size:
     """Norm, activation, noise and dropout of a layer of so many units or channels over ``area`` places."""
-    normed, width = network.norm != "none", num_units * network.pieces
+    normed, width = norm.is_layer, num_units * (network.pieces if network.norm_place == "before" else 1)
     later = 1 + (network.dropout > 0) + (network.activation_noise > 0)
     learned = num_units * isinstance(network.activation, PRelu)
     return Size(

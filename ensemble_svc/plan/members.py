@@ -21,6 +21,8 @@ def make_members(
 
 def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, streamed: bool) -> MemberSpec:
     own = resolve_vary(job, index)
+    if own.training.optimizer.lr == "auto":
+        raise ValueError("training.optimizer.lr is auto; it is to be found before members are made")
     return MemberSpec(
         index=index,
         job_seed=job.seed,

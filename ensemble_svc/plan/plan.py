@@ -9,9 +9,10 @@ from hashlib import sha256
 from typing import Any, Literal
 
 from ensemble_svc.registry import Spec
-from ensemble_svc.spec.data import Augment, Preprocess
+from ensemble_svc.spec.augment import Augment
 from ensemble_svc.spec.job import SCHEMA_VERSION, Resample, Task
 from ensemble_svc.spec.model import Model
+from ensemble_svc.spec.preprocess import Preprocess
 from ensemble_svc.spec.training import TrainingSpec
 
 

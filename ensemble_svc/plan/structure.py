@@ -8,13 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.registry import Elementwise
+from ensemble_svc.registry import Choice, Elementwise
 
 
 def structure(member: MemberSpec, num_rows: int) -> str:
     """A key that is equal for members that can train in one pack.
 
-    Left out are the member's index and every option marked ``Elementwise``; ``num_rows``, the
+    Left out are the member's index and every option marked ``Elementwise``, unless its value is a
+    choice that gives the member other parts; ``num_rows``, the
     length of its bag, is in it because the steps of an epoch follow from it.
     """
     parts = {
@@ -27,6 +28,10 @@ def structure(member: MemberSpec, num_rows: int) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
+def _is_structural(value: Any) -> bool:
+    return isinstance(value, Choice) and value.is_structural
+
+
 def _shape(value: Any) -> Any:
     """The JSON form of a specification without its elementwise options."""
     if isinstance(value, BaseModel):
@@ -34,7 +39,8 @@ def _shape(value: Any) -> Any:
         kept = {
             name: _shape(getattr(value, name))
             for name, field in fields
-            if not any(isinstance(mark, Elementwise) for mark in field.metadata)
+            if _is_structural(getattr(value, name))
+            or not any(isinstance(mark, Elementwise) for mark in field.metadata)
         }
         return kept
     if isinstance(value, tuple | list):

@@ -18,9 +18,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from ensemble_svc.report.decision import decided
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
+from ensemble_svc.report.findings import told
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
@@ -87,6 +89,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "name": manifest.get("name") or view.job.get("name") or "run",
         "facts": _facts(view),
         "verdict": judge(view.metrics, manifest),
+        "decided": decided(manifest, view.metrics),
         "unfinished": unfinished(manifest),
         "confidence": f"{100 * view.confidence:g} %",
         "tiles": tiles(view),
@@ -95,6 +98,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "splits": [(split, summary.get("rows"), metric_rows(summary)) for split, summary in _by_report(view)],
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
         "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
+        "findings": told(view.members),
         "members": members,
         "members_open": len(members.rows) <= OPEN_UP_TO,
         "lost": [row for row in members.rows if row.state == "lost" and row.reason],

@@ -195,7 +195,7 @@ def status_words(member: Mapping[str, Any]) -> str:
 
 
 def _state(member: Mapping[str, Any]) -> str:
-    if member.get("status") in {"failed", "diverged"}:
+    if member.get("status") in {"failed", "diverged", "excluded"}:
         return "lost"
     if member.get("status") != "done":
         return "waiting"

@@ -169,7 +169,9 @@ def _place(split: str, summary: Mapping[str, Any]) -> str:
 def unfinished(manifest: Mapping[str, Any]) -> str:
     """``2 of 16 members did not finish …``, or nothing."""
     members = manifest.get("members", ())
-    lost = sum(member.get("status") in {"failed", "diverged"} for member in members)
+    excluded = sum(member.get("status") == "excluded" for member in members)
+    lost = sum(member.get("status") in {"failed", "diverged"} for member in members) + excluded
     if not lost:
         return ""
-    return f"{lost:,} of {count(len(members), 'member')} failed or diverged and are not in the ensemble."
+    how = "failed, diverged or were excluded as sick" if excluded else "failed or diverged"
+    return f"{lost:,} of {count(len(members), 'member')} {how} and are not in the ensemble."

@@ -23,7 +23,7 @@ from ensemble_svc.store.run import Run
 Columns = Mapping[str, npt.NDArray[np.float64]]
 Predictions = Mapping[str, npt.NDArray[Any]]
 
-LOST = frozenset({"failed", "diverged"})
+LOST = frozenset({"failed", "diverged", "excluded"})
 """States of a member that is in no ensemble."""
 
 

@@ -10,14 +10,18 @@ from pydantic import TypeAdapter
 
 from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
+from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS
 from ensemble_svc.spec.anatomy import field_shape
+from ensemble_svc.spec.augment import AUGMENT
 from ensemble_svc.spec.averages import AVERAGES
-from ensemble_svc.spec.data import AUGMENT, PREPROCESS, SOURCES, SPLITS
+from ensemble_svc.spec.data import SOURCES, SPLITS
 from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
 from ensemble_svc.spec.losses import LOSSES
 from ensemble_svc.spec.model import MODELS
+from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
+from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
 from ensemble_svc.spec.wording import allowed
@@ -29,6 +33,7 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     AUGMENT,
     MODELS,
     ACTIVATIONS,
+    NORMS,
     INITS,
     LOSSES,
     OPTIMIZERS,
@@ -36,6 +41,9 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     REGULARIZERS,
     AVERAGES,
     RESAMPLES,
+    COMBINES,
+    SELECTS,
+    CALIBRATES,
 )
 """All registries, in the order of the job file."""
 

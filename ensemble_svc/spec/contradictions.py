@@ -15,8 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from ensemble_svc.errors import Fault, SpecError, did_you_mean
 from ensemble_svc.spec.anatomy import JOB, shape_at
+from ensemble_svc.spec.augment import Augment
 from ensemble_svc.spec.compose import KeyPath, dotted
-from ensemble_svc.spec.data import Augment
 from ensemble_svc.spec.faults import explain, overlaps
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.model import Model

@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand, Spec
+from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.spec.augment import Augment
 from ensemble_svc.spec.fields import DataPath, Factory, Fraction
+from ensemble_svc.spec.preprocess import Preprocess
 
 
 class Digits(Choice):
@@ -147,55 +149,8 @@ Split = Annotated[Fractions | Column | Indices, Field(discriminator="name"), Sho
 SPLITS: Registry[Choice] = Registry("split", Split)
 
 
-class Standardize(Choice):
-    """Each feature (each pixel, for images) to mean 0 and standard deviation 1.
-
-    A feature that is constant on the training rows becomes 0.
-    """
-
-    name: Literal["standardize"] = "standardize"
-
-
-class PerChannelCenter(Choice):
-    """Images: minus the mean of each channel, pixels counted from 0 to 1."""
-
-    name: Literal["per_channel_center"] = "per_channel_center"
-
-
-class Impute(Choice):
-    """Missing numbers become the training rows' median or mean, and an indicator column is added."""
-
-    name: Literal["impute"] = "impute"
-    strategy: Literal["median", "mean"] = "median"
-    """What stands in for a missing number."""
-    indicator: bool = True
-    """Add a 0/1 column for each feature that has missing values in the training split."""
-
-
-Preprocess = Annotated[Standardize | PerChannelCenter | Impute, Field(discriminator="name"), Shorthand()]
-PREPROCESS: Registry[Choice] = Registry("preprocess", Preprocess)
-
-
-class Flip(Choice):
-    """Mirrors an image left to right with probability ``p``."""
-
-    name: Literal["flip"] = "flip"
-    p: Annotated[float, Field(ge=0, le=1), Elementwise()] = 0.5
-    """Probability for each image of each batch."""
-
-
-class Crop(Choice):
-    """Shifts an image by up to ``padding`` pixels: pads it, then crops it back at random."""
-
-    name: Literal["crop"] = "crop"
-    padding: Annotated[NonNegativeInt, Elementwise()] = 4
-    """Pixels added on each side before the crop; 0 leaves the image where it is."""
-    mode: Literal["reflect", "constant"] = "reflect"
-    """What the added pixels hold: the mirrored image, or 0."""
-
-
-Augment = Annotated[Flip | Crop, Field(discriminator="name"), Shorthand()]
-AUGMENT: Registry[Choice] = Registry("augment", Augment)
+UNSEEN = ("oob", "oof")
+"""Words for ``validation``: no split; training rows judge the members that left them out."""
 
 
 class DataSpec(Spec):
@@ -206,7 +161,9 @@ class DataSpec(Spec):
     split: Split = Fractions()
     """How rows are told apart for training and reporting."""
     validation: Fraction | str = 0.15
-    """Share of the rows for early stopping and selection, or a named split of the source."""
+    """Share of the rows for early stopping and selection, or a named split of the source. ``oob`` (bags) and ``oof``
+    (folds) keep no such rows: the ensemble is selected and calibrated on training rows, each judged by the
+    members that did not see it."""
     test: Fraction | str = 0.2
     """Share of the rows for the report alone, or a named split of the source."""
     stratify: bool = True

@@ -21,6 +21,9 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 """A share of something, the whole included, nothing excluded."""
 
+Chance = Annotated[float, Field(ge=0, le=1)]
+"""A probability."""
+
 Factory = Annotated[
     str,
     StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ensemble_svc.registry import Choice, Registry, Shorthand
 
@@ -51,6 +51,31 @@ class Zeros(Choice):
     name: Literal["zeros"] = "zeros"
 
 
+class Lsuv(Choice):
+    """Orthogonal weights, scaled on some of the member's training rows until each layer's outputs have variance 1.
+
+    One pass from the first layer to the last (Mishkin & Matas, arXiv:1511.06422).
+    """
+
+    name: Literal["lsuv"] = "lsuv"
+    tol: Annotated[PositiveFloat, Field(lt=1)] = 0.1
+    """How far from 1 a variance may be."""
+    iterations: PositiveInt = 10
+    """Scalings of a layer at most."""
+    rows: Annotated[int, Field(ge=2)] = 256
+    """Training rows that are looked at, drawn by the member's seed."""
+
+
+class Fixup(Choice):
+    """For a residual network without norms (arXiv:1901.09321): he, each block's first convolution times 1/√blocks.
+
+    Its last one and the output layer begin at 0. Single learned numbers, a scale and shifts, stand in each block.
+    """
+
+    is_structural: ClassVar[bool] = True
+    name: Literal["fixup"] = "fixup"
+
+
 class TorchInit(Choice):
     """As torch draws its layers when they are made."""
 
@@ -58,6 +83,8 @@ class TorchInit(Choice):
 
 
 Init = Annotated[
-    He | Xavier | Gaussian | Orthogonal | Dirac | Zeros | TorchInit, Field(discriminator="name"), Shorthand()
+    He | Xavier | Gaussian | Orthogonal | Lsuv | Fixup | Dirac | Zeros | TorchInit,
+    Field(discriminator="name"),
+    Shorthand(),
 ]
 INITS: Registry[Choice] = Registry("init", Init)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.fields import DataPath, RunName, Share
 from ensemble_svc.spec.model import Mlp, Model
@@ -65,19 +66,6 @@ class EnsembleSpec(Spec):
     """Smallest share of the members that must finish for the run to count as a success."""
 
 
-class AggregateSpec(Spec):
-    """From the members' predictions to the ensemble's."""
-
-    combine: Literal["mean"] = "mean"
-    """mean: the mixture of the members' distributions."""
-    select: Literal["all"] = "all"
-    """Which members are in the ensemble."""
-    soup: Literal["none"] = "none"
-    """Averaging of weights across members."""
-    calibrate: Literal["none"] = "none"
-    """Recalibration of the ensemble's probabilities."""
-
-
 class EvaluateSpec(Spec):
     """What is measured and reported."""
 
@@ -117,6 +105,9 @@ class ComputeSpec(Spec):
     """Folder under which runs are kept."""
     commit_every_s: NonNegativeFloat = 5.0
     """Seconds between commits of a pack's training state (at epoch ends); 0 commits every epoch."""
+    health: Literal["auto", "off"] = "auto"
+    """Look at the members' layers at some ends of epochs, for the findings of ``health.json``: ``auto`` does
+    where it costs little, ``off`` never. Either way the members are the same bits."""
     retries: Annotated[NonNegativeInt, Field(le=100)] = 2
     """How often a slot that dies is started again."""
 

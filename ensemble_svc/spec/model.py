@@ -10,9 +10,8 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
 from ensemble_svc.spec.activations import Activation, Maxout, Relu
 from ensemble_svc.spec.fields import Factory, Fraction
-from ensemble_svc.spec.inits import He, Init
-
-Norm = Literal["none", "batch", "layer", "group"]
+from ensemble_svc.spec.inits import Fixup, He, Init
+from ensemble_svc.spec.norms import BatchNorm, InstanceNorm, NoNorm, Norm, Normalisation
 
 
 class Architecture(Choice):
@@ -27,8 +26,10 @@ class Network(Architecture):
 
     activation: Activation = Relu()
     """The non-linearity after each hidden layer."""
-    norm: Norm = "none"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = NoNorm()
+    """Normalisation of each hidden layer."""
+    norm_place: Literal["before", "after"] = "before"
+    """Whether the norm stands before the activation, where its layer has no bias, or after it."""
     init: Annotated[Init, Elementwise()] = He()
     """Initial weights; biases begin at 0, but for torch's and those that ``activation`` sets."""
     dropout: Annotated[Fraction, Elementwise()] = 0.0
@@ -41,6 +42,25 @@ class Network(Architecture):
         """Linear units of which a hidden unit is made."""
         return self.activation.pieces if isinstance(self.activation, Maxout) else 1
 
+    @property
+    def dense_norm(self) -> Normalisation:
+        """That of dense layers: their units have one place, over which no instance norm can be taken."""
+        return NoNorm() if isinstance(self.norm, InstanceNorm) else self.norm
+
+    def has_bias(self, norm: Normalisation) -> bool:
+        """Whether a layer with that norm has a bias: before the norm's own shift it would do nothing.
+
+        Fixup's single numbers stand in place of biases.
+        """
+        return (not norm.is_layer or self.norm_place == "after") and not isinstance(self.init, Fixup)
+
+
+class ImageNetwork(Network):
+    """Options that the networks of convolutions share."""
+
+    channel_dropout: Annotated[Fraction, Elementwise()] = 0.0
+    """Probability of zeroing a whole channel of a convolution in training (Tompson et al. 2015)."""
+
 
 class Mlp(Network):
     """A multilayer perceptron; images are flattened."""
@@ -48,9 +68,11 @@ class Mlp(Network):
     name: Literal["mlp"] = "mlp"
     hidden: Annotated[tuple[PositiveInt, ...], Field(max_length=1000)] = (128, 128)
     """Units of each hidden layer; an empty list is a linear model."""
+    tied: bool = False
+    """Let hidden layers that follow one of their own width share their weights with each other."""
 
 
-class LeNet(Network):
+class LeNet(ImageNetwork):
     """LeNet-5 with max pooling (LeCun et al. 1998): 5x5 convolutions, then dense layers."""
 
     name: Literal["lenet"] = "lenet"
@@ -60,7 +82,7 @@ class LeNet(Network):
     """Units of the dense layers before the output."""
 
 
-class ConvNet(Network):
+class ConvNet(ImageNetwork):
     """VGG-like (arXiv:1409.1556): stages of 3x3 convolutions, each stage halving the image."""
 
     name: Literal["convnet"] = "convnet"
@@ -70,11 +92,11 @@ class ConvNet(Network):
     """3x3 convolutions before each pooling."""
     dense: tuple[PositiveInt, ...] = (128,)
     """Units of the dense layers before the output."""
-    norm: Norm = "batch"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = BatchNorm()
+    """Normalisation of each hidden layer."""
 
 
-class ResNet(Network):
+class ResNet(ImageNetwork):
     """The CIFAR residual network (arXiv:1512.03385, section 4.2) with depth 6n+2."""
 
     name: Literal["resnet"] = "resnet"
@@ -82,8 +104,8 @@ class ResNet(Network):
     """Layers with weights, 6n + 2."""
     width: PositiveInt = 16
     """Channels of the first of the three stages; each later one doubles them."""
-    norm: Norm = "batch"
-    """Normalisation before the activation; a layer followed by one has no bias."""
+    norm: Norm = BatchNorm()
+    """Normalisation of each hidden layer."""
 
 
 class PythonModel(Architecture):

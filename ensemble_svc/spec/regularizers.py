@@ -1,4 +1,4 @@
-"""Penalties added to the loss, constraints on the weights, and noise in the forward pass."""
+"""Penalties added to the loss, constraints on the weights, noise in the forward pass, and mixed rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand
+from ensemble_svc.spec.fields import Chance
 
 
 class L1(Choice):
@@ -60,7 +61,51 @@ class MaxNorm(Choice):
     """The largest length of a unit's weights."""
 
 
+class Sparsity(Choice):
+    """A penalty on what the hidden units of the zoo's networks put out, so that few are active at a time.
+
+    ``l1``: ``strength`` times the sum over units of the mean magnitude of their outputs over the batch's rows, and
+    places. ``kl``: of the Kullback-Leibler divergence of their mean output from ``target`` (Ng 2011), for sigmoid.
+    """
+
+    name: Literal["sparsity"] = "sparsity"
+    kind: Literal["l1", "kl"] = "l1"
+    """What is added up."""
+    strength: Annotated[NonNegativeFloat, Elementwise()] = 1e-3
+    """The multiplier."""
+    target: Annotated[float, Field(gt=0, lt=1), Elementwise()] = 0.05
+    """For kl: the mean output that is wanted of each unit."""
+
+
+class Mixup(Choice):
+    """Each row is mixed with another of its batch, and its target too (Zhang et al., arXiv:1710.09412).
+
+    The rows are mixed as the network reads them, after preprocessing, by a share of Beta(alpha, alpha) that each
+    member draws anew at each step.
+    """
+
+    name: Literal["mixup"] = "mixup"
+    alpha: Annotated[NonNegativeFloat, Elementwise()] = 0.2
+    """Of the Beta distribution: 0 mixes nothing, 1 by any share alike."""
+
+
+class CutMix(Choice):
+    """A rectangle of each image comes from another image of its batch (Yun et al., arXiv:1905.04899).
+
+    The labels are mixed by the area. Each member draws a rectangle anew at each step; a step with cutmix has no
+    mixup besides. For classification of images.
+    """
+
+    name: Literal["cutmix"] = "cutmix"
+    alpha: Annotated[NonNegativeFloat, Elementwise()] = 1.0
+    """The share that is kept is drawn from Beta(alpha, alpha); 0 cuts nothing."""
+    p: Annotated[Chance, Elementwise()] = 0.5
+    """Probability of a step with it."""
+
+
 Regularizer = Annotated[
-    L1 | L2 | MaxNorm | InputNoise | WeightNoise, Field(discriminator="name"), Shorthand()
+    L1 | L2 | MaxNorm | InputNoise | WeightNoise | Sparsity | Mixup | CutMix,
+    Field(discriminator="name"),
+    Shorthand(),
 ]
 REGULARIZERS: Registry[Choice] = Registry("regularizer", Regularizer)

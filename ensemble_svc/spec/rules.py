@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ensemble_svc.registry import Choice
+from ensemble_svc.spec.activations import Sigmoid
+from ensemble_svc.spec.aggregate import All, Greedy, Mean, Score, Stacking, Temperature, Variance
 from ensemble_svc.spec.averages import BestN, Swa
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
+    UNSEEN,
     BreastCancer,
     Csv,
     Diabetes,
@@ -21,14 +24,20 @@ from ensemble_svc.spec.data import (
     ImageFolder,
     Npz,
     Parquet,
-    PerChannelCenter,
     PythonSource,
     Source,
 )
-from ensemble_svc.spec.job import JobSpec, Metric, NoResample, Task
+from ensemble_svc.spec.fitness import unfit
+from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Metric, NoResample, Subsample, Task
 from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
+from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
+from ensemble_svc.spec.preparation import broken_changes, broken_steps
+from ensemble_svc.spec.preprocess import PerChannelCenter
+from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
+from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
+from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -100,6 +109,8 @@ def _preprocess(job: JobSpec) -> Iterator[Clash]:
             words = f"'{step.name}' is already step {seen[step.name]}; twice is once too often"
             yield Clash((("data", "preprocess", index),), words)
         seen.setdefault(step.name, index)
+    for paths, words in (*broken_steps(job.data, job.model), *broken_changes(job.data)):
+        yield Clash(paths, words)
 
 
 def _tables(job: JobSpec) -> Iterator[Clash]:
@@ -118,6 +129,23 @@ def _tables(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("model",), ("data", "source")), f"'{job.model.name}' {why}; use mlp")
 
 
+def _mixing(job: JobSpec) -> Iterator[Clash]:
+    """Rows are mixed once, and pieces of images between images with classes."""
+    seen: dict[str, int] = {}
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Mixup | CutMix):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if rule.name in seen:
+            yield Clash((path,), f"'{rule.name}' is already item {seen[rule.name]}; rows are mixed once")
+        seen.setdefault(rule.name, index)
+        if isinstance(rule, CutMix) and job.task != "classification":
+            yield Clash((path, ("task",)), f"'cutmix' mixes labels, and the task is {job.task}; use mixup")
+        elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
+            words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
+            yield Clash((path, ("data", "source")), words)
+
+
 def _early_stopping(job: JobSpec) -> Iterator[Clash]:
     stopping = job.training.early_stopping
     if stopping is not None:
@@ -126,8 +154,8 @@ def _early_stopping(job: JobSpec) -> Iterator[Clash]:
 
 def _watched(job: JobSpec, path: KeyPath, metric: Metric) -> Iterator[Clash]:
     """What a metric on validation rows needs, asked for by the key at ``path``."""
-    if job.data.validation == 0:
-        words = "needs validation rows, and data.validation is 0; give it a share such as 0.15"
+    if job.data.validation in (0, *UNSEEN):
+        words = f"needs validation rows, and data.validation is {job.data.validation}; give it a share such as 0.15"
         yield Clash((path, ("data", "validation")), words)
     if metric not in METRICS_OF[job.task]:
         known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task])
@@ -159,6 +187,69 @@ def _measures(job: JobSpec) -> Iterator[Clash]:
             yield Clash((("evaluate", "metrics", index), ("task",)), words)
 
 
+def _aggregate(job: JobSpec) -> Iterator[Clash]:
+    """What is decided about members is decided on held-out rows, and some of it for classes alone."""
+    spec = job.aggregate
+    asked: list[tuple[str, Any, bool]] = [(key, rule.name, rule.needs_rows) for key, rule in spec.rules]
+    asked.append(("conformal", spec.conformal, spec.conformal is not None))
+    for key, value, needs_rows in asked:
+        if needs_rows and job.data.validation == 0:
+            words = (
+                f"{shown(value)} needs held-out rows, and data.validation is 0; give it a share such as 0.15"
+            )
+            remedy = (
+                ", or oob where members are bagged" if isinstance(job.ensemble.resample, Bootstrap) else ""
+            )
+            yield Clash((("aggregate", key), ("data", "validation")), words + remedy)
+    for key, rule in spec.rules:
+        if rule.classes_only and job.task != "classification":
+            yield Clash(
+                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
+            )
+    if isinstance(spec.calibrate, Variance) and job.task == "classification":
+        yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
+    if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
+        words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
+        yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
+    score = getattr(spec.select, "score", "auto")
+    if score not in ("auto", *METRICS_OF[job.task]):
+        known = ", ".join(["auto", *(m for m in get_args(Score) if m in METRICS_OF[job.task])])
+        words = f"'{score}' is not a measure of {job.task}; allowed: {known}"
+        yield Clash((("aggregate", "select", "score"), ("task",)), words)
+
+
+def _unseen(job: JobSpec) -> Iterator[Clash]:
+    """Out-of-bag and out-of-fold rows exist where members leave rows out."""
+    kind, path, bagged = job.data.validation, ("data", "validation"), job.ensemble.resample
+    if kind == "oob" and not isinstance(bagged, Bootstrap | Subsample):
+        words = f"'oob' needs members that leave rows out, and ensemble.resample is '{bagged.name}'"
+        yield Clash((path, ("ensemble", "resample")), f"{words}; use bootstrap or subsample")
+    if kind == "oof" and not isinstance(bagged, KFold):
+        words = (
+            f"'oof' needs folds, and ensemble.resample is '{bagged.name}'; use kfold, or oob with bootstrap"
+        )
+        yield Clash((path, ("ensemble", "resample")), words)
+
+
+def _unseen_rows_decide(job: JobSpec) -> Iterator[Clash]:
+    """What training rows, each judged by other members than the next, cannot decide."""
+    kind, spec, path = job.data.validation, job.aggregate, ("data", "validation")
+    if kind not in UNSEEN:
+        return
+    why = f"cannot be decided on rows that are {kind}"
+    if not isinstance(spec.select, All | Greedy) or (isinstance(spec.select, Greedy) and spec.select.bags):
+        words = f"'{spec.select.name}' {why}; use all or greedy without bags, or give data.validation a share"
+        yield Clash((("aggregate", "select"), path), words)
+    elif isinstance(spec.select, Greedy) and spec.select.score not in ("auto", "nll"):
+        yield Clash((("aggregate", "select", "score"), path), f"'{spec.select.score}' {why}; use nll")
+    decides = spec.conformal is not None or spec.calibrate.needs_rows
+    if isinstance(spec.combine, Stacking) or (not isinstance(spec.combine, Mean) and decides):
+        words = f"'{spec.combine.name}' {why}; use mean, or give data.validation a share"
+        yield Clash((("aggregate", "combine"), path), words)
+    if isinstance(spec.calibrate, Temperature) and spec.calibrate.when != "after":
+        yield Clash((("aggregate", "calibrate", "when"), path), f"'{spec.calibrate.when}' {why}; use after")
+
+
 def _recipe(job: JobSpec) -> Iterator[Clash]:
     rule, model = job.training.optimizer, job.model
     if isinstance(rule, Sgd) and rule.nesterov and rule.momentum == 0:
@@ -166,14 +257,105 @@ def _recipe(job: JobSpec) -> Iterator[Clash]:
         yield Clash(
             ((*path, "nesterov"), (*path, "momentum")), "true needs momentum; give momentum, 0.9 for instance"
         )
-    if isinstance(model, Network) and model.norm == "batch" and job.training.batch_size == 1:
-        words = "'batch' needs at least two rows per step, and training.batch_size is 1; use layer or group"
+    if isinstance(model, Network) and model.norm.sees_batch and job.training.batch_size == 1:
+        needs = f"'{model.norm.name}' needs at least two rows per step"
+        words = f"{needs}, and training.batch_size is 1; use layer or group"
         yield Clash((("model", "norm"), ("training", "batch_size")), words)
+
+
+def _sparsity(job: JobSpec) -> Iterator[Clash]:
+    """A penalty on activations: whose are seen, and how."""
+    for index, rule in enumerate(job.training.regularizers):
+        if not isinstance(rule, Sparsity):
+            continue
+        path: KeyPath = ("training", "regularizers", index)
+        if not isinstance(job.model, Network):
+            words = (
+                "'sparsity' sees the activations of this service's own networks alone; add yours to your loss"
+            )
+            yield Clash((path, ("model",)), words)
+        elif rule.kind == "kl" and not isinstance(job.model.activation, Sigmoid):
+            words = (
+                f"'kl' is for outputs between 0 and 1, and those of {job.model.activation.name} leave them; "
+            )
+            yield Clash(((*path, "kind"), ("model", "activation")), f"{words}use sigmoid, or kind: l1")
+        if job.compute.compile == "on":
+            words = (
+                "'sparsity' reads activations out of the step, which a compiled one keeps; give compile: off"
+            )
+            yield Clash((path, ("compute", "compile")), words)
+        if job.compute.processes(on_gpu=job.compute.device != "cpu") > 1:
+            words = (
+                "'sparsity' is of the whole batch, which no process of several has; train each member in one"
+            )
+            yield Clash((path, ("compute", "processes_per_member")), words)
+
+
+def _network(job: JobSpec) -> Iterator[Clash]:
+    """What does not go together in a network of the zoo, and with how it is trained."""
+    model = job.model
+    if not isinstance(model, Network):
+        return
+    for key, words in unfit(model):
+        yield Clash((("model", key), ("model",)), words)
+    for index, rule in enumerate(job.training.regularizers):
+        if isinstance(rule, MaxNorm) and isinstance(model.norm, WeightNorm):
+            words = "'max_norm' bounds the lengths of weights, which model.norm 'weight' learns apart; drop one of them"
+            yield Clash((("training", "regularizers", index), ("model", "norm")), words)
+
+
+def _auto_rate(job: JobSpec) -> Iterator[Clash]:
+    """The rate is found once, for all members."""
+    path: KeyPath = ("training", "optimizer", "lr")
+    if job.training.optimizer.lr != "auto":
+        return
+    for key in job.ensemble.vary:
+        parts = tuple(key.split("."))
+        if parts == path[: len(parts)] or key == "training.optimizer.name":
+            words = f"'auto' finds one rate for all members, and ensemble.vary gives '{escaped(key)}'; use numbers"
+            yield Clash((path, ("ensemble", "vary", key)), words)
+
+
+def _schedule(job: JobSpec) -> Iterator[Clash]:
+    schedule, path = job.training.schedule, ("training", "schedule")
+    match schedule:
+        case Cosine() | Linear() if schedule.decay is not None and schedule.floor > 0:
+            words = f"{schedule.floor:g} and decay {schedule.decay:g} both say where the rate ends; give one of them"
+            yield Clash(((*path, "floor"), (*path, "decay")), words)
+        case StepDecay() if schedule.decay is not None and schedule.gamma != StepDecay().gamma:
+            words = (
+                f"{schedule.gamma:g} follows from decay {schedule.decay:g} and the number of drops; give one"
+            )
+            yield Clash(((*path, "gamma"), (*path, "decay")), words)
+        case StepDecay() if schedule.decay is not None and schedule.every >= job.training.epochs:
+            words = (
+                f"{schedule.decay:g} is reached by drops, and in {job.training.epochs} epochs there is none"
+            )
+            remedy = f"'every' is {schedule.every}; lower it"
+            paths = ((*path, "decay"), (*path, "every"), ("training", "epochs"))
+            yield Clash(paths, f"{words}: {remedy}")
+        case Plateau():
+            yield from _plateau(job, schedule)
+        case _:
+            pass
+
+
+def _plateau(job: JobSpec, schedule: Plateau) -> Iterator[Clash]:
+    path: KeyPath = ("training", "schedule", "metric")
+    known = [m for m in ("nll", "accuracy", "rmse") if m in METRICS_OF[job.task]]
+    if schedule.metric not in (*known, "train_loss"):
+        words = f"'{schedule.metric}' is not a measure of {job.task}; allowed: {', '.join(known)}, train_loss"
+        yield Clash((path, ("task",)), words)
+    elif schedule.metric not in ("nll", "train_loss") and job.data.validation == 0:
+        words = (
+            f"'{schedule.metric}' is measured on validation rows, and data.validation is 0; use train_loss"
+        )
+        yield Clash((path, ("data", "validation")), words)
 
 
 def _stream(job: JobSpec) -> Iterator[Clash]:
     """Batch norm takes its statistics from all rows of a batch, also from those that a member leaves out."""
-    normed = isinstance(job.model, Network) and job.model.norm == "batch"
+    normed = isinstance(job.model, Network) and job.model.norm.sees_batch
     if job.data.stream == "on" and normed and not isinstance(job.ensemble.resample, NoResample):
         words = (
             f"'on' with ensemble.resample '{job.ensemble.resample.name}' would let batch norm see the rows that "
@@ -205,6 +387,9 @@ def _processes(job: JobSpec) -> Iterator[Clash]:
     if count > 1 and isinstance(compute.pack, int) and compute.pack > 1:
         words = f"a member over {count} processes trains alone, and compute.pack is {compute.pack}; set it to auto"
         yield Clash((cause, ("compute", "pack")), words)
+    if count > 1 and isinstance(job.model, Network) and isinstance(job.model.norm, BatchRenorm):
+        words = f"{count} processes cannot share batch renorm's corrections yet; use norm: batch"
+        yield Clash((cause, ("model", "norm")), words)
     rows = job.training.batch_size
     if rows != "full" and count > rows:
         words = (
@@ -241,10 +426,18 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _source,
     _preprocess,
     _tables,
+    _mixing,
     _early_stopping,
     _averages,
     _measures,
+    _aggregate,
+    _unseen,
+    _unseen_rows_decide,
     _recipe,
+    _network,
+    _sparsity,
+    _schedule,
+    _auto_rate,
     _stream,
     _compute,
     _numbers,

@@ -22,12 +22,17 @@ class Constant(Warmed):
     name: Literal["constant"] = "constant"
 
 
+Decay = Annotated[float, Field(ge=1)]
+
+
 class Cosine(Warmed):
     """Half a cosine from 1 down to ``floor`` over all steps (arXiv:1608.03983)."""
 
     name: Literal["cosine"] = "cosine"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The last factor."""
+    decay: Decay | None = None
+    """In place of ``floor``: the last factor is one over this."""
 
 
 class Linear(Warmed):
@@ -36,6 +41,8 @@ class Linear(Warmed):
     name: Literal["linear"] = "linear"
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The last factor."""
+    decay: Decay | None = None
+    """In place of ``floor``: the last factor is one over this."""
 
 
 class StepDecay(Warmed):
@@ -46,13 +53,15 @@ class StepDecay(Warmed):
     """Epochs between two drops."""
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.5
     """What each drop leaves."""
+    decay: Decay | None = None
+    """In place of ``gamma``: the factor after the last drop is one over this, all drops alike."""
 
 
 class Exponential(Warmed):
     """Falls by the same share at every step."""
 
     name: Literal["exponential"] = "exponential"
-    decay: Annotated[float, Field(ge=1)] = 100.0
+    decay: Decay = 100.0
     """The last factor is one over this."""
 
 
@@ -60,8 +69,24 @@ class Inverse(Warmed):
     """Falls as 1 / (1 + k t), fast at first and then ever more slowly (Robbins & Monro 1951)."""
 
     name: Literal["inverse"] = "inverse"
-    decay: Annotated[float, Field(ge=1)] = 100.0
+    decay: Decay = 100.0
     """The last factor is one over this."""
+
+
+class Plateau(Warmed):
+    """Lowered whenever a member no longer improves, as torch's ``ReduceLROnPlateau`` does; each on its own."""
+
+    name: Literal["plateau"] = "plateau"
+    metric: Literal["nll", "accuracy", "rmse", "train_loss"] = "nll"
+    """What is watched at each epoch's end, on the validation rows; without any, nll stands for the training loss."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What multiplies the rate at a plateau."""
+    patience: NonNegativeInt = 10
+    """Epochs without improvement that are borne; the next one lowers the rate."""
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 1e-4
+    """Smallest improvement that counts, as a share of the best value's size."""
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The smallest factor."""
 
 
 class OneCycle(Choice):
@@ -77,7 +102,7 @@ class OneCycle(Choice):
 
 
 Schedule = Annotated[
-    Constant | Cosine | Linear | StepDecay | Exponential | Inverse | OneCycle,
+    Constant | Cosine | Linear | StepDecay | Exponential | Inverse | Plateau | OneCycle,
     Field(discriminator="name"),
     Shorthand(),
 ]

@@ -25,6 +25,9 @@ class EarlyStopping(Spec):
     """Smallest change that counts as one."""
 
 
+LayerRates = Literal["same", "fan_in", "sqrt_fan_in"]
+
+
 class TrainingSpec(Spec):
     """Budget and rule of one member's optimisation."""
 
@@ -37,6 +40,10 @@ class TrainingSpec(Spec):
     """What is minimised, and with it what the network's outputs mean."""
     optimizer: Optimizer = AdamW()
     """The update rule."""
+    layer_rates: LayerRates = "same"
+    """fan_in: the rate of a layer's weights is the learning rate times m / fan-in, m the geometric mean of all
+    layers' fan-ins, so that what a step changes in a unit's sum does not grow with its inputs (Plaut, Nowlan &
+    Hinton 1986). sqrt_fan_in: times the root of that, as initial weights are scaled (Hinton 2012, lecture 6)."""
     schedule: Annotated[Schedule, Elementwise()] = Cosine()
     """The learning rate's factor over the steps."""
     regularizers: tuple[Regularizer, ...] = ()
@@ -47,6 +54,11 @@ class TrainingSpec(Spec):
     """Average of the weights along the way, which predicts instead of the last ones."""
     clip_norm: Annotated[PositiveFloat | None, Elementwise()] = None
     """Largest gradient norm of a member; longer gradients are scaled down to it."""
+    on_sick: Annotated[Literal["warn", "restart", "exclude"], Elementwise()] = "warn"
+    """What is done about a member that is sick at the end: it diverged, was never better than guessing, or
+    collapsed to guessing after it was better. ``warn`` names it, and keeps it in the ensemble unless it diverged;
+    ``restart`` trains it again with the same seed and half the learning rate, at most twice, and takes what the
+    last start gives; ``exclude`` names it and leaves it out of the ensemble."""
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
     """Number format of the arithmetic: float32; float32 with products rounded to 10 bits of mantissa where
     the GPU can (tf32); or products in bfloat16 and weights, sums and losses in float32 (arXiv:1905.12322)."""

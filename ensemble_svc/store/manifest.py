@@ -9,7 +9,7 @@ from typing import Any
 from ensemble_svc.data.dataset import InputSchema
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.store.document import write_document
+from ensemble_svc.store.document import read_document, write_document
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.members import sealed
 
@@ -36,7 +36,6 @@ def write_manifest(
     begun = journal.of_kind("begin")[-1]
     seals, failures = sealed(run), {m: e for e in journal.of_kind("failed") for m in e["members"]}
     entries = [_entry(member, seals.get(member.digest), failures.get(member.id)) for member in members]
-    chosen = [entry["id"] for entry in entries if entry["status"] == "done"]
     body = {
         "name": job.name,
         "task": job.task,
@@ -47,17 +46,49 @@ def write_manifest(
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
         "packs": [_pack(slot, seals) for slot in plan.slots],
-        "ensemble": {
-            "version": 1,
-            "members": chosen,
-            "weights": [1 / len(chosen) for _ in chosen],
-            "combine": job.aggregate.combine,
-            "calibration": None,
-        },
+        "candidates": [entry["id"] for entry in entries if entry["status"] == "done"],
+        "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
         "seconds": dict(seconds),
         **_forecast_and_actual(journal, plan, seals),
+    }
+    write_document(run / "manifest.json", body)
+    return body
+
+
+NO_ENSEMBLE: dict[str, Any] = {"version": 0, "members": [], "weights": []}
+
+
+def current_ensemble(journal: Journal) -> dict[str, Any]:
+    """The last decision, with its number; without members before there is any."""
+    events = journal.of_kind("ensemble")
+    return {"version": len(events), **events[-1]["decision"]} if events else dict(NO_ENSEMBLE)
+
+
+def decision_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the manifest's ensemble was decided to be, without its version."""
+    return {name: value for name, value in manifest["ensemble"].items() if name != "version"}
+
+
+def record_ensemble(journal: Journal, decision: Mapping[str, Any]) -> None:
+    """Make this the ensemble; nothing is recorded where it is already.
+
+    Args:
+        decision: as JSON has it.
+    """
+    events = journal.of_kind("ensemble")
+    if not events or events[-1]["decision"] != decision:
+        journal.append("ensemble", decision=decision)
+
+
+def amend_manifest(run: Path, files: Mapping[str, str]) -> dict[str, Any]:
+    """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written."""
+    body = read_document(run / "manifest.json")
+    body = {name: value for name, value in body.items() if name not in ("schema_version", "checksum")}
+    body |= {
+        "ensemble": current_ensemble(Journal(run / "journal.jsonl")),
+        "files": {**body["files"], **files},
     }
     write_document(run / "manifest.json", body)
     return body

@@ -15,9 +15,12 @@ from ensemble_svc.data.transform import Transform
 from ensemble_svc.errors import Fault, SpecError
 from ensemble_svc.nn.build import build
 from ensemble_svc.nn.heads import num_outputs, resolve_loss
+from ensemble_svc.nn.lsuv import to_unit_variance
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.inits import Lsuv
 from ensemble_svc.spec.job import NoResample
+from ensemble_svc.spec.model import Network
 from ensemble_svc.spec.randomness import derive_seed
 
 Stack = dict[str, Tensor]
@@ -54,7 +57,7 @@ def assemble_fitted(
     """
     first, whole = None, Stack()
     for k, net in enumerate(_fitted(members, dataset, schema, rows)):
-        state = net.state_dict()
+        state = own_state(net)
         if first is None:
             first, whole = (
                 net,
@@ -77,7 +80,20 @@ def _fitted(
         if key not in fitted:
             fitted[key] = _fit(net, member, dataset, rows_n)
         net.load_state_dict(fitted[key], strict=False)
+        if isinstance(member.model, Network) and isinstance(member.model.init, Lsuv):
+            _scale(net, member, dataset, rows_n)
         yield net
+
+
+def _scale(net: MemberNet, member: MemberSpec, dataset: Dataset, rows_n: Array) -> None:
+    """The part of the initial weights that looks at the member's own rows."""
+    assert isinstance(member.model, Network)
+    assert isinstance(member.model.init, Lsuv)
+    draw = np.random.default_rng(derive_seed(member.job_seed, member.index, "init", 1))
+    some = np.sort(draw.permutation(rows_n)[: member.model.init.rows])
+    with torch.no_grad():
+        x_B = net.transform(torch.from_numpy(dataset.x[some]))
+    to_unit_variance(net.body, x_B, member.model.init)
 
 
 def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
@@ -96,6 +112,18 @@ def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
                 f"'{member.resample.name}' leaves out. Use norm: layer or group, or resample: none."
             )
             raise SpecError([Fault("model.norm", found)])
+
+
+def own_state(net: nn.Module) -> Stack:
+    """The state of ``net``; a weight that layers share stands under the first of its names alone.
+
+    ``named_parameters`` names it so, and ``functional_call`` gives it to all of the layers.
+    """
+    names = dict[int, str]()
+    state = net.state_dict(keep_vars=True)
+    return {
+        name: value.detach() for name, value in state.items() if names.setdefault(id(value), name) == name
+    }
 
 
 def stack(states: Sequence[Mapping[str, Tensor]]) -> Stack:

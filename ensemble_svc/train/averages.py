@@ -15,12 +15,10 @@ from torch import Tensor
 from ensemble_svc.optim.average import mean_update
 from ensemble_svc.optim.blocks import gathered
 from ensemble_svc.optim.moving import Moving
+from ensemble_svc.optim.plateau import HIGHER_IS_BETTER
 from ensemble_svc.spec.averages import BestN, Ema, LastN, NoAverage, Polyak, Swa
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.recipe import Recipe, along
-
-HIGHER_IS_BETTER = frozenset({"accuracy"})
-"""Validation metrics that grow as a member improves."""
 
 
 class Averages(ABC):

@@ -1,4 +1,4 @@
-"""Batch-norm statistics of averaged weights, estimated anew (Izmailov et al. 2018, section 3.2).
+"""Batch-norm statistics estimated anew: of averaged weights (Izmailov et al. 2018, section 3.2), or where asked.
 
 An average of weights is a network that never saw a batch: the running statistics it inherits are
 those of other weights.
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ensemble_svc.nn.packed import goes_in_turn
+from ensemble_svc.nn.renorm import BatchRenorm
 from ensemble_svc.train.assemble import Stack
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -39,6 +40,7 @@ def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> N
         return
     net.eval()
     momenta = [norm.momentum for norm in norms]
+    _lead_back(norms, False)
     for norm in norms:
         norm.train()
 
@@ -62,4 +64,12 @@ def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> N
             every(weights_K, x_KB)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    _lead_back(norms, True)
     net.eval()
+
+
+def _lead_back(norms: Iterable[nn.Module], leads_back: bool) -> None:
+    """Batch renorms are batch norms while the averages that they would lead back to are in the making."""
+    for norm in norms:
+        if isinstance(norm, BatchRenorm):
+            norm.leads_back = leads_back

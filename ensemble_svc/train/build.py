@@ -21,6 +21,7 @@ from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.sparsity import is_sparse
 from ensemble_svc.train.stream import BagWeights, StreamFeed
 
 
@@ -70,7 +71,7 @@ def build_module(
     if first.streamed and not isinstance(first.resample, NoResample):
         bags = BagWeights.from_bags(rows, len(payload.dataset), len(train), device)
     kind = MemberModule if len(members) == 1 else PackModule
-    return kind(recipe, start, data, bags, compiled=compiled)
+    return kind(recipe, start, data, bags, compiled=compiled and not is_sparse(members))
 
 
 def build_feed(

@@ -25,6 +25,8 @@ from ensemble_svc.errors import TrainError
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
+from ensemble_svc.store.members import sealed
+from ensemble_svc.train.attempt import MOST_RESTARTS
 from ensemble_svc.train.fit import fit
 from ensemble_svc.train.handover import Handover, lay_down
 from ensemble_svc.train.payload import Payload
@@ -53,11 +55,16 @@ class Child:
 def fit_together(payload: Payload, slot: Slot, report: Report) -> None:
     """As ``train.fit.fit``, the slot's member trained by ``slot.processes`` processes at once.
 
+    A member that is sick and starts anew gets new processes, which find in its commits how far it is.
+
     Raises:
         TrainError: a process failed or was killed; the others have been ended.
         EnsembleSvcError: as ``fit`` says.
     """
-    run_together(fit, payload, slot, report)
+    for _ in range(1 + MOST_RESTARTS):
+        run_together(fit, payload, slot, report)
+        if all(member.digest in sealed(Path(payload.run)) for member in slot.pack.members):
+            return
 
 
 def run_together(fit: Callable[..., None], payload: Any, slot: Slot, report: Report) -> None:

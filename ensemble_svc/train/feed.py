@@ -36,7 +36,7 @@ class DeviceData:
     def __init__(
         self, dataset: Dataset, device: torch.device, *, common: nn.Module | None, streamed: bool = False
     ) -> None:
-        self.device, self.streamed = device, streamed
+        self.device, self.streamed, self.dataset = device, streamed, dataset
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
         self.host = dataset.x
         x_N = torch.from_numpy(np.ascontiguousarray(dataset.x[:0] if streamed else dataset.x)).to(device)

@@ -1,4 +1,4 @@
-"""The end of a slot: final weights, predictions on every split, seals.
+"""The end of a start of a slot: final weights, predictions on every split, seals.
 
 Shapes: K members, N rows.
 """
@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.losses import Mse
+from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.norms import BatchNorm
 from ensemble_svc.store.members import Result, seal, sealed
 from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
 from ensemble_svc.train.fresh import training_batches
@@ -27,24 +31,45 @@ from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.memory import peak_bytes
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
+from ensemble_svc.train.record import Record
 from ensemble_svc.train.watch import scores
+from ensemble_svc.vitals.sick import Verdict
 
 
-def seal_slot(
-    slot: Slot, module: SlotModule, ledger: Ledger, payload: Payload, rows: Sequence[Array], *, seconds: float
+def seal_members(
+    attempt: Attempt,
+    module: SlotModule,
+    ledger: Ledger,
+    payload: Payload,
+    rows: Sequence[Array],
+    *,
+    sick: Sequence[Verdict | None],
+    later: Collection[int] = (),
+    seconds: float,
 ) -> None:
-    """Seal every member of the slot that is not sealed yet."""
-    served = ledger.kept
-    if ledger.kept_average is not None:
-        served = ledger.kept_average
-        net, own = module.reader(served)
-        refresh(net, own, training_batches(module, rows))
+    """Seal every member of a start that is not sealed yet.
+
+    Args:
+        sick: what makes each member sick, where something does.
+        later: positions of the members that are left open, since they start anew.
+    """
+    run, already = Path(payload.run), sealed(Path(payload.run))
+    open_ = [
+        (k, member, entry)
+        for k, (member, entry) in enumerate(zip(attempt.members, ledger.entries, strict=True))
+        if member.digest not in already and k not in later
+    ]
+    if not open_:
+        return
+    served = ledger.kept if ledger.kept_average is None else ledger.kept_average
+    for weights in (ledger.kept, ledger.kept_average):
+        if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
+            net, own = module.reader(weights)
+            refresh(net, own, training_batches(module, rows))
     if isinstance(module.recipe.loss, Mse):
         _set_noise(module, ledger, served, rows)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
-    run, already = Path(payload.run), sealed(Path(payload.run))
-    members = zip(slot.pack.members, ledger.entries, strict=True)
-    open_ = [(k, member, entry) for k, (member, entry) in enumerate(members) if member.digest not in already]
+    records = {k: Record(attempt, module, entry, sick[k], rows[k], k) for k, _, entry in open_}
     seal(
         run,
         (
@@ -55,8 +80,10 @@ def seal_slot(
                 predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
                 history=entry.history,
                 rows=rows[k],
-                health={"status": _status(entry), "reason": entry.reason, "findings": []},
-                facts=_facts(slot, module, entry, seconds=seconds) | _scores(module, payload, predictions, k),
+                health=records[k].health(),
+                facts=records[k].facts()
+                | _facts(attempt.slot, module, entry, seconds=seconds)
+                | _scores(module, payload, predictions, k, rows[k]),
             )
             for k, member, entry in open_
         ),
@@ -65,8 +92,18 @@ def seal_slot(
         write_events(run / "tune" / "tensorboard" / member.id, member, entry)
 
 
+def _reestimates(module: SlotModule) -> bool:
+    """Whether the job asks for batch-norm statistics of the finished weights."""
+    model = module.recipe.members[0].model
+    norm = model.norm if isinstance(model, Network) else None
+    return isinstance(norm, BatchNorm) and norm.statistics == "reestimated"
+
+
 def _splits(payload: Payload) -> dict[str, Array]:
-    named = {"validation": payload.split.validation, "test": payload.split.test}
+    split = payload.split
+    named = {"validation": split.validation, "test": split.test}
+    if split.unseen:
+        named["train"] = split.train
     return {name: positions for name, positions in named.items() if len(positions)}
 
 
@@ -98,8 +135,6 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
     device = module.recipe.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
-        "status": _status(entry),
-        "reason": entry.reason,
         "pack": slot.pack.id,
         "epochs": entry.epochs,
         "best_epoch": entry.best_epoch,
@@ -110,14 +145,18 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
     }
 
 
-def _status(entry: Entry) -> str:
-    return "diverged" if entry.status == "diverged" else "done"
-
-
-def _scores(module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int) -> dict[str, Any]:
+def _scores(
+    module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int, rows: Array
+) -> dict[str, Any]:
+    """Member ``k``'s measures by split; of training rows on those it has not seen, as ``oob``."""
     measured = {}
     for name, positions in _splits(payload).items():
-        target = module.data.targets(torch.from_numpy(positions).to(module.recipe.device))
-        one = {key: value[k : k + 1] for key, value in predictions[name].items()}
-        measured[name] = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+        mask = np.isin(positions, rows, invert=True) if name == "train" else np.ones(len(positions), bool)
+        if not mask.any():
+            continue
+        target = module.data.targets(torch.from_numpy(positions[mask]).to(module.recipe.device))
+        index = torch.from_numpy(np.flatnonzero(mask)).to(module.recipe.device)
+        one = {key: value[k : k + 1].index_select(1, index) for key, value in predictions[name].items()}
+        found = {metric: float(value[0]) for metric, value in scores(one, target).items()}
+        measured["oob" if name == "train" else name] = found
     return {"metrics": measured}

@@ -10,11 +10,10 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import lightning as L
 import torch
 
 from ensemble_svc.errors import OutOfMemory, TrainError
@@ -24,8 +23,10 @@ from ensemble_svc.plan.progress import Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
+from ensemble_svc.train.attempt import MOST_RESTARTS, Attempt, attempts_of
 from ensemble_svc.train.build import build_feed, build_module, training_rows
-from ensemble_svc.train.finish import seal_slot
+from ensemble_svc.train.examine import Examiner
+from ensemble_svc.train.finish import seal_members
 from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
@@ -33,10 +34,12 @@ from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
+from ensemble_svc.train.record import verdicts
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
-from ensemble_svc.train.watch import Feed, Watch, resume
+from ensemble_svc.train.watch import Watch, resume
+from ensemble_svc.vitals.sick import Verdict
 
 
 def fit(payload: Payload, slot: Slot, report: Report, share: Share = ALONE) -> None:
@@ -87,52 +90,99 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
 
 
 def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...], share: Share) -> None:
-    run, members = Path(payload.run), slot.pack.members
-    commits = commits_of(run, slot.pack)
-    if all(member.digest in sealed(run) for member in members):
-        commits.clear()
-        return
-    began = time.monotonic()
+    """Train the slot's members, those that turn out sick again where they should, and seal them all."""
+    run = Path(payload.run)
+    if not _is_sealed(run, slot):
+        began = time.monotonic()
+        with _process_of(slot), _memory_bound(slot):
+            attempt: Attempt | None = Attempt(slot, slot.pack.members)
+            while attempt is not None:
+                attempt = _attempt(payload, attempt, report, parents, share, began=began)
+                if attempt is not None:
+                    _free_memory()
+    if share.leads and _is_sealed(run, slot):
+        for ended in attempts_of(run, slot):
+            commits_of(run, ended.pack).clear()
+
+
+def _is_sealed(run: Path, slot: Slot) -> bool:
+    done = sealed(run)
+    return all(member.digest in done for member in slot.pack.members)
+
+
+def _attempt(
+    payload: Payload,
+    attempt: Attempt,
+    report: Report,
+    parents: tuple[Pack, ...],
+    share: Share,
+    *,
+    began: float,
+) -> Attempt | None:
+    """Train a start's members and seal those that are done with; returns the start of the others.
+
+    Where several processes train a member, each start has processes of its own, and None is returned.
+    """
+    pack, slot = attempt.pack, attempt.slot
+    commits = commits_of(Path(payload.run), pack)
+    if share.leads:
+        _note_start(Path(payload.run), attempt, commits.attempt)
+    rows = training_rows(payload, pack.members)
+    device = torch.device("cuda" if slot.gpus else "cpu")
+    reset_peak(device)
+    module = build_module(payload, pack.members, rows, device, compiled=slot.compile)
+    module.share = share
+    ledger = Ledger(module.recipe, module.weights)
+    module.keep_books(ledger)
+    module.first_epoch = resume(commits, module, ledger, () if attempt.number else parents)
+    watch = Watch(
+        pack,
+        ledger,
+        commits,
+        attempt.told(report),
+        validation_N=torch.from_numpy(payload.split.validation).to(device),
+        commit_every_s=payload.commit_every_s if share.leads else math.inf,
+        feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
+        judged=Judged.of(module, rows),
+        examiner=Examiner(module, ledger, rows) if payload.health else None,
+    )
+    trains = ledger.any_active
+    if trains:
+        _run(module, watch, share)
+    sick = verdicts(attempt, module, ledger, rows)
+    again = [k for k, found in enumerate(sick) if found and _starts_anew(attempt, k)]
+    if share.leads:
+        if again and trains:
+            watch.commit(module)
+        spent = time.monotonic() - began
+        seal_members(attempt, module, ledger, payload, rows, sick=sick, later=again, seconds=spent)
+    if not again or (trains and share.processes > 1):
+        return None
+    following = attempt.again(again)
+    report(_told_anew(following, [found for k in again if (found := sick[k])]))
+    return following
+
+
+def _starts_anew(attempt: Attempt, position: int) -> bool:
+    asked = attempt.members[position].training.on_sick == "restart"
+    return asked and attempt.number < MOST_RESTARTS
+
+
+def _note_start(run: Path, attempt: Attempt, number: str) -> None:
     place = {"node": socket.gethostname(), "pid": os.getpid()}
-    ids = [m.id for m in members]
-    if share.leads:
-        journal = Journal(run / "journal.jsonl")
-        journal.append("start", pack=slot.pack.id, attempt=commits.attempt, members=ids, **place)
-    with _process_of(slot), _memory_bound(slot):
-        rows = training_rows(payload, members)
-        device = torch.device("cuda" if slot.gpus else "cpu")
-        reset_peak(device)
-        module = build_module(payload, members, rows, device, compiled=slot.compile)
-        module.share = share
-        ledger = Ledger(module.recipe, module.weights)
-        module.keep_books(ledger)
-        module.first_epoch = resume(commits, module, ledger, parents)
-        standing = [rows[k] for k in ledger.standing]
-        watch = Watch(
-            slot.pack,
-            ledger,
-            commits,
-            report,
-            validation_N=torch.from_numpy(payload.split.validation).to(device),
-            commit_every_s=payload.commit_every_s if share.leads else math.inf,
-            feed=build_feed(payload, module, standing, first_epoch=module.first_epoch),
-            judged=Judged.of(module, rows),
-        )
-        if ledger.any_active:
-            with synchronised(module.net, share):
-                trainer = bare_trainer(
-                    device,
-                    watch.epochs - watch.epoch,
-                    watch,
-                    devices=share.processes,
-                    strategy=strategy_of(module),
-                    use_distributed_sampler=False,
-                )
-                _run(trainer, module, watch.feed)
-        if share.leads:
-            seal_slot(slot, module, ledger, payload, rows, seconds=time.monotonic() - began)
-    if share.leads:
-        commits.clear()
+    if attempt.number:
+        place |= {"restarts": attempt.number, "rate_factor": attempt.rate_factor}
+    ids = [member.id for member in attempt.members]
+    Journal(run / "journal.jsonl").append(
+        "start", pack=attempt.slot.pack.id, attempt=number, members=ids, **place
+    )
+
+
+def _told_anew(attempt: Attempt, sick: Sequence[Verdict]) -> Progress:
+    shown = ", ".join(member.id for member in attempt.members[:3])
+    more = f" and {len(attempt.members) - 3} more" if len(attempt.members) > 3 else ""
+    note = f"{shown}{more}: {sick[0].reason}; starting again at {attempt.rate_factor:g} of the learning rate"
+    return Progress(pack=attempt.slot.pack.id, epoch=0, epochs=0, members=(), seconds=0.0, note=note)
 
 
 def commits_of(run: Path, pack: Pack) -> Commits:
@@ -140,12 +190,21 @@ def commits_of(run: Path, pack: Pack) -> Commits:
     return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8])
 
 
-def _run(trainer: L.Trainer, module: SlotModule, feed: Feed) -> None:
+def _run(module: SlotModule, watch: Watch, share: Share) -> None:
     """Fit; Lightning leaves the process on Ctrl-C, which is its caller's to decide."""
-    try:
-        trainer.fit(module, train_dataloaders=feed)
-    except SystemExit as left:
-        raise KeyboardInterrupt from left
+    with synchronised(module.net, share):
+        trainer = bare_trainer(
+            module.recipe.device,
+            watch.epochs - watch.epoch,
+            watch,
+            devices=share.processes,
+            strategy=strategy_of(module),
+            use_distributed_sampler=False,
+        )
+        try:
+            trainer.fit(module, train_dataloaders=watch.feed)
+        except SystemExit as left:
+            raise KeyboardInterrupt from left
 
 
 @contextmanager

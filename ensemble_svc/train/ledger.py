@@ -14,11 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ensemble_svc.optim.plateau import HIGHER_IS_BETTER, Descent
+from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.progress import MemberStatus
+from ensemble_svc.spec.schedules import Plateau
 from ensemble_svc.spec.training import EarlyStopping
 from ensemble_svc.store.tensors import prefixed
 from ensemble_svc.train.assemble import Stack
-from ensemble_svc.train.averages import HIGHER_IS_BETTER, Best, averages_of
+from ensemble_svc.train.averages import Best, averages_of
 from ensemble_svc.train.recipe import Recipe
 
 
@@ -35,6 +38,8 @@ class Entry:
     epochs: int = 0
     """Epochs trained before the member stopped."""
     history: list[dict[str, float | int]] = field(default_factory=list)
+    vitals: list[dict[str, Any]] = field(default_factory=list)
+    """What its layers did at some ends of epochs, each a ``vitals.sample.Sample`` as plain values."""
 
     @property
     def active(self) -> bool:
@@ -50,6 +55,7 @@ class Ledger:
         """The recipe of the members that stand in the stack."""
         self.members = recipe.members
         self.entries = [Entry() for _ in recipe.members]
+        self.descents = _descents(recipe.members)
         self.standing = list(range(len(recipe.members)))
         """Positions in the pack of the members that stand in the stack, [A]."""
         self.num_steps = 0
@@ -117,6 +123,7 @@ class Ledger:
             row = {"epoch": epoch, "train_loss": losses[a], "learning_rate": rates[a], "seconds": seconds}
             entry.history.append(row | {f"val_{name}": value for name, value in own.items()})
             entry.epochs = epoch
+            self._lower(k)
             if not finite[a]:
                 _diverge(entry, epoch, losses_SA[:, a])
                 continue
@@ -165,6 +172,10 @@ class Ledger:
             self.drop(facts["standing"])
         self.num_steps = facts["num_steps"]
         self.entries = [Entry(**entry) for entry in facts["entries"]]
+        self.descents = _descents(self.members)
+        for k, entry in enumerate(self.entries):
+            for row in entry.history:
+                self._lower(k, row)
         for prefix, own in (
             ("kept", self.kept),
             ("average", self.averages and self.averages.held),
@@ -172,6 +183,14 @@ class Ledger:
         ):
             for name, value in (own or {}).items():
                 value.copy_(tensors[f"{prefix}/{name}"])
+
+    def _lower(self, k: int, row: Mapping[str, float | int] | None = None) -> None:
+        """Let a member's schedule see an epoch, its last one by default."""
+        if (descent := self.descents.get(k)) is None:
+            return
+        descent.see(self.entries[k].history[-1] if row is None else row)
+        if descent.lowered < 1:
+            self.recipe.lowered[self.members[k].digest] = descent.lowered
 
     def _keep(self, members: list[int], kept: Stack, weights: Stack) -> None:
         """Copy the weights of the members at these positions of the stack to their places in the pack."""
@@ -183,6 +202,12 @@ class Ledger:
                 kept[name].copy_(value.detach())
             else:
                 kept[name].index_copy_(0, target, value.detach().index_select(0, source))
+
+
+def _descents(members: Sequence[MemberSpec]) -> dict[int, Descent]:
+    """A fresh one for each member whose schedule watches how it does, by position."""
+    schedules = [member.training.schedule for member in members]
+    return {k: Descent(schedule) for k, schedule in enumerate(schedules) if isinstance(schedule, Plateau)}
 
 
 def _diverge(entry: Entry, epoch: int, losses_S: Tensor) -> None:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.nn.member import MemberNet
-from ensemble_svc.optim.single import build, load_state, state_of
+from ensemble_svc.optim.single import build, load_state, set_factor, state_of
 from ensemble_svc.plan.strands import strands
-from ensemble_svc.train.assemble import Assembled, Stack
+from ensemble_svc.train.assemble import Assembled, Stack, own_state
 from ensemble_svc.train.feed import DeviceData
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.recipe import Own, Recipe
@@ -46,12 +46,11 @@ class MemberModule(SlotModule):
         self.member = start.net.to(recipe.device)
         self.inside = Step(recipe, self.member, data, bags, self.scale_K)
         trained = {name: p for name, p in self.member.named_parameters() if p.requires_grad}
-        self.rule, self.names = build(recipe.rules[0], trained.values()), list(trained)
+        self.rule = build(recipe.rules[0], trained, self.inside.layers)
         self._outputs = (
             compile_step(self._outputs_of_own, recipe.device) if compiled else self._outputs_of_own
         )
-        self._views = {name: w.detach().unsqueeze(0) for name, w in self.member.state_dict().items()}
-        self._own: Own = {name: values_K[0] for name, values_K in recipe.own_K.items()}
+        self._views = {name: w.unsqueeze(0) for name, w in own_state(self.member).items()}
 
     @property
     def net(self) -> MemberNet:
@@ -89,7 +88,7 @@ class MemberModule(SlotModule):
             self._end_step()
 
     def optimizer_state(self) -> Stack:
-        state = state_of(self.rule, self.names)
+        state = state_of(self.rule)
         return {name: value.unsqueeze(0) for name, value in state.items()}
 
     def load(self, weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor], num_steps: int) -> None:
@@ -97,8 +96,8 @@ class MemberModule(SlotModule):
             for name, value in weights.items():
                 self._views[name].copy_(value)
         # A pack that it was a part of may have had more running values, for other members.
-        own = [name for name in state_of(self.rule, self.names) if name in optimizer]
-        load_state(self.rule, self.names, {name: optimizer[name][0] for name in own}, num_steps)
+        own = [name for name in state_of(self.rule) if name in optimizer]
+        load_state(self.rule, {name: optimizer[name][0] for name in own}, num_steps)
 
     def _steps(self, block: Tensor | StreamBatch, halt: Event) -> None:
         for rows in block.unbind(0) if isinstance(block, Tensor) else (block,):
@@ -113,11 +112,13 @@ class MemberModule(SlotModule):
         self.inside.seed(self.first_epoch + self.current_epoch, len(self.step_losses))
         if self.recipe.draws:
             self.share.draw_apart()
-        for group in self.rule.param_groups:
-            group["lr"] = self.recipe.rules[0].lr * self.recipe.paces[0].factor(self.ledger.num_steps)
+        set_factor(self.rule, self.recipe.factor_of_each(self.ledger.num_steps)[0])
         batch = self.inside.batch(self.share.take(rows))
-        loss_K = self.share.weigh(self.inside.losses(self._outputs(batch.x_KB[0]).unsqueeze(0), batch))
+        own = {name: values_K[0] for name, values_K in batch.own_K(self.recipe.own_K).items()}
+        outputs_BO = self._outputs(batch.x_KB[0], own)
+        loss_K = self.share.weigh(self.inside.losses(outputs_BO.unsqueeze(0), batch))
         self._loss_K = loss_K.detach()
+        loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)
         if not self.recipe.penalties:
             return loss_K.squeeze(0)
         weights = {name: p.unsqueeze(0) for name, p in self.member.named_parameters()}
@@ -126,17 +127,17 @@ class MemberModule(SlotModule):
     def _end_step(self) -> None:
         if self.recipe.constrains:
             factor = self.recipe.factors(self.ledger.num_steps)
-            self.recipe.constrain(self._views, self.inside.penalised, factor)
+            self.recipe.constrain(self._views, self.inside.penalised, factor, self.inside.layers)
         self.step_losses.append(self._loss_K)
         self.ledger.step(self.weights)
 
-    def _outputs_of_own(self, x_B: Tensor) -> Tensor:
+    def _outputs_of_own(self, x_B: Tensor, own: Own) -> Tensor:
         """The network's outputs; it is called as it stands unless its weights are to be changed."""
-        if "weight_noise" in self._own:
+        if "weight_noise" in own:
             state = {**dict(self.member.named_parameters()), **dict(self.member.named_buffers())}
-            return self.inside.outputs_of(state, x_B, self._own)
+            return self.inside.outputs_of(state, x_B, own)
         transform: Callable[[Tensor], Tensor] = self.member.transform
-        return self.inside.outputs_by(transform, self.member.body, x_B, self._own)
+        return self.inside.outputs_by(transform, self.member.body, x_B, own)
 
     def _clip(self) -> None:
         largest = self.recipe.shared.clip_norm

@@ -67,9 +67,8 @@ class SlotModule(L.LightningModule):
     @property
     def last_rates(self) -> list[float]:
         """Each member's learning rate at the last step taken."""
-        factors = self.recipe.factors(max(0, self.ledger.num_steps - 1))
-        each = factors if isinstance(factors, list) else [factors] * len(self.recipe.members)
-        return [rule.lr * factor for rule, factor in zip(self.recipe.rules, each, strict=True)]
+        each = self.recipe.factor_of_each(max(0, self.ledger.num_steps - 1))
+        return [rule.rate * factor for rule, factor in zip(self.recipe.rules, each, strict=True)]
 
     def take_losses(self) -> Tensor:
         """The epoch's losses [S, K], once."""

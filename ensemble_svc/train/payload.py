@@ -19,3 +19,5 @@ class Payload:
     """The run folder, reachable from every node under this name."""
     commit_every_s: float
     """Seconds between commits of the training state; 0 commits every epoch."""
+    health: bool = True
+    """Whether the members' layers are looked at while they train."""

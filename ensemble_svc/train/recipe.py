@@ -6,23 +6,25 @@ Shapes: K members, B rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.optim.layers import ALIKE, Layers
 from ensemble_svc.optim.moving import Moving, moving
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.averages import Average, Swa
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
-from ensemble_svc.spec.model import Network
+from ensemble_svc.spec.model import ImageNetwork, Model, Network
 from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
 from ensemble_svc.spec.regularizers import L1, L2, InputNoise, MaxNorm, WeightNoise
 from ensemble_svc.spec.training import TrainingSpec
+from ensemble_svc.train.mixing import Mixing
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Recipe:
     each one's first."""
     member_s: float | None = None
     """Seconds that the arithmetic of one member's step takes a core, about; None where it is unknown."""
+    lowered: dict[str, float] = field(default_factory=dict, compare=False)
+    """What plateaus have left of members' rates, by digest, written by the ledger at an epoch's end; 1 where
+    none is given. One for all selections of the recipe."""
 
     def select(self, members: Sequence[int]) -> Recipe:
         """The recipe of some of the members, by position."""
@@ -63,7 +68,7 @@ class Recipe:
         return [member.training.optimizer for member in self.members]
 
     @cached_property
-    def paces(self) -> tuple[Pace, ...]:
+    def _paces(self) -> tuple[Pace, ...]:
         """Each member's schedule over its own number of steps."""
         trainings = [member.training for member in self.members]
         steps = self.steps_per_epoch
@@ -72,21 +77,35 @@ class Recipe:
             for t in trainings
         )
 
+    @property
+    def paces(self) -> tuple[tuple[Pace, float], ...]:
+        """What the factors follow from: members whose paces are equal get the same at every step of an epoch."""
+        return tuple(zip(self._paces, self._lowered, strict=True))
+
+    @property
+    def _lowered(self) -> list[float]:
+        return [self.lowered.get(member.digest, 1.0) for member in self.members]
+
     def factors(self, step: int) -> float | list[float]:
         """What multiplies the learning rates at ``step``: one number where all members agree."""
-        if self._one_pace:
-            return self.paces[0].factor(step)
-        return [pace.factor(step) for pace in self.paces]
+        if self._one_pace and not self.lowered:
+            return self._paces[0].factor(step)
+        return [pace.factor(step) * left for pace, left in self.paces]
+
+    def factor_of_each(self, step: int) -> list[float]:
+        """The same, a number for each member."""
+        found = self.factors(step)
+        return found if isinstance(found, list) else [found] * len(self.members)
 
     @cached_property
     def _one_pace(self) -> bool:
         """Found once: schedules are slow to compare, and every step asks."""
-        return len(set(self.paces)) == 1
+        return len(set(self._paces)) == 1
 
     @cached_property
     def moving(self) -> Moving | None:
         """How the members' averages move with every step; None where they do not."""
-        return moving(self.averages, [pace.total_steps for pace in self.paces], self.device)
+        return moving(self.averages, [pace.total_steps for pace in self._paces], self.device)
 
     @property
     def averages(self) -> list[Average]:
@@ -109,13 +128,17 @@ class Recipe:
         return {name: self._vector(values) for name, values in wanted.items() if any(values)}
 
     @cached_property
+    def mixing(self) -> Mixing | None:
+        """How the members mix the rows of a batch; None where none does."""
+        return Mixing.of(self.members, self.device)
+
+    @cached_property
     def draws(self) -> bool:
         """Whether a step draws random numbers; a network of the user's own may."""
         models = [m.model for m in self.members]
-        own = any(not isinstance(m, Network) or m.dropout or m.activation_noise for m in models)
-        return (
-            own or bool(self.members[0].augment) or bool(self.own_K.keys() & {"input_noise", "weight_noise"})
-        )
+        own = any(map(_draws, models))
+        noisy = bool(self.own_K.keys() & {"input_noise", "weight_noise"})
+        return own or bool(self.members[0].augment) or noisy or self.mixing is not None
 
     @cached_property
     def smoothing_K(self) -> Tensor | None:
@@ -155,19 +178,26 @@ class Recipe:
 
     @torch.no_grad()
     def constrain(
-        self, weights_K: Mapping[str, Tensor], names: Sequence[str], factors: float | Sequence[float]
+        self,
+        weights_K: Mapping[str, Tensor],
+        names: Sequence[str],
+        factors: float | Sequence[float],
+        layers: Layers = ALIKE,
     ) -> None:
         """Change the weights of a finished step as constraints ask, in place: shrink them, then shorten them.
 
         Args:
             names: the penalised weights.
             factors: of the learning rates in that step, as ``factors`` gives them.
+            layers: the parameters' roles, which tell their rates.
         """
         for name in names:
             weight = weights_K[name]
             if self._shrink_K is not None:
                 each = [factors] * len(self.members) if isinstance(factors, int | float) else factors
-                rates = [rule.lr * factor for rule, factor in zip(self.rules, each, strict=True)]
+                rates = [
+                    layers.rate(rule, name) * factor for rule, factor in zip(self.rules, each, strict=True)
+                ]
                 threshold = along(self._shrink_K * self._vector(rates), weight)
                 weight.copy_(weight.sign() * (weight.abs() - threshold).clamp_min(0))
             if self._longest_K is not None:
@@ -219,6 +249,13 @@ class Recipe:
 
     def _vector(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, device=self.device)
+
+
+def _draws(model: Model) -> bool:
+    if not isinstance(model, Network):
+        return True
+    channels = isinstance(model, ImageNetwork) and model.channel_dropout > 0
+    return channels or model.dropout > 0 or model.activation_noise > 0
 
 
 def _penalises(rule: object) -> bool:

@@ -14,14 +14,19 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ensemble_svc.data.augment import build_augment
+from ensemble_svc.data.pixels import as_pixels
 from ensemble_svc.nn.heads import loss_rows
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.noise import draw_from, normal_like
 from ensemble_svc.nn.packed import has_convolutions
 from ensemble_svc.nn.regularize import penalised
+from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.feed import DeviceData
+from ensemble_svc.train.mixing import Mixed, mix_one
 from ensemble_svc.train.recipe import Own, Recipe
+from ensemble_svc.train.roles import roles
+from ensemble_svc.train.sparsity import Sparse
 from ensemble_svc.train.stream import BagWeights, StreamBatch
 
 Layer = Callable[[Tensor], Tensor]
@@ -34,6 +39,18 @@ class Batch(NamedTuple):
     y_KB: Tensor
     weight_KB: Tensor | None = None
     """How much each row counts, mean 1 over the training rows; None where all count alike."""
+    mixed: Mixed | None = None
+    """With which rows these are mixed."""
+
+    def member(self, k: int) -> Batch:
+        """The batch of one member, K = 1."""
+        weight_1B = None if self.weight_KB is None else self.weight_KB[k : k + 1]
+        mixed = None if self.mixed is None else self.mixed.member(k)
+        return Batch(self.x_KB[k : k + 1], self.y_KB[k : k + 1], weight_1B, mixed)
+
+    def own_K(self, strengths_K: Own) -> Own:
+        """What the members' forward passes read besides the rows: strengths, and how the rows are mixed."""
+        return strengths_K if self.mixed is None else {**strengths_K, **self.mixed.own_K}
 
 
 class Step:
@@ -58,13 +75,16 @@ class Step:
         self.recipe, self.net, self.data, self.bags = recipe, net, data, bags
         self.scale_K, self.generator = scale_K, generator
         self.penalised = penalised(net)
+        self.layers = roles(net, recipe.shared)
         self.channels_last = recipe.device.type == "cuda" and has_convolutions(net.body)
         """Whether a member's images lie with their channels last, which tensor cores read. On a CPU it was no
         gain: LeNet-5 10 % faster without batch norm and 15 % slower with it."""
         self.augment = None
         if recipe.members[0].augment:
-            self.augment = build_augment([m.augment for m in recipe.members], generator).to(recipe.device)
+            own_K = [m.augment for m in recipe.members]
+            self.augment = build_augment(own_K, generator, white=data.dataset.white).to(recipe.device)
         draw_from(net, generator)
+        self.sparse = Sparse(recipe.members, net.body, recipe.device)
 
     def seed(self, epoch: int, step_of_epoch: int) -> None:
         """Make the draws of a step (dropout, noise, augmentation) a function of pack, epoch and step."""
@@ -72,7 +92,7 @@ class Step:
             self.recipe.seed("dropout", epoch, step_of_epoch, self.generator)
 
     def batch(self, batch: Tensor | StreamBatch) -> Batch:
-        """The members' inputs and targets of one step, augmented, targets scaled.
+        """The members' inputs and targets of one step, augmented, targets scaled, their mixing drawn.
 
         Args:
             batch: row numbers [K, B] of each member's own, or rows of the stream that all of them read.
@@ -88,7 +108,9 @@ class Step:
             x_KB = as_pixels(self.augment(x_KB))
         if scale_K := self.scale_K:
             y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
-        return Batch(x_KB, y_KB, weight_KB)
+        mixing = self.recipe.mixing
+        mixed = None if mixing is None else mixing.draw(x_KB, weight_KB, self.generator)
+        return Batch(x_KB, y_KB, weight_KB, mixed)
 
     def losses(self, outputs_KBO: Tensor, batch: Batch, *, member: int | None = None) -> Tensor:
         """Each member's mean loss over its batch [K], penalties apart.
@@ -96,20 +118,34 @@ class Step:
         Args:
             member: position in the stack of the only member whose batch this is.
         """
-        y_KB = batch.y_KB
+        rows_KB = self._mixed_rows(outputs_KBO, batch, member)
+        return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
+
+    def _mixed_rows(self, outputs_KBO: Tensor, batch: Batch, member: int | None) -> Tensor:
+        """Each row's loss [K, B]: of its target, or of its own and its partner's as they are mixed."""
+        y_KB, mixed = batch.y_KB, batch.mixed
+        if mixed is None:
+            return self._rows(outputs_KBO, y_KB, member)
+        other_KB = mixed.partners(y_KB)
+        if not isinstance(self.recipe.loss, CrossEntropy):
+            return self._rows(outputs_KBO, mixed.mean(y_KB, other_KB), member)
+        both = (self._rows(outputs_KBO, y, member) for y in (y_KB, other_KB))
+        return mixed.mean(*both)
+
+    def _rows(self, outputs_KBO: Tensor, y_KB: Tensor, member: int | None) -> Tensor:
+        """Each row's loss [K, B] for targets that are not mixed."""
         smoothing_K = self.recipe.smoothing_K
         if smoothing_K is not None and member is not None:
             smoothing_K = smoothing_K[member : member + 1]
         smoothing = None if smoothing_K is None else smoothing_K.repeat_interleave(y_KB.shape[1])
         rows = loss_rows(self.recipe.loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
-        rows_KB = rows.unflatten(0, y_KB.shape[:2])
-        return (rows_KB if batch.weight_KB is None else rows_KB * batch.weight_KB).mean(1)
+        return rows.unflatten(0, y_KB.shape[:2])
 
     def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:
         """One member's outputs [B, O] in training.
 
         Args:
-            own: the member's values of ``Recipe.own_K``.
+            own: the member's values of ``Batch.own_K``.
         """
         body = part("body", weights)
         if "weight_noise" in own:
@@ -126,6 +162,7 @@ class Step:
         """The outputs [B, O] of a member's transform and body, noise on its input between them."""
         if not self.data.transformed:
             x_B = transform(x_B)
+        x_B = mix_one(x_B, own)
         if "input_noise" in own:
             x_B = x_B + own["input_noise"] * normal_like(x_B, self.generator)
         if self.channels_last and x_B.dim() == 4:
@@ -145,8 +182,3 @@ def compile_step(losses: Callable[..., Tensor], device: torch.device) -> Callabl
     """The same function, compiled; on a GPU its kernels are recorded once and replayed as one launch."""
     mode = "reduce-overhead" if device.type == "cuda" else None
     return torch.compile(losses, mode=mode, dynamic=False)
-
-
-def as_pixels(x_N: Tensor) -> Tensor:
-    """Bytes as numbers from 0 to 1, the form in which a transform takes float images."""
-    return x_N.float() / 255 if x_N.dtype == torch.uint8 else x_N

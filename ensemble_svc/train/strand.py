@@ -24,8 +24,9 @@ from torch.func import functional_call, vmap
 
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.noise import normal_like, set_draws
-from ensemble_svc.optim.stacked import StackedOptimizer
+from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.train.assemble import Stack, part
+from ensemble_svc.train.mixing import mix_all
 from ensemble_svc.train.recipe import Own, along
 from ensemble_svc.train.step import Batch, Step, arithmetic, compile_step
 from ensemble_svc.train.stream import StreamBatch
@@ -50,7 +51,9 @@ class Strand:
         # would take another strand's update for one of a weight that it still needs.
         self._stack = {name: value.data for name, value in stack.items()}
         self._trained = {name: self._stack[name].requires_grad_() for name in trained}
-        self.optimizer = StackedOptimizer(self._trained, self.recipe.rules, paces=self.recipe.paces)
+        self.optimizer = LayeredOptimizer(
+            self._trained, self.recipe.rules, layers=inside.layers, paces=self.recipe.paces
+        )
         self._outputs = compile_step(self._way(), self.recipe.device) if compiled else self._way()
         self._transform = vmap(self._transformed)
         self._read = [n for n in stack if n.startswith("body.") or not inside.data.transformed]
@@ -71,6 +74,7 @@ class Strand:
             halt: set when what is left of the block is not wanted.
         """
         self.net.train()
+        self.optimizer.regroup(self.recipe.paces)
         losses = []
         for number, rows in enumerate(block, start=step_of_epoch):
             if halt.is_set():
@@ -90,7 +94,7 @@ class Strand:
         factors = self.recipe.factors(self.optimizer.num_steps)
         self.optimizer.step(factors)
         if self.recipe.constrains:
-            self.recipe.constrain(self._trained, self.inside.penalised, factors)
+            self.recipe.constrain(self._trained, self.inside.penalised, factors, self.inside.layers)
         return losses_K
 
     def state(self) -> Stack:
@@ -111,8 +115,9 @@ class Strand:
         The sum of the losses gives each member exactly its own gradient; members never mix.
         """
         reads = {name: self._stack[name] for name in self._read}
-        losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, self.recipe.own_K), batch)
+        losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, batch.own_K(self.recipe.own_K)), batch)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.inside.penalised)
+        total_K = total_K + self.inside.sparse.penalty_K(batch.weight_KB)
         total_K.sum().backward()
         return losses_K.detach()
 
@@ -123,13 +128,13 @@ class Strand:
     def _one(self, k: int, batch: Batch) -> Tensor:
         slices = {name: self._stack[name].detach()[k] for name in self._read}
         leaves = [slices[name].requires_grad_() for name in self._trained]
-        own = {name: values_K[k] for name, values_K in self.recipe.own_K.items()}
-        weight_1B = batch.weight_KB[k : k + 1] if batch.weight_KB is not None else None
-        mine = Batch(batch.x_KB[k : k + 1], batch.y_KB[k : k + 1], weight_1B)
+        own = {name: values_K[k] for name, values_K in batch.own_K(self.recipe.own_K).items()}
+        mine = batch.member(k)
         outputs_1BO = self._outputs(slices, mine.x_KB[0], own).unsqueeze(0)
         loss_1 = self.inside.losses(outputs_1BO, mine, member=k)
         stacked = {name: slices[name].unsqueeze(0) for name in self.inside.penalised}
         total_1 = loss_1 + self.recipe.penalty_K(stacked, self.inside.penalised, member=k)
+        total_1 = total_1 + self.inside.sparse.penalty_K(mine.weight_KB, member=k)
         grads = torch.autograd.grad(total_1.sum(), leaves, allow_unused=True)
         for weight_K, grad in zip(self._trained.values(), grads, strict=True):
             if grad is None:  # not reached by the loss: the optimiser leaves it as it is
@@ -151,6 +156,7 @@ class Strand:
         """As ``Step.outputs_of`` for all members at once."""
         if not self.inside.data.transformed:
             x_KB = self._transform(part("transform", weights_K), x_KB)
+        x_KB = mix_all(x_KB, own_K)
         generator = self.inside.generator
         if "input_noise" in own_K:
             x_KB = x_KB + along(own_K["input_noise"], x_KB) * normal_like(x_KB, generator)

@@ -17,12 +17,13 @@ from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
-from ensemble_svc.train.stream import StreamFeed
+from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
 
@@ -34,6 +35,7 @@ class Watch(L.Callback):
         validation_N: row numbers of the validation split; empty where there is none.
         commit_every_s: shortest time between two commits; the last epoch is not committed, since
             sealing follows it.
+        examiner: looks at the members' layers; None where nobody asked.
     """
 
     def __init__(
@@ -47,12 +49,20 @@ class Watch(L.Callback):
         commit_every_s: float,
         feed: Feed,
         judged: Judged,
+        examiner: Examiner | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
-        self.feed, self.epoch, self.judged = feed, feed.first_epoch, judged
+        self.feed, self.epoch = feed, feed.first_epoch
+        self.judged, self.examiner = judged, examiner
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Tensor | StreamBatch, batch_idx: int
+    ) -> None:
+        if self.examiner is not None and batch_idx == trainer.num_training_batches - 1:
+            self.examiner.before(self.epoch + 1, batch)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SlotModule)
@@ -68,13 +78,15 @@ class Watch(L.Callback):
             validation=self._validate(pl_module),
         )
         self.epoch_began = now
+        if self.examiner is not None:
+            self.examiner.after(self.epoch)
         trainer.should_stop = not self.ledger.any_active
         self.report(self._progress())
         if trainer.should_stop:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
         if time.monotonic() - self.committed >= self.commit_every_s:
-            self._commit(pl_module)
+            self.commit(pl_module)
 
     def _validate(self, module: SlotModule) -> dict[str, Tensor]:
         """Validation metrics [A] of the members in the stack."""
@@ -85,7 +97,8 @@ class Watch(L.Callback):
         prediction = module.share.predict(predict, self.validation_N)
         return scores(prediction, module.data.targets(self.validation_N))
 
-    def _commit(self, module: SlotModule) -> None:
+    def commit(self, module: SlotModule) -> None:
+        """Commit the state as it stands at the end of an epoch."""
         tensors, facts = self.ledger.state()
         tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
         self.commits.write(self.epoch, tensors, facts)

@@ -136,5 +136,5 @@ def _legend(lines: Iterable[str], lost: set[str], entries: Mapping[str, Any], ma
     )
     marks += [("member-line", "a member")] if not many else []
     marks += [("stop-dot", "best epoch of a member that stopped early")] if stopped else []
-    marks += [("lost-line", "failed or diverged")] if lost else []
+    marks += [("lost-line", "not in the ensemble")] if lost else []
     return tuple(marks)

@@ -1,0 +1,73 @@
+"""A scale of the predicted variance: regression's temperature (Laves et al. 2020; Levi et al. 2022).
+
+For one Gaussian the best scale is the mean squared error in units of its own deviations, in closed form. For a
+mixture of Gaussians each member's variance is scaled before they are mixed, and the scale is the one whose
+mixture gives the held-out rows the greatest likelihood.
+
+Laws: 1 changes nothing; on the rows of the fit the likelihood never falls; means stay.
+
+Shapes: K members, N held-out rows, D targets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ensemble_svc.aggregate.calibration.line import least_on
+from ensemble_svc.aggregate.calibration.targets import check_numbers
+from ensemble_svc.aggregate.predictions import mixture_log_density
+from ensemble_svc.errors import EnsembleError
+
+SMALLEST, LARGEST = 1e-4, 1e4
+"""Bounds of the scale of the variance."""
+
+
+@dataclass(frozen=True)
+class VarianceScale:
+    """What predicted variances are multiplied by."""
+
+    value: float
+    """Above 1 widens."""
+    before: bool
+    """Whether it is the members' variances, before they are mixed."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value < math.inf:
+            raise EnsembleError(f"the scale of the variance is {self.value}; it is a finite number above 0.")
+
+    def apply(self, log_variance: Tensor) -> Tensor:
+        """Scaled log variance, of the same shape and type: the members' or the ensemble's."""
+        return log_variance + math.log(self.value)
+
+
+def fit_gaussian(mean_ND: Tensor, log_variance_ND: Tensor, target_ND: Tensor) -> VarianceScale:
+    """The scale that gives held-out rows the greatest likelihood under their own Gaussians.
+
+    Kept within ``SMALLEST`` to ``LARGEST``: errors of exactly 0 would ask for no variance at all.
+
+    Raises:
+        EnsembleError: predictions and targets that do not belong together.
+    """
+    check_numbers(mean_ND, log_variance_ND, target_ND)
+    error_ND = (target_ND.double() - mean_ND.double()) * (-0.5 * log_variance_ND.double()).exp()
+    return VarianceScale(min(max(error_ND.square().mean().item(), SMALLEST), LARGEST), before=False)
+
+
+def fit_mixture(
+    mean_KND: Tensor, log_variance_KND: Tensor, target_ND: Tensor, weights_K: Tensor | None = None
+) -> VarianceScale:
+    """The scale of the members' variances that gives held-out rows the greatest likelihood when mixed.
+
+    Raises:
+        EnsembleError: predictions, weights and targets that do not belong together.
+    """
+    check_numbers(mean_KND[0], None, target_ND)
+
+    def loss(scale: float) -> float:
+        scaled_KND = log_variance_KND.double() + math.log(scale)
+        return -mixture_log_density(mean_KND, scaled_KND, target_ND, weights_K).mean().item()
+
+    return VarianceScale(least_on(loss, SMALLEST, LARGEST), before=True)

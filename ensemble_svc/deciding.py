@@ -1,0 +1,141 @@
+"""From predictions to an ensemble and its numbers: decided on held-out rows, measured on others.
+
+Shapes: K candidates (every member that finished), N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.calibration.conformal import PredictionSets
+from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide
+from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.evaluate.curve import size_curve
+from ensemble_svc.evaluate.reliability import reliability
+from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.spec.aggregate import AggregateSpec
+from ensemble_svc.spec.data import UNSEEN
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.randomness import derive_seed
+
+Splits = Mapping[str, Mapping[str, Tensor]]
+"""Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
+FACTS = ("target", "row", "seen")
+
+
+def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
+    """The rows that decide; None where the job keeps none."""
+    unseen = job.data.validation if job.data.validation in UNSEEN else None
+    split = predictions.get("train" if unseen else "validation")
+    if split is None:
+        return None
+    members = only_members(split)
+    if unseen is None:
+        return HeldOut("validation", members, split["target"])
+    return HeldOut("oob" if unseen == "oob" else "oof", members, split["target"], split["seen"].bool())
+
+
+def only_members(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The members' predictions of a split."""
+    return {name: value for name, value in split.items() if name not in FACTS}
+
+
+def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut | None) -> Decision:
+    """The ensemble that ``spec`` asks for; the same rows give the same one."""
+    return decide(spec, ids, rows, seed=derive_seed(job.seed, -1, "select"))
+
+
+def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The chosen members' predictions in the decision's order.
+
+    Args:
+        ids: of the K candidates in ``members``.
+    """
+    place = {member: k for k, member in enumerate(ids)}
+    index = torch.tensor([place[member] for member in decision.members])
+    return {name: value[index] for name, value in members.items()}
+
+
+def measure(
+    job: JobSpec,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+    *,
+    best: int | None,
+) -> dict[str, Any]:
+    """Every number of one split: ensemble, members, gains, size curve, reliability, coverage.
+
+    Args:
+        ids: of the K members in ``members``; the decision's are among them.
+        best: position of the member that was best on validation; None on the rows that chose it, and
+            without a validation split.
+    """
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    chosen = chosen_of(decision, ids, members)
+    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
+    plain = decision.is_plain and len(decision.members) == len(ids)
+    rivals = {} if plain else {"equal_mixture": together(members, target)}
+    summary = summarize(
+        job.task, members, ensemble, target, spec=job.evaluate, best=best, seed=seed, rivals=rivals
+    )
+    curve = size_curve(
+        job.task,
+        members,
+        target,
+        lambda some: together(some, target),
+        names=job.evaluate.metrics,
+        bins=job.evaluate.bins,
+        seed=seed,
+    )
+    extra: dict[str, Any] = {"size_curve": curve}
+    if job.task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=job.evaluate.bins)
+    if decision.conformal is not None:
+        extra["coverage"] = coverage(decision, ensemble, target)
+    return {**summary, **extra}
+
+
+def together(members: Mapping[str, Tensor], target: Tensor) -> Prediction:
+    """The equal mixture of members; for regression with its log density of the target."""
+    return combine(members, target_ND=None if "log_probs" in members else target)
+
+
+def coverage(decision: Decision, ensemble: Prediction, target: Tensor) -> dict[str, float]:
+    """How often the sets or intervals hold the truth, and how large they are.
+
+    Returns:
+        ``wanted`` and ``covered`` shares (of several targets, the mean), and ``size``: classes in a set, or
+        the width of an interval in the target's units.
+    """
+    found = decision.coverage
+    assert found is not None
+    if isinstance(found, PredictionSets):
+        inside_NC = found.apply(ensemble["log_probs"])
+        covered = inside_NC.gather(1, target[:, None])
+        size = inside_NC.sum(1)
+    else:
+        low, high = found.apply(ensemble["mean"], ensemble.get("log_variance"))
+        covered, size = (low <= target) & (target <= high), high - low
+    return {
+        "wanted": 1 - found.alpha,
+        "covered": covered.double().mean().item(),
+        "size": size.double().mean().item(),
+    }
+
+
+def best_on_validation(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> int | None:
+    """Position of the member with the lowest NLL on validation rows, or on training rows it has not seen.
+
+    None where there are none.
+    """
+    held = [m.get("validation") or m.get("oob") for m in metrics]
+    scores = [m["nll"] for m in held if m]
+    usable = len(scores) == len(metrics) and not all(np.isnan(scores))
+    return int(np.nanargmin(scores)) if scores and usable else None

@@ -1,0 +1,83 @@
+"""How the ensemble came about, in words: who is in it, decided on which rows, and what that brought.
+
+Pure and light: the terminal and the page print the same sentences. An equal mixture of all members needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ensemble_svc.report.looks import headline, look
+from ensemble_svc.report.text import is_number, joined, number
+from ensemble_svc.report.verdict import Metrics, gain_parts, report_split
+
+ROWS = {
+    "validation": "validation rows",
+    "oob": "training rows, each judged by the members that did not see it",
+    "oof": "training rows, each judged by the members whose fold it is",
+    "data": "rows given for it",
+}
+POOLED = {"geometric": "the normalised geometric mean", "vote": "votes"}
+
+
+def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
+    """Sentences; none for the equal mixture of all members."""
+    ensemble, split = manifest.get("ensemble") or {}, report_split(metrics)
+    summary = metrics[split] if split else {}
+    return [*_who(ensemble, manifest), *_how(ensemble), *_against(summary), *_coverage(summary)]
+
+
+def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
+    chosen, candidates = ensemble.get("members") or (), manifest.get("candidates") or ()
+    weights = ensemble.get("weights") or ()
+    rows = ROWS.get(ensemble.get("rows", ""))
+    if rows is None or (len(chosen) == len(candidates) and len(set(weights)) < 2):
+        return
+    spread = f" with weights from {min(weights):.2g} to {max(weights):.2g}" if len(set(weights)) > 1 else ""
+    yield (
+        f"{len(chosen)} of {len(candidates)} members{spread}, chosen on {ensemble['num_rows']:,} {rows}; "
+        "numbers of those rows flatter it."
+    )
+
+
+def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:
+    if pooled := POOLED.get(ensemble.get("combine", "")):
+        yield f"Its members are combined by {pooled}."
+    if calibration := ensemble.get("calibration"):
+        yield f"{_calibration(calibration)}, fitted on {ensemble['num_rows']:,} {ROWS.get(ensemble['rows'], 'rows')}."
+
+
+def _calibration(plain: Mapping[str, Any]) -> str:
+    match plain["kind"]:
+        case "temperature":
+            sharper = "softer" if plain["value"] > 1 else "sharper"
+            where = "each member's" if plain["before"] else "its"
+            return f"Calibrated: {where} probabilities are made {sharper} by a temperature of {plain['value']:.3g}"
+        case "variance_scale":
+            return f"Calibrated: variances times {plain['value']:.3g}"
+        case kind:
+            return f"Calibrated by {str(kind).replace('_', ' ')} scaling"
+
+
+def _against(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What all of it gains over the equal mixture of all members."""
+    gain = (summary.get("gain") or {}).get("over_equal_mixture") or {}
+    parts = [
+        f"{' '.join(gain_parts(name, gain[name]))} {look(name).gain_unit or look(name).label}".strip()
+        for name in headline(summary.get("ensemble", ()))
+        if is_number(gain.get(name, {}).get("estimate"))
+    ]
+    if parts:
+        yield f"Over the equal mixture of all members it gains {joined(parts)}."
+
+
+def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:
+    found = summary.get("coverage")
+    if found:
+        what = "classes in a set" if "reliability" in summary else "wide"
+        yield (
+            f"Meant to hold the truth in {found['wanted']:.0%} of the rows, its "
+            f"{'sets' if 'reliability' in summary else 'intervals'} do in {found['covered']:.1%}, "
+            f"{number(found['size'], 2)} {what} on average."
+        )

@@ -1,0 +1,93 @@
+"""Another ensemble of the members that a run has, without training: new choices, or new held-out rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ensemble_svc.aggregate.decision import Decision, HeldOut
+from ensemble_svc.conclude import write_metrics
+from ensemble_svc.data.conform import conform
+from ensemble_svc.data.sources import load
+from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
+from ensemble_svc.errors import OtherJob, StoreError
+from ensemble_svc.predictor import Ensemble
+from ensemble_svc.report.html import write_report
+from ensemble_svc.spec.data import Table
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.preprocess import Impute
+from ensemble_svc.store.begin import changes
+from ensemble_svc.store.lock import sole_driver
+from ensemble_svc.store.manifest import amend_manifest, record_ensemble
+from ensemble_svc.store.run import Run
+
+
+def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path) -> Decision:
+    """Decide the ensemble anew as ``job.aggregate`` says, and measure and report it.
+
+    The old one stays in the journal; the new one has the next version in the manifest.
+
+    Args:
+        job: the run's own with another ``aggregate`` section.
+        data: a labelled source whose rows decide, in place of the run's validation rows. They must not be
+            rows that are reported.
+
+    Raises:
+        StoreError: no finished member.
+        EnsembleError: rows that cannot be selected from or calibrated on.
+        DataError: a source that the members cannot read.
+    """
+    with sole_driver(run.path):
+        manifest = run.manifest()
+        ids = manifest["candidates"]
+        if not ids:
+            raise StoreError(f"{run.path} has no finished member to choose from")
+        predictions = read_predictions(run)
+        rows = held_out(job, predictions) if data is None else _new_rows(run, job, ids, data, directory)
+        decision = decided(job, job.aggregate, ids, rows)
+        entries = {entry["id"]: entry for entry in manifest["members"]}
+        best = best_on_validation([entries[member]["metrics"] for member in ids])
+        files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
+        record_ensemble(run.journal, decision.model_dump(mode="json"))
+        amend_manifest(run.path, files)
+        amend_manifest(run.path, {"report.html": write_report(run)})
+    return decision
+
+
+def check_change(run: Run, job: JobSpec) -> None:
+    """Make sure that the job differs from the run's own in how members become an ensemble alone.
+
+    Raises:
+        OtherJob: it would train other members, or split other rows.
+    """
+    if found := changes(run.job(), job):
+        raise OtherJob(
+            f"only the aggregate and evaluate sections can change without training: {', '.join(found)}"
+        )
+
+
+def read_predictions(run: Run) -> Splits:
+    """All candidates' predictions, by split."""
+    files = run.manifest()["files"]
+    names = [name for name in files if name.startswith("predictions/")]
+    splits = [Path(name).stem for name in names]
+    return {split: run.predictions(split) for split in splits}
+
+
+def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:
+    """The candidates' predictions of a source's rows."""
+    ensemble = Ensemble.load(run.path, members=ids)
+    source = parse_source(data)
+    if isinstance(source, Table):
+        known = [name for name, _ in ensemble.schema.categories]
+        source = source.model_copy(
+            update={"categorical": tuple(dict.fromkeys([*source.categorical, *known]))}
+        )
+    imputes = any(isinstance(step, Impute) for step in job.data.preprocess)
+    dataset = conform(load(source, task=job.task, directory=directory), ensemble.schema, missing=imputes)
+    target = torch.from_numpy(np.ascontiguousarray(dataset.y))
+    return HeldOut("data", ensemble.members(dataset.x), target)

@@ -1,0 +1,172 @@
+"""The ``aggregate`` section: from the members to the ensemble. All of it is decided on held-out rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.spec.fields import Share
+
+Score = Literal["auto", "nll", "accuracy", "brier", "rmse"]
+"""What members are selected by; auto: the negative log likelihood."""
+
+
+class Rule(Choice):
+    """What is decided about members."""
+
+    needs_rows: ClassVar[bool] = True
+    """Whether it is decided on held-out rows."""
+    classes_only: ClassVar[bool] = False
+    """Whether it has a meaning for class probabilities alone."""
+
+
+class Mean(Rule):
+    """The mixture: the mean of the members' probabilities, or of their densities (arXiv:1612.01474)."""
+
+    needs_rows: ClassVar[bool] = False
+    name: Literal["mean"] = "mean"
+
+
+class Geometric(Rule):
+    """The mean of the log probabilities, normalised; one member that is sure that a class is wrong vetoes it."""
+
+    needs_rows: ClassVar[bool] = False
+    classes_only: ClassVar[bool] = True
+    name: Literal["geometric"] = "geometric"
+
+
+class Vote(Rule):
+    """Each member votes for its most probable class; ties go to the class with the larger mean probability."""
+
+    needs_rows: ClassVar[bool] = False
+    classes_only: ClassVar[bool] = True
+    name: Literal["vote"] = "vote"
+
+
+class Stacking(Rule):
+    """A mixture with the weights that give held-out rows the greatest likelihood (Wolpert 1992; Smyth 1999)."""
+
+    name: Literal["stacking"] = "stacking"
+    prior_rows: NonNegativeFloat = 10.0
+    """Pull towards equal weights, as though so many more rows had been seen; 0 for none."""
+
+
+Combine = Annotated[Mean | Geometric | Vote | Stacking, Field(discriminator="name"), Shorthand()]
+COMBINES: Registry[Choice] = Registry("combine", Combine)
+
+
+class All(Rule):
+    """Every member that finished, with equal weights."""
+
+    needs_rows: ClassVar[bool] = False
+    name: Literal["all"] = "all"
+
+
+class TopK(Rule):
+    """The ``k`` members that score best alone, with equal weights."""
+
+    name: Literal["top_k"] = "top_k"
+    k: PositiveInt = 5
+    """How many; all of them where fewer finished."""
+    score: Score = "auto"
+    """What they are ranked by."""
+
+
+class Greedy(Rule):
+    """Again and again the member that makes the ensemble best, which may come again (Caruana et al. 2004).
+
+    Out of bag (``data.validation: oob`` or ``oof``) picks come on top of one vote for each member.
+    """
+
+    name: Literal["greedy"] = "greedy"
+    picks: PositiveInt = 50
+    """Picks that are tried; the best beginning of them is kept."""
+    score: Score = "auto"
+    """What the ensemble is judged by."""
+    sorted_start: NonNegativeInt = 0
+    """Begin with the best ensemble of at most so many of the best single members."""
+    bags: NonNegativeInt = 0
+    """Mean of so many selections, each from a random share of the members; 0 selects once from all."""
+    share: Share = 0.5
+    """Share of the members in each bag."""
+
+
+class Diverse(Rule):
+    """Members one by one, by their own error and by how rarely they err where the chosen ones do."""
+
+    classes_only: ClassVar[bool] = True
+    name: Literal["diverse"] = "diverse"
+    k: PositiveInt = 5
+    """How many; all of them where fewer finished."""
+    diversity: NonNegativeFloat = 0.5
+    """What disagreement counts against error; 0 is top_k by accuracy."""
+
+
+Select = Annotated[All | TopK | Greedy | Diverse, Field(discriminator="name"), Shorthand()]
+SELECTS: Registry[Choice] = Registry("select", Select)
+
+
+class NoCalibration(Rule):
+    """The probabilities, or variances, as they come out."""
+
+    needs_rows: ClassVar[bool] = False
+    name: Literal["none"] = "none"
+
+
+class Temperature(Rule):
+    """Log probabilities over one number, normalised (Guo et al. 2017, arXiv:1706.04599)."""
+
+    classes_only: ClassVar[bool] = True
+    name: Literal["temperature"] = "temperature"
+    when: Literal["after", "before", "auto"] = "after"
+    """Of the ensemble (after), of each member before they are mixed (arXiv:2101.06323), or whichever has the
+    lower held-out negative log likelihood (auto)."""
+
+
+class Vector(Rule):
+    """A scale and a shift for the log probability of each class (Guo et al. 2017, arXiv:1706.04599)."""
+
+    classes_only: ClassVar[bool] = True
+    name: Literal["vector"] = "vector"
+
+
+class Isotonic(Rule):
+    """A rising function of each class's probability, normalised (Zadrozny & Elkan 2002); wants many rows."""
+
+    classes_only: ClassVar[bool] = True
+    name: Literal["isotonic"] = "isotonic"
+
+
+class Variance(Rule):
+    """Regression: the members' variances times one number, which gives held-out rows the greatest likelihood."""
+
+    name: Literal["variance"] = "variance"
+
+
+Calibrate = Annotated[
+    NoCalibration | Temperature | Vector | Isotonic | Variance, Field(discriminator="name"), Shorthand()
+]
+CALIBRATES: Registry[Choice] = Registry("calibrate", Calibrate)
+
+
+class AggregateSpec(Spec):
+    """From the members' predictions to the ensemble's; selected, weighed and calibrated on held-out rows alone."""
+
+    combine: Combine = Mean()
+    """How the members' predictions become one."""
+    select: Select = All()
+    """Which members are in the ensemble."""
+    soup: Literal["none"] = "none"
+    """Averaging of weights across members."""
+    calibrate: Calibrate = NoCalibration()
+    """Recalibration of what the ensemble says."""
+    conformal: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of new rows that the sets of classes, or the intervals, may miss: adds them to predictions and
+    their coverage to the metrics (split conformal; adaptive sets, arXiv:2006.02544)."""
+
+    @property
+    def rules(self) -> tuple[tuple[str, Rule], ...]:
+        """What is decided, by key."""
+        return ("combine", self.combine), ("select", self.select), ("calibrate", self.calibrate)

@@ -1,0 +1,101 @@
+"""What a member's ``health.json`` and its entry of the manifest say of its training.
+
+Shapes: B rows of a member's bag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.train.attempt import Attempt
+from ensemble_svc.train.ledger import Entry, Ledger
+from ensemble_svc.train.module import SlotModule
+from ensemble_svc.vitals.course import Course, Finding, findings_of
+from ensemble_svc.vitals.guess import guessing
+from ensemble_svc.vitals.sample import Sample, spots_of
+from ensemble_svc.vitals.sick import Verdict, sickness
+
+
+@dataclass(frozen=True)
+class Record:
+    """One member of a start, as its training ended."""
+
+    attempt: Attempt
+    module: SlotModule
+    entry: Entry
+    sick: Verdict | None
+    rows: Array
+    """Its training rows."""
+    position: int
+    """In the pack."""
+
+    def health(self) -> dict[str, Any]:
+        """The body of ``health.json``."""
+        spots = spots_of(self.module.net.body)
+        layers = [{"name": spot.name, "activation": spot.kind} for spot in spots]
+        return self.facts() | {"layers": layers, "samples": self.entry.vitals}
+
+    def facts(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        status, reason = self._ending()
+        return {
+            "status": status,
+            "reason": reason,
+            "sick": self.sick.reason if self.sick else None,
+            "findings": [finding.to_json() for finding in self._findings],
+            "restarts": self.attempt.number,
+            "rate_factor": self.attempt.rate_factor,
+        }
+
+    def _ending(self) -> tuple[str, str]:
+        if self.entry.status == "diverged":
+            return "diverged", self.entry.reason
+        if self.sick and self.attempt.members[self.position].training.on_sick == "exclude":
+            return "excluded", self.sick.reason
+        return "done", ""
+
+    @cached_property
+    def _findings(self) -> list[Finding]:
+        training = self.attempt.pack.members[self.position].training
+        found = Course(
+            history=self.entry.history,
+            samples=[Sample.from_json(row) for row in self.entry.vitals],
+            sick=self.sick,
+            guess=_guess(self.module, self.attempt.members[self.position], self.rows, self.position),
+            weights=[spot.num_weights for spot in spots_of(self.module.net.body)],
+            stops_early=training.early_stopping is not None,
+            halves=training.on_sick == "restart",
+        )
+        return findings_of(found)
+
+
+def verdicts(
+    attempt: Attempt, module: SlotModule, ledger: Ledger, rows: Sequence[Array]
+) -> list[Verdict | None]:
+    """What makes each member of a start sick, where something does."""
+    return [
+        sickness(
+            entry.history,
+            diverged=entry.reason if entry.status == "diverged" else "",
+            kept=entry.best_epoch,
+            guess=_guess(module, member, own, k),
+            classes=member.task == "classification",
+        )
+        for k, (member, entry, own) in enumerate(zip(attempt.members, ledger.entries, rows, strict=True))
+    ]
+
+
+def _guess(module: SlotModule, member: MemberSpec, rows: Array, position: int) -> float:
+    """The loss of guessing on the member's own rows."""
+    y = module.data.targets(torch.from_numpy(rows).to(module.recipe.device))
+    if module.scale_K:
+        y = (y - module.scale_K["target_mean"][position]) / module.scale_K["target_scale"][position]
+    return guessing(resolve_loss(member.task, member.training.loss), y)
