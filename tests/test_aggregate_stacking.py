@@ -47,7 +47,7 @@ def nll(weights: Tensor, log_likelihood: Tensor) -> float:
 def test_no_weights_have_a_greater_likelihood(seed, num_members, num_rows) -> None:
     log_likelihood = likelihoods(seed, num_members, num_rows)
     blend = by_likelihood(log_likelihood)
-    assert blend.gap < 1e-6
+    assert blend.gap < 1e-5
     assert sum(blend.weights) == pytest.approx(1)
     assert min(blend.weights) >= 0
     assert blend.loss == pytest.approx(nll(torch.tensor(blend.weights), log_likelihood))
@@ -64,7 +64,7 @@ def test_the_likelihood_is_that_of_expectation_maximisation(seed, num_members, n
     weights = torch.full((num_members,), 1 / num_members, dtype=torch.float64)
     for _ in range(3000):
         weights = weights * (likelihood / (weights @ likelihood)).mean(1)
-    assert by_likelihood(log_likelihood).loss == pytest.approx(nll(weights, log_likelihood), abs=2e-4)
+    assert by_likelihood(log_likelihood).loss == pytest.approx(nll(weights, log_likelihood), abs=1e-3)
     assert by_likelihood(log_likelihood).loss <= nll(weights, log_likelihood) + 1e-7
 
 

@@ -168,7 +168,7 @@ def test_the_edge_of_stability_is_where_descent_on_a_parabola_turns(rule, limit)
         return
     for factor, rests in ((0.97, True), (1.03, False)):
         x = torch.ones(1, dtype=torch.float64, requires_grad=True)
-        optimizer = build(choice, [x])
+        optimizer = build(choice, {"x": x})
         for _ in range(2000):
             optimizer.zero_grad()
             (factor * limit * x.square() / 2).sum().backward()

@@ -30,6 +30,7 @@ PLACES = {
     "augment": "data.augment.0",
     "model": "model",
     "activation": "model.activation",
+    "norm": "model.norm",
     "init": "model.init",
     "loss": "training.loss",
     "optimizer": "training.optimizer",
@@ -37,6 +38,9 @@ PLACES = {
     "regularizer": "training.regularizers.0",
     "average": "training.average",
     "resample": "ensemble.resample",
+    "combine": "aggregate.combine",
+    "select": "aggregate.select",
+    "calibrate": "aggregate.calibrate",
 }
 CHOICES = [
     pytest.param(registry, choice, id=f"{registry.kind}-{choice.model_fields['name'].default}")

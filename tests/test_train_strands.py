@@ -51,6 +51,11 @@ class TestNoiseInStrands(laws.TestNoise):
 
 
 @pytest.mark.usefixtures("divided")
+class TestSparsityInStrands(laws.TestSparsity):
+    """Each strand's network has taps of its own."""
+
+
+@pytest.mark.usefixtures("divided")
 class TestCompactionOfStrands(laws.TestCompaction):
     """Members are dropped from strands, and the rest is divided anew."""
 

@@ -67,7 +67,7 @@ class GroupNorm(Normalisation):
 class WeightNorm(Normalisation):
     """Weights as a length and a direction for each unit, w = g v / |v|, both learned (arXiv:1602.07868).
 
-    It looks at no data. Hidden layers have it and keep their biases.
+    It looks at no data. Hidden layers have it and keep their biases; penalties on the weights act on v.
     """
 
     is_layer: ClassVar[bool] = False

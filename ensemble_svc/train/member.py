@@ -118,7 +118,8 @@ class MemberModule(SlotModule):
         outputs_BO = self._outputs(batch.x_KB[0], own)
         loss_K = self.share.weigh(self.inside.losses(outputs_BO.unsqueeze(0), batch))
         self._loss_K = loss_K.detach()
-        loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)
+        if self.inside.sparse.terms:
+            loss_K = loss_K + self.inside.sparse.penalty_K(batch.weight_KB, member=0)
         if not self.recipe.penalties:
             return loss_K.squeeze(0)
         weights = {name: p.unsqueeze(0) for name, p in self.member.named_parameters()}

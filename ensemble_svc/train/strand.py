@@ -117,7 +117,8 @@ class Strand:
         reads = {name: self._stack[name] for name in self._read}
         losses_K = self.inside.losses(self._outputs(reads, batch.x_KB, batch.own_K(self.recipe.own_K)), batch)
         total_K = losses_K + self.recipe.penalty_K(self._stack, self.inside.penalised)
-        total_K = total_K + self.inside.sparse.penalty_K(batch.weight_KB)
+        if self.inside.sparse.terms:
+            total_K = total_K + self.inside.sparse.penalty_K(batch.weight_KB)
         total_K.sum().backward()
         return losses_K.detach()
 
@@ -134,7 +135,8 @@ class Strand:
         loss_1 = self.inside.losses(outputs_1BO, mine, member=k)
         stacked = {name: slices[name].unsqueeze(0) for name in self.inside.penalised}
         total_1 = loss_1 + self.recipe.penalty_K(stacked, self.inside.penalised, member=k)
-        total_1 = total_1 + self.inside.sparse.penalty_K(mine.weight_KB, member=k)
+        if self.inside.sparse.terms:
+            total_1 = total_1 + self.inside.sparse.penalty_K(mine.weight_KB, member=k)
         grads = torch.autograd.grad(total_1.sum(), leaves, allow_unused=True)
         for weight_K, grad in zip(self._trained.values(), grads, strict=True):
             if grad is None:  # not reached by the loss: the optimiser leaves it as it is
