@@ -22,13 +22,14 @@ from ensemble_svc.plan.formula import formula
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import Maxout, PRelu, Relu
+from ensemble_svc.spec.averages import Ema
 from ensemble_svc.spec.inits import Fixup
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import MODELS, LeNet, Mlp, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import NORMS, NoNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS, AdamW, Sgd
-from ensemble_svc.spec.training import Ema, TrainingSpec
+from ensemble_svc.spec.training import TrainingSpec
 from ensemble_svc.train.feed import steps_per_epoch
 
 ZOO = [choice for choice in MODELS if issubclass(choice, Network)]

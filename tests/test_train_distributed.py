@@ -98,6 +98,10 @@ CASES: Mapping[str, JobSpec] = {
     },
     **{f"loss {loss}": regression(loss) for loss in ("mse", "gaussian_nll")},
     "average": with_norm("batch", optimizer=SGD, average={"name": "ema", "decay": 0.9}),
+    **{
+        f"average {name}": with_norm("batch", optimizer=SGD, average={"name": name, **options})
+        for name, options in {"polyak": {}, "swa": {"start": 0.4}, "last_n": {}, "best_n": {}}.items()
+    },
     "early stopping": with_norm(
         "batch", optimizer={"name": "sgd", "lr": 0.5}, schedule="constant", epochs=12, early_stopping=STOPPING
     ),

@@ -22,13 +22,13 @@ from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.spec.averages import AVERAGES
 from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, JobSpec
 from ensemble_svc.spec.norms import NORMS, BatchRenorm, GroupNorm, InstanceNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
-from ensemble_svc.spec.training import AVERAGES
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import read_tensors, sealed
 from ensemble_svc.train import watch

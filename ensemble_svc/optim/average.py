@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights (Polyak & Juditsky 1992), without its starting bias.
+"""Averages of weights that are taken in one after another: moving without a starting bias, and the plain mean.
 
 Shapes: K members.
 """
@@ -43,11 +43,36 @@ def ema_update(
         torch._foreach_lerp_(old, new, _share(decay_K, num_updates))
 
 
+@torch.no_grad()
+def mean_update(
+    average: Mapping[str, Tensor], weights: Mapping[str, Tensor], share_K: Tensor | float
+) -> None:
+    """Take ``weights`` into the mean ``average``, in place: ``average += share (weights - average)``.
+
+    With shares 1, 1/2, 1/3, … it is the mean of all weights so far. Its floats should be float64, for in
+    float32 a change is lost once it is less than 1e-7 of the mean, so after some 1e5 of them. A share of 1
+    copies, one of 0 leaves as it is. Integers (counters) are copied, unless the share is 0.
+
+    Args:
+        average: tensors by name, [K, …] when ``share_K`` is a tensor; in a float type of their own.
+        weights: as ``average``; may hold more names.
+        share_K: in [0, 1], one for all or one per member.
+    """
+    for name, old in average.items():
+        new = weights[name].to(old.dtype)
+        share = share_K if isinstance(share_K, float | int) else _along_members(share_K.double(), old)
+        if old.is_floating_point():
+            old.lerp_(new, share if isinstance(share, Tensor) else float(share))
+        else:
+            old.copy_(torch.where(torch.as_tensor(share, device=old.device) > 0, new, old))
+
+
 def _share(decay: Number, num_updates: int) -> Number:
     """Weight of the newest value among ``num_updates``."""
     return (1 - decay) / (1 - decay**num_updates)
 
 
 def _along_members(share_K: Tensor, value: Tensor) -> Tensor:
-    """``share_K`` in the type and rank of ``value``, to broadcast over it."""
-    return share_K.to(value).view(-1, *[1] * (value.dim() - 1))
+    """``share_K`` in the rank of ``value``, and in its type where that is one of floats, to broadcast over it."""
+    share_K = share_K.to(value) if value.is_floating_point() else share_K.to(value.device)
+    return share_K.view(-1, *[1] * (value.dim() - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ensemble_svc.spec.averages import Swa
 from ensemble_svc.spec.schedules import (
     Constant,
     Cosine,
@@ -25,10 +26,29 @@ class Pace:
     schedule: Schedule
     total_steps: int
     steps_per_epoch: int = 1
+    swa: Swa | None = None
+    """Its cycles take the schedule's place once they begin."""
 
     def factor(self, step: int) -> float:
         """What multiplies the learning rate at ``step``."""
+        if self.swa is not None:
+            gone = min(step, self.total_steps - 1) - self._steps_before(self.swa)
+            if gone >= 0:
+                return cycled(self.swa, gone, self.steps_per_epoch)
         return factor(self.schedule, step, self.total_steps, self.steps_per_epoch)
+
+    def _steps_before(self, swa: Swa) -> int:
+        return swa.first_epoch(self.total_steps // self.steps_per_epoch) * self.steps_per_epoch
+
+
+def cycled(swa: Swa, step: int, steps_per_epoch: int) -> float:
+    """The learning rate's factor ``step`` steps after the first cycle's begin.
+
+    Izmailov et al. 2018, equation of section 3.1: the last step of a cycle has the factor ``low``.
+    """
+    length = swa.every * steps_per_epoch
+    progress = (step % length + 1) / length
+    return (1 - progress) * swa.high + progress * swa.low
 
 
 def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int = 1) -> float:

@@ -19,7 +19,7 @@ from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import ConvNet, ImageNetwork, LeNet, Mlp, Model, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import Normalisation, WeightNorm
 from ensemble_svc.spec.optimizers import AdaGrad, Adam, AdamW, Muon, RmsProp, Sgd
-from ensemble_svc.spec.training import Ema, TrainingSpec
+from ensemble_svc.spec.training import TrainingSpec
 
 NUMBER_BYTES = 4
 """float32."""
@@ -116,7 +116,7 @@ def num_steps(num_rows: int, batch_size: int) -> float:
 
 def member_bytes(size: Size, training: TrainingSpec, batch: int) -> int:
     """Memory of one member in training: weights, gradients, optimiser state, averages, activations."""
-    copies = 2 + optimizer_copies(training) + (3 if isinstance(training.average, Ema) else 1)
+    copies = 2 + optimizer_copies(training) + 1 + training.average.copies
     return NUMBER_BYTES * (copies * size.parameters + batch * size.activations)
 
 

@@ -13,6 +13,7 @@ from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS
 from ensemble_svc.spec.anatomy import field_shape
 from ensemble_svc.spec.augment import AUGMENT
+from ensemble_svc.spec.averages import AVERAGES
 from ensemble_svc.spec.data import SOURCES, SPLITS
 from ensemble_svc.spec.inits import INITS
 from ensemble_svc.spec.job import RESAMPLES, SCHEMA_VERSION, JobSpec
@@ -23,7 +24,6 @@ from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
-from ensemble_svc.spec.training import AVERAGES
 from ensemble_svc.spec.wording import allowed
 
 REGISTRIES: Final[tuple[Registry[Choice], ...]] = (

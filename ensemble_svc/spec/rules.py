@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ensemble_svc.registry import Choice
 from ensemble_svc.spec.activations import Sigmoid
+from ensemble_svc.spec.averages import BestN, Swa
 from ensemble_svc.spec.clash import Clash as Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import (
@@ -150,17 +151,33 @@ def _mixing(job: JobSpec) -> Iterator[Clash]:
 
 
 def _early_stopping(job: JobSpec) -> Iterator[Clash]:
-    stopping, path = job.training.early_stopping, ("training", "early_stopping")
-    if stopping is None:
-        return
+    stopping = job.training.early_stopping
+    if stopping is not None:
+        yield from _watched(job, ("training", "early_stopping"), stopping.metric)
+
+
+def _watched(job: JobSpec, path: KeyPath, metric: Metric) -> Iterator[Clash]:
+    """What a metric on validation rows needs, asked for by the key at ``path``."""
     if job.data.validation in (0, *UNSEEN):
         words = f"needs validation rows, and data.validation is {job.data.validation}; give it a share such as 0.15"
         yield Clash((path, ("data", "validation")), words)
     watched = ("nll",) if job.task == "multitask" else metrics_of(job)
-    if stopping.metric not in watched:
+    if metric not in watched:
         known = ", ".join(m for m in ("nll", "accuracy", "rmse") if m in watched)
-        words = f"'{stopping.metric}' is not a measure of {job.task}; allowed: {known}"
+        words = f"'{metric}' is not a measure of {job.task}; allowed: {known}"
         yield Clash(((*path, "metric"), ("task",)), words)
+
+
+def _averages(job: JobSpec) -> Iterator[Clash]:
+    average, path, epochs = job.training.average, ("training", "average"), job.training.epochs
+    if isinstance(average, BestN):
+        yield from _watched(job, path, average.metric)
+    if isinstance(average, Swa) and not average.num_cycles(epochs, epochs):
+        left = epochs - average.first_epoch(epochs)
+        words = (
+            f"{average.every} epochs do not fit into the {left} that are left of training.epochs; give less"
+        )
+        yield Clash(((*path, "every"), ("training", "epochs")), words)
 
 
 def _measures(job: JobSpec) -> Iterator[Clash]:
@@ -355,6 +372,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     _mixing,
     task_clashes,
     _early_stopping,
+    _averages,
     _measures,
     decision_clashes,
     _recipe,

@@ -6,33 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from ensemble_svc.registry import Choice, Elementwise, Registry, Shorthand, Spec
+from ensemble_svc.registry import Elementwise, Spec
+from ensemble_svc.spec.averages import Average, NoAverage
 from ensemble_svc.spec.losses import AutoLoss, Loss
 from ensemble_svc.spec.optimizers import AdamW, Optimizer
 from ensemble_svc.spec.regularizers import Regularizer
 from ensemble_svc.spec.schedules import Cosine, Schedule
-
-
-class NoAverage(Choice):
-    """The last (or best) weights as they are."""
-
-    name: Literal["none"] = "none"
-
-
-class Ema(Choice):
-    """Exponential moving average of the weights, one update per step, debiased.
-
-    The averaged weights are those that validate, stop early and predict; their batch-norm
-    statistics are re-estimated on the member's training rows.
-    """
-
-    name: Literal["ema"] = "ema"
-    decay: Annotated[float, Field(gt=0, lt=1), Elementwise()] = 0.999
-    """Share of the average kept per step."""
-
-
-Average = Annotated[NoAverage | Ema, Field(discriminator="name"), Shorthand()]
-AVERAGES: Registry[Choice] = Registry("average", Average)
 
 
 class EarlyStopping(Spec):
@@ -75,7 +54,7 @@ class TrainingSpec(Spec):
     early_stopping: Annotated[EarlyStopping | None, Elementwise()] = None
     """When to stop before the last epoch; null trains all epochs."""
     average: Average = NoAverage()
-    """Average of the weights along the way (Polyak & Juditsky 1992)."""
+    """Average of the weights along the way, which predicts instead of the last ones."""
     clip_norm: Annotated[PositiveFloat | None, Elementwise()] = None
     """Largest gradient norm of a member; longer gradients are scaled down to it."""
     on_sick: Annotated[Literal["warn", "restart", "exclude"], Elementwise()] = "warn"

@@ -19,6 +19,12 @@ from ensemble_svc.train.assemble import Stack
 BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
+def statistics(net: nn.Module) -> list[str]:
+    """Names of the running statistics that ``refresh`` estimates."""
+    norms = [(n, m) for n, m in net.named_modules() if isinstance(m, BatchNorm) and m.track_running_stats]
+    return [f"{name}.{buffer}" if name else buffer for name, norm in norms for buffer in norm._buffers]
+
+
 def refresh(net: nn.Module, weights_K: Stack, batches_KB: Iterable[Tensor]) -> None:
     """Re-estimate, in place, the running statistics in ``weights_K`` of K stacked networks.
 

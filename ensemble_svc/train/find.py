@@ -18,9 +18,9 @@ from torch import Tensor
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.errors import TrainError
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.averages import NoAverage
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.schedules import Constant
-from ensemble_svc.spec.training import NoAverage
 from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.payload import Payload

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.events import write_events
+from ensemble_svc.train.fresh import training_batches
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.memory import peak_bytes
 from ensemble_svc.train.module import SlotModule
@@ -65,7 +66,7 @@ def seal_members(
     for weights in (ledger.kept, ledger.kept_average):
         if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
             net, own = module.reader(weights)
-            refresh(net, own, _batches(module, rows))
+            refresh(net, own, training_batches(module, rows))
     if means := _means_alone(module.recipe.loss):
         _set_noise(module, ledger, served, rows, means)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
@@ -110,14 +111,6 @@ def _splits(payload: Payload) -> dict[str, Array]:
 def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str, Tensor]:
     rows_N = torch.from_numpy(positions).to(module.recipe.device)
     return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
-
-
-def _batches(module: SlotModule, rows: Sequence[Array]) -> Iterator[Tensor]:
-    """The members' training inputs, a batch at a time; a last batch of one row is dropped, as in training."""
-    rows_KN = torch.from_numpy(np.stack(rows)).to(module.recipe.device)
-    for piece_KB in rows_KN.split(module.recipe.shared.rows_per_step(rows_KN.shape[1]), dim=1):
-        if piece_KB.shape[1] > 1 or rows_KN.shape[1] == 1:
-            yield module.data.take(piece_KB)
 
 
 def _means_alone(answer: Answer) -> dict[str, slice]:

@@ -28,6 +28,7 @@ from ensemble_svc.train.attempt import MOST_RESTARTS, Attempt, attempts_of
 from ensemble_svc.train.build import build_feed, build_module, training_rows
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.finish import seal_members
+from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import is_out_of_memory, num_deaths, was_halved
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.memory import reset_peak
@@ -138,6 +139,7 @@ def _attempt(
         validation_N=torch.from_numpy(payload.split.validation).to(module.recipe.device),
         commit_every_s=payload.commit_every_s if share.leads else math.inf,
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
+        judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
     )
     trains = ledger.any_active

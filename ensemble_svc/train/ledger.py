@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensemble_svc.optim.average import ema_update
-from ensemble_svc.optim.blocks import gathered
 from ensemble_svc.optim.plateau import HIGHER_IS_BETTER, Descent
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.progress import MemberStatus
@@ -23,6 +21,7 @@ from ensemble_svc.spec.schedules import Plateau
 from ensemble_svc.spec.training import EarlyStopping
 from ensemble_svc.store.tensors import prefixed
 from ensemble_svc.train.assemble import Stack
+from ensemble_svc.train.averages import Best, averages_of
 from ensemble_svc.train.recipe import Recipe
 
 
@@ -60,19 +59,35 @@ class Ledger:
         self.standing = list(range(len(recipe.members)))
         """Positions in the pack of the members that stand in the stack, [A]."""
         self.num_steps = 0
-        self.average: Stack | None = None if recipe.decay is None else _copy(weights)
+        self.averages = averages_of(recipe, weights)
         self.kept = _copy(weights)
-        self.kept_average = None if self.average is None else _copy(weights)
+        self.kept_average = None if self.averages is None else _copy(weights)
 
     def served(self, weights: Stack) -> Stack:
-        """The weights that validate and predict: the average where there is one."""
-        return weights if self.average is None else self.average
+        """The weights that predict: the average where there is one."""
+        return weights if self.averages is None else self.averages.served(weights, self.num_steps)
+
+    def validated(self) -> list[bool]:
+        """Whether each member's average validates, rather than its weights as they are, [A]."""
+        if self.averages is None or isinstance(self.averages, Best):
+            return [False] * len(self.standing)
+        return self.averages.begun(self.num_steps)
+
+    @property
+    def moving(self) -> Stack | None:
+        """The averages that the steps themselves bring up to date."""
+        return None if self.averages is None else self.averages.moving
 
     def step(self, weights: Mapping[str, Tensor]) -> None:
         """Account for one optimiser step of all members."""
         self.num_steps += 1
-        if self.average is not None and self.recipe.decay is not None:
-            ema_update(self.average, weights, self.recipe.decay, self.num_steps)
+        if self.moving is not None and self.recipe.moving is not None:
+            self.recipe.moving.update(self.moving, weights, self.num_steps)
+
+    def end_epoch(self, epoch: int, weights: Stack) -> None:
+        """Take an epoch's last weights into the averages, before they validate."""
+        if self.averages is not None:
+            self.averages.take_epoch(epoch, weights)
 
     def close_epoch(
         self,
@@ -97,7 +112,9 @@ class Ledger:
         finite_A = _finite(weights) & losses_SA.isfinite().all(0)
         losses, finite = losses_SA.double().mean(0).tolist(), finite_A.tolist()
         metrics = {name: values.tolist() for name, values in validation.items()}
-        improved = []
+        if isinstance(self.averages, Best) and validation:
+            self.averages.take_ranks(epoch, weights, validation)
+        improved, sound = list[int](), list[int]()
         for a, k in enumerate(self.standing):
             entry, training = self.entries[k], self.members[k].training
             if not entry.active:
@@ -110,6 +127,7 @@ class Ledger:
             if not finite[a]:
                 _diverge(entry, epoch, losses_SA[:, a])
                 continue
+            sound.append(a)
             if _improves(entry, training.early_stopping, own):
                 entry.best_epoch = epoch
                 improved.append(a)
@@ -118,15 +136,17 @@ class Ledger:
                 continue
             if epoch == training.epochs:
                 entry.status = "done"
-        self._keep(improved, weights)
+        self._keep(improved, self.kept, weights)
+        if self.averages is not None and self.kept_average is not None:
+            kept_now = sound if isinstance(self.averages, Best) else improved
+            self._keep(kept_now, self.kept_average, self.served(weights) if kept_now else weights)
 
     def drop(self, keep: list[int]) -> None:
         """Go on with the members at positions ``keep`` of the stack; the others keep what they have."""
         self.recipe = self.recipe.select(keep)
         self.standing = [self.standing[a] for a in keep]
-        if self.average is not None:
-            index = torch.tensor(keep, device=self.recipe.device)
-            self.average = {name: gathered(value, index) for name, value in self.average.items()}
+        if self.averages is not None:
+            self.averages.select(keep, self.recipe)
 
     @property
     def any_active(self) -> bool:
@@ -141,8 +161,8 @@ class Ledger:
     def state(self) -> tuple[Stack, dict[str, Any]]:
         """Everything a resumed ledger needs: tensors, and plain facts."""
         tensors = prefixed("kept", self.kept)
-        if self.average is not None and self.kept_average is not None:
-            tensors |= prefixed("average", self.average) | prefixed("kept_average", self.kept_average)
+        if self.averages is not None and self.kept_average is not None:
+            tensors |= prefixed("average", self.averages.held) | prefixed("kept_average", self.kept_average)
         entries = [asdict(entry) for entry in self.entries]
         return tensors, {"num_steps": self.num_steps, "entries": entries, "standing": self.standing}
 
@@ -158,7 +178,7 @@ class Ledger:
                 self._lower(k, row)
         for prefix, own in (
             ("kept", self.kept),
-            ("average", self.average),
+            ("average", self.averages and self.averages.held),
             ("kept_average", self.kept_average),
         ):
             for name, value in (own or {}).items():
@@ -172,21 +192,16 @@ class Ledger:
         if descent.lowered < 1:
             self.recipe.lowered[self.members[k].digest] = descent.lowered
 
-    def _keep(self, improved: list[int], weights: Stack) -> None:
-        if not improved:
-            return
-        pairs = [(self.kept, weights)]
-        if self.average is not None and self.kept_average is not None:
-            pairs.append((self.kept_average, self.average))
-        everyone = len(improved) == len(self.entries)
-        source = torch.tensor(improved, device=self.recipe.device)
-        target = torch.tensor([self.standing[a] for a in improved], device=self.recipe.device)
-        for kept, now in pairs:
-            for name, value in now.items():
-                if everyone:
-                    kept[name].copy_(value.detach())
-                else:
-                    kept[name].index_copy_(0, target, value.detach().index_select(0, source))
+    def _keep(self, members: list[int], kept: Stack, weights: Stack) -> None:
+        """Copy the weights of the members at these positions of the stack to their places in the pack."""
+        everyone = len(members) == len(self.entries)
+        source = torch.tensor(members, dtype=torch.int64, device=self.recipe.device)
+        target = torch.tensor(self.standing, dtype=torch.int64, device=self.recipe.device)[source]
+        for name, value in weights.items() if members else ():
+            if everyone:
+                kept[name].copy_(value.detach())
+            else:
+                kept[name].index_copy_(0, target, value.detach().index_select(0, source))
 
 
 def _descents(members: Sequence[MemberSpec]) -> dict[int, Descent]:

@@ -69,7 +69,7 @@ class PackModule(SlotModule):
         division = self._division()
         if len(self._strands) != division.number:
             self._divide_anew()
-        average = self.ledger.average
+        average = self.ledger.moving
         epoch, first = self.first_epoch + self.current_epoch, len(self.step_losses)
         tasks = []
         for strand, own in zip(self._strands, self._places(), strict=True):

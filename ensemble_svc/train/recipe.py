@@ -15,14 +15,16 @@ from torch import Tensor
 from ensemble_svc.nn.heads import resolve_loss
 from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.optim.layers import ALIKE, Layers
+from ensemble_svc.optim.moving import Moving, moving
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.averages import Average, Swa
 from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.spec.model import ImageNetwork, Model, Network
 from ensemble_svc.spec.optimizers import Optimizer
 from ensemble_svc.spec.randomness import Purpose, derive_seed
 from ensemble_svc.spec.regularizers import L1, L2, InputNoise, MaxNorm, WeightNoise
-from ensemble_svc.spec.training import Ema, TrainingSpec
+from ensemble_svc.spec.training import TrainingSpec
 from ensemble_svc.train.mixing import Mixing
 
 
@@ -77,7 +79,10 @@ class Recipe:
         """Each member's schedule over its own number of steps."""
         trainings = [member.training for member in self.members]
         steps = self.steps_per_epoch
-        return tuple(Pace(t.schedule, steps * t.epochs, steps) for t in trainings)
+        return tuple(
+            Pace(t.schedule, steps * t.epochs, steps, t.average if isinstance(t.average, Swa) else None)
+            for t in trainings
+        )
 
     @property
     def paces(self) -> tuple[tuple[Pace, float], ...]:
@@ -105,14 +110,14 @@ class Recipe:
         return len(set(self._paces)) == 1
 
     @cached_property
-    def decay(self) -> Tensor | float | None:
-        """Decay of the members' moving averages, [K] where they differ; None without one."""
-        if not isinstance(self.shared.average, Ema):
-            return None
-        decays = [m.training.average.decay for m in self.members if isinstance(m.training.average, Ema)]
-        if len(set(decays)) == 1:
-            return decays[0]
-        return torch.tensor(decays, dtype=torch.float64, device=self.device)
+    def moving(self) -> Moving | None:
+        """How the members' averages move with every step; None where they do not."""
+        return moving(self.averages, [pace.total_steps for pace in self._paces], self.device)
+
+    @property
+    def averages(self) -> list[Average]:
+        """Each member's average, all of one kind."""
+        return [member.training.average for member in self.members]
 
     @cached_property
     def clip_K(self) -> Tensor | None:

@@ -25,7 +25,6 @@ from torch.func import functional_call, vmap
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.member import TASK_SCALE
 from ensemble_svc.nn.noise import normal_like, set_draws
-from ensemble_svc.optim.average import ema_update
 from ensemble_svc.optim.layered import LayeredOptimizer
 from ensemble_svc.train.assemble import Stack, part
 from ensemble_svc.train.mixing import mix_all
@@ -84,8 +83,8 @@ class Strand:
                 break
             self.inside.seed(epoch, number)
             losses.append(self.step(self.inside.batch(rows)))
-            if average is not None and self.recipe.decay is not None:
-                ema_update(average, self._stack, self.recipe.decay, self.optimizer.num_steps)
+            if average is not None and self.recipe.moving is not None:
+                self.recipe.moving.update(average, self._stack, self.optimizer.num_steps)
         return losses
 
     def step(self, batch: Batch) -> Tensor:

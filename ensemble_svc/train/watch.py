@@ -20,6 +20,7 @@ from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
+from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
@@ -48,11 +49,13 @@ class Watch(L.Callback):
         validation_N: Tensor,
         commit_every_s: float,
         feed: Feed,
+        judged: Judged,
         examiner: Examiner | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
-        self.feed, self.epoch, self.examiner = feed, feed.first_epoch, examiner
+        self.feed, self.epoch = feed, feed.first_epoch
+        self.judged, self.examiner = judged, examiner
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
@@ -66,13 +69,14 @@ class Watch(L.Callback):
         assert isinstance(pl_module, SlotModule)
         self.epoch += 1
         now = time.monotonic()
+        self.ledger.end_epoch(self.epoch, pl_module.weights)
         self.ledger.close_epoch(
             self.epoch,
             pl_module.weights,
             losses_SA=pl_module.take_losses(),
             rates=pl_module.last_rates,
             seconds=now - self.epoch_began,
-            validation=measure(pl_module, self.ledger, self.validation_N),
+            validation=self._validate(pl_module),
         )
         self.epoch_began = now
         if self.examiner is not None:
@@ -84,6 +88,15 @@ class Watch(L.Callback):
         drop_stopped(pl_module, self.ledger, self.feed)
         if time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
+
+    def _validate(self, module: SlotModule) -> dict[str, Tensor]:
+        """Validation metrics [A] of the members in the stack."""
+        if not len(self.validation_N):
+            return {}
+        weights, scales = self.judged.weights(module, self.ledger), module.own_scale_K
+        predict = partial(module.predict_rows, weights, scale_K=scales)
+        prediction = module.share.predict(predict, self.validation_N)
+        return scores(prediction, module.data.targets(self.validation_N), module.recipe.loss)
 
     def commit(self, module: SlotModule) -> None:
         """Commit the state as it stands at the end of an epoch."""
@@ -137,15 +150,6 @@ def resume(commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequen
     ledger.load(tensors, facts)
     module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
     return int(facts["epoch"])
-
-
-def measure(module: SlotModule, ledger: Ledger, rows_N: Tensor) -> dict[str, Tensor]:
-    """Validation metrics [A] of the members in the stack, with the weights they would serve."""
-    if not len(rows_N):
-        return {}
-    served, scales = ledger.served(module.weights), module.own_scale_K
-    prediction = module.share.predict(partial(module.predict_rows, served, scale_K=scales), rows_N)
-    return scores(prediction, module.data.targets(rows_N), module.recipe.loss)
 
 
 def scores(
