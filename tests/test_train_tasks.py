@@ -30,6 +30,7 @@ from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import render
 from ensemble_svc.report.verdict import judge
 from ensemble_svc.report.view import view_of
+from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.data import Csv, Npz, PythonSource
 from ensemble_svc.spec.job import RESAMPLES, Bootstrap, KFold
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
@@ -409,6 +410,13 @@ def test_a_run_is_evaluated_on_other_rows_task_by_task(run, tmp_path) -> None:
     found = evaluate_source(run, "diabetes", tmp_path)["data"]
     assert list(found["tasks"]) == list(TASKS)
     assert found["rows"] == 442
+
+
+def test_the_same_ensemble_decided_anew_measures_the_same(run, tmp_path) -> None:
+    before, manifest = run.metrics(), run.manifest()["ensemble"]
+    decision = reselect(run, run.job(), directory=tmp_path)
+    assert list(decision.members) == list(manifest["members"])
+    assert run.metrics() == before
 
 
 def write_table(folder: Path, **columns: Any) -> Csv:
