@@ -131,6 +131,23 @@ class TestNamed:
             assert "stay alike for ever" in found["findings"][0]["sentence"]
             assert found["status"] == "done"
 
+    def test_guessing_is_by_each_members_own_loss(self, tmp_path):
+        job = job_of(
+            data={"source": "breast_cancer", "preprocess": ("standardize",)},
+            model={"name": "mlp", "hidden": (16,), "activation": "tanh", "init": "zeros"},
+            training__loss={"name": "cross_entropy", "label_smoothing": 0.0},
+            ensemble__vary={"training.loss.label_smoothing": (0.0, 0.5)},
+        )
+        told = []
+        for pack in ("auto", "off"):
+            trained(
+                job.model_copy(update={"compute": job.compute.model_copy(update={"pack": pack})}),
+                tmp_path / pack,
+            )
+            told.append({k: found["sick"] for k, found in health(tmp_path / pack).items()})
+        assert told[0] == told[1]
+        assert len(set(told[0].values())) > 1
+
     def test_divergence_says_where_and_at_what_rate(self, tmp_path):
         job = job_of(
             training__optimizer={"name": "sgd", "lr": 0.05, "momentum": 0.9},
