@@ -108,6 +108,15 @@ class TestLooking:
                 # The gradient is that of 64 of the rows, hence only about.
                 assert moved == pytest.approx(1e-4 * gradient / weight, rel=0.5)
 
+    def test_bags_of_a_stream_differ_in_size(self, tmp_path):
+        job = job_of(
+            data={"source": "digits", "stream": "on", "validation": 0.0, "test": 0.97},
+            ensemble={"members": 6, "resample": "bootstrap"},
+            training__epochs=1,
+        )
+        trained(job, tmp_path)
+        assert [len(found["samples"]) for found in health(tmp_path).values()] == [1] * 6
+
     def test_resumed_sees_what_the_undisturbed_saw(self, tmp_path):
         job = job_of(model=DEEP, training__epochs=6)
         trained(job, tmp_path / "a", commit_every_s=0)
