@@ -57,10 +57,6 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         if not torch.equal(side.target[place], target):
             raise DataError(f"{side.run.path} has other targets for the rows it shares with {first.run.path}")
     job = first.run.job()
-    if job.task == "multitask":
-        raise DataError(
-            "runs of several tasks cannot be compared yet; compare their metrics.json task by task"
-        )
     found = contrast(
         job.task,
         [{n: v[at] for n, v in side.prediction.items()} for side, at in zip(sides, places, strict=True)],
@@ -78,6 +74,10 @@ def _side(run: Run) -> Side:
     manifest = run.manifest()
     if not manifest["ensemble"]["members"] or "predictions/test.safetensors" not in manifest["files"]:
         raise StoreError(f"{run.path} has no ensemble with test rows; finish the training command first")
+    if manifest["task"] == "multitask":
+        raise DataError(
+            "runs of several tasks cannot be compared yet; compare their metrics.json task by task"
+        )
     decision = Decision.from_json(json.dumps(decision_of(manifest)))
     split = run.predictions("test")
     members = chosen_of(decision, manifest["candidates"], only_members(split))

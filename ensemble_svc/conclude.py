@@ -150,6 +150,15 @@ def _by_task(job: JobSpec, split: Tensors) -> Tensors:
     return {**rest, **{f"{name}/target": own for name, own in each}}
 
 
+def with_targets(job: JobSpec, split: Tensors) -> Tensors:
+    """Inverse of how a split is kept: of several tasks their targets side by side."""
+    if job.task != "multitask":
+        return split
+    keys = [f"{name}/target" for name in job.tasks]
+    rest = {name: value for name, value in split.items() if name not in keys}
+    return {**rest, "target": torch.stack([split[key].flatten().float() for key in keys], 1)}
+
+
 def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:
     """Which of the training rows each member was trained on, [K, N]."""
     bags = []

@@ -9,7 +9,8 @@ does not diverge. All halves are tried at once, and the largest is taken that do
 is this one.
 
 A rate *diverges* when a loss is not finite, or when at any step the mean of the last few losses lies above that of
-the smallest candidate on the same batches, which leaves the network about as it was.
+the smallest candidate on the same batches, which leaves the network about as it was. Dropout, noise and mixed rows
+are each candidate's own; how far they alone part the losses is seen on the smallest rates, and is no divergence.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ NUM_STEPS = 50
 WINDOW = 8
 """Losses whose mean counts as the loss at a step."""
 TOLERANCE = 0.05
-"""Share of the untouched network's loss by which a mean may exceed it; less is the noise of dropout."""
+"""Share of the untouched network's loss by which a mean may exceed it, besides the noise."""
+QUIET = 6
+"""One in so many candidates, the smallest, part from each other by noise alone."""
 EVENT = "lr_found"
 
 
@@ -98,8 +101,9 @@ def judge(rates: Sequence[float], losses: Sequence[Sequence[float]]) -> Found:
             f"no learning rate was found: the loss is not finite even at {rates[-1]:.1e}. "
             "`ensemble-svc inspect JOB` says what is wrong before training."
         )
+    noise = _noise(means)
     trials = tuple(
-        Trial(rate, own[-1], not all(_is_fine(value, start) for value, start in zip(own, still, strict=True)))
+        Trial(rate, own[-1], not all(_is_fine(a, b, noise) for a, b in zip(own, still, strict=True)))
         for rate, own in zip(rates, means, strict=True)
     )
     return Found(trials, still[-1], len(losses[0]))
@@ -168,5 +172,12 @@ def _running_means(losses: Sequence[float]) -> list[float]:
     return [(sums[t] - sums[max(0, t - WINDOW)]) / min(t, WINDOW) for t in range(1, len(sums))]
 
 
-def _is_fine(value: float, start: float) -> bool:
-    return value <= start + TOLERANCE * abs(start)
+def _noise(means: Sequence[Sequence[float]]) -> float:
+    """How far the means of the smallest rates lie from those of the smallest one at most."""
+    quiet = means[len(means) - len(means) // QUIET :]
+    apart = (abs(a - b) for own in quiet for a, b in zip(own, means[-1], strict=True))
+    return max(filter(math.isfinite, apart), default=0.0)
+
+
+def _is_fine(value: float, start: float, noise: float) -> bool:
+    return value <= start + TOLERANCE * abs(start) + noise

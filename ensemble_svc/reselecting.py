@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.conclude import write_metrics
+from ensemble_svc.conclude import with_targets, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.sources import load
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
@@ -75,7 +75,8 @@ def read_predictions(run: Run) -> Splits:
     files = run.manifest()["files"]
     names = [name for name in files if name.startswith("predictions/")]
     splits = [Path(name).stem for name in names]
-    return {split: run.predictions(split) for split in splits}
+    job = run.job()
+    return {split: with_targets(job, run.predictions(split)) for split in splits}
 
 
 def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:

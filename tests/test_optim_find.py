@@ -90,6 +90,13 @@ class TestJudgement:
         assert [trial.diverged for trial in found.trials] == [True, False, False]
         assert found.lowest == found.largest == 2.0
 
+    @given(rows=st.lists(losses, min_size=12, max_size=12))
+    def test_what_parts_the_smallest_rates_too_is_noise(self, rows):
+        rows[0] = rows[-2]
+        found = judge([2.0**-k for k in range(12)], rows)
+        assert not found.trials[-2].diverged
+        assert found.largest == 1.0
+
     def test_a_network_that_breaks_at_every_rate_is_told(self):
         with pytest.raises(TrainError, match="not finite even at 1.0e-06.*inspect JOB"):
             judge([1.0, 1e-6], [[math.nan] * 3, [1.0, math.inf, 1.0]])

@@ -25,6 +25,11 @@ RENORM = "{model: {name: mlp, norm: batch_renorm}, "
 PRESSURE = "{data: {source: diabetes}, task: multitask, tasks: {bp: {kind: regression}}, "
 TWO = "{t: {kind: regression}, u: {kind: classification}}"
 BOTH = "data: {source: {name: csv, path: a, target: [t, u]}}, task: multitask"
+FLAT = "{data: {source: digits, preprocess: [decorrelate]}, training: {regularizers: [cutmix]}}"
+OOB = (
+    "{data: {source: digits, validation: oob}, ensemble: {resample: bootstrap}, "
+    "training: {schedule: {name: plateau, metric: accuracy}}}"
+)
 RULES = [
     ("data.validation", "data: {source: digits, validation: 0.5, test: 0.5}", "leave no rows to train on"),
     ("data.validation", "data: {source: digits, validation: dev, test: dev}", "no row may both select and report"),
@@ -100,6 +105,8 @@ RULES = [
     ("model.init", "model: {name: mlp, tied: true, init: lsuv}", "tied layers have one weight"),
     ("training.regularizers.0", "{model: {name: mlp, norm: weight}, training: {regularizers: [max_norm]}}", "drop one"),
     ("compute.processes_per_member", RENORM + "compute: {processes_per_member: 2}}", "use norm: batch"),
+    ("training.regularizers.0", FLAT, "'decorrelate' flattens them"),
+    ("training.schedule.metric", OOB, "data.validation is oob; use train_loss"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 0.5, device: cpu}", "give 0 or auto"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 1.5}", "above 1 give a whole number"),
     ("compute.gpus_per_member", "compute: {gpus_per_member: 2, pack: 4}", "over 2 processes trains alone"),
@@ -122,6 +129,7 @@ FINE = [
     "training: {schedule: {name: cosine, decay: 100, floor: 0}}",
     "{data: {source: digits, validation: 0}, training: {schedule: plateau}}",
     "training: {regularizers: [mixup, cutmix]}",
+    "{data: {source: digits, preprocess: [{name: whiten, method: zca}]}, training: {regularizers: [cutmix]}}",
     f"{{{BOTH}, tasks: {TWO}, training: {{task_weights: uncertainty}}, evaluate: {{metrics: [ece, rmse]}}}}",
     "{data: {source: diabetes}, task: multitask, tasks: {s1: {kind: regression, weight: 0}, bp: {kind: regression}}}",
     "{model: {name: mlp, norm: layer}, training: {batch_size: 1}}",

@@ -29,7 +29,7 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.averages import AVERAGES, Average, BestN, Ema, LastN, NoAverage, Polyak, Swa
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.model import Mlp
-from ensemble_svc.spec.schedules import Cosine
+from ensemble_svc.spec.schedules import Cosine, Plateau
 from ensemble_svc.spec.training import TrainingSpec
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import Stack, assemble
@@ -382,3 +382,16 @@ def part(file: str, tensors: Stack) -> Stack:
 def history(run: Path, member: str) -> list[dict[str, float]]:
     rows: list[dict[str, float]] = pq.read_table(run / "members" / member / "history.parquet").to_pylist()
     return rows
+
+
+@given(left=st.floats(1e-6, 1), start=starts, epochs=st.integers(2, 12))
+def test_what_plateaus_have_lowered_ends_where_the_cycles_begin(left, start, epochs) -> None:
+    swa = Swa(start=start)
+    training = TrainingSpec(average=swa, epochs=epochs, schedule=Plateau())
+    member = recipe_of([swa], [epochs]).members[0]
+    members = (MemberSpec(**dict(member) | {"training": training}),)
+    recipe = Recipe(members, SPE, torch.device("cpu"), lead=members[0])
+    recipe.lowered[members[0].digest] = left
+    for step in range(epochs * SPE):
+        cycles = step >= swa.first_epoch(epochs) * SPE
+        assert recipe.factor_of_each(step) == [swa.high if cycles else left]

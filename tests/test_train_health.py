@@ -108,6 +108,15 @@ class TestLooking:
                 # The gradient is that of 64 of the rows, hence only about.
                 assert moved == pytest.approx(1e-4 * gradient / weight, rel=0.5)
 
+    def test_bags_of_a_stream_differ_in_size(self, tmp_path):
+        job = job_of(
+            data={"source": "digits", "stream": "on", "validation": 0.0, "test": 0.97},
+            ensemble={"members": 6, "resample": "bootstrap"},
+            training__epochs=1,
+        )
+        trained(job, tmp_path)
+        assert [len(found["samples"]) for found in health(tmp_path).values()] == [1] * 6
+
     def test_resumed_sees_what_the_undisturbed_saw(self, tmp_path):
         job = job_of(model=DEEP, training__epochs=6)
         trained(job, tmp_path / "a", commit_every_s=0)
@@ -130,6 +139,23 @@ class TestNamed:
             assert found["sick"].startswith("never better than guessing")
             assert "stay alike for ever" in found["findings"][0]["sentence"]
             assert found["status"] == "done"
+
+    def test_guessing_is_by_each_members_own_loss(self, tmp_path):
+        job = job_of(
+            data={"source": "breast_cancer", "preprocess": ("standardize",)},
+            model={"name": "mlp", "hidden": (16,), "activation": "tanh", "init": "zeros"},
+            training__loss={"name": "cross_entropy", "label_smoothing": 0.0},
+            ensemble__vary={"training.loss.label_smoothing": (0.0, 0.5)},
+        )
+        told = []
+        for pack in ("auto", "off"):
+            trained(
+                job.model_copy(update={"compute": job.compute.model_copy(update={"pack": pack})}),
+                tmp_path / pack,
+            )
+            told.append({k: found["sick"] for k, found in health(tmp_path / pack).items()})
+        assert told[0] == told[1]
+        assert len(set(told[0].values())) > 1
 
     def test_divergence_says_where_and_at_what_rate(self, tmp_path):
         job = job_of(

@@ -16,6 +16,7 @@ from test_train_laws import assert_close, assert_same_bits, both, job_of, payloa
 
 from ensemble_svc import pipeline
 from ensemble_svc.batch import columns_of, evaluate_source
+from ensemble_svc.comparing import compare
 from ensemble_svc.data.indices import fold_rows, member_rows
 from ensemble_svc.data.sources import load_several
 from ensemble_svc.errors import DataError
@@ -30,10 +31,12 @@ from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import render
 from ensemble_svc.report.verdict import judge
 from ensemble_svc.report.view import view_of
+from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.data import Csv, Npz, PythonSource
 from ensemble_svc.spec.job import RESAMPLES, Bootstrap, KFold
 from ensemble_svc.spec.losses import CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.tasks import TaskSpec
+from ensemble_svc.store.members import sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.build import training_rows
 from ensemble_svc.train.finish import scores
@@ -228,6 +231,25 @@ def test_log_variances_move_to_where_the_likelihood_is_largest(pack, tmp_path, m
     assert SCALE not in by_hand[0]
 
 
+@pytest.mark.parametrize("init, sick", [("zeros", True), ("he", False)])
+def test_learned_variances_alone_are_no_better_than_guessing(init, sick, tmp_path) -> None:
+    """They bring the loss down by themselves, whatever the network does."""
+    tasks = {"progression": {"kind": "regression", "loss": "mse"}, "sex": {"kind": "classification"}}
+    job = tasks_job(
+        tasks=tasks,
+        model={"name": "mlp", "hidden": (16,), "activation": "tanh", "init": init},
+        training={
+            "epochs": 20,
+            "task_weights": "uncertainty",
+            "optimizer": {"name": "adamw", "lr": 0.02},
+            "schedule": "constant",
+        },
+    )
+    train(job, tmp_path)
+    reasons = [event["sick"] for event in sealed(tmp_path).values()]
+    assert [reason is not None for reason in reasons] == [sick] * len(reasons)
+
+
 def test_a_gaussian_of_its_own_variance_learns_no_further_one(tmp_path) -> None:
     """So a job of such tasks alone is the same by hand and by uncertainty."""
     tasks = {"progression": {"kind": "regression"}, "bp": {"kind": "regression"}}
@@ -409,6 +431,18 @@ def test_a_run_is_evaluated_on_other_rows_task_by_task(run, tmp_path) -> None:
     found = evaluate_source(run, "diabetes", tmp_path)["data"]
     assert list(found["tasks"]) == list(TASKS)
     assert found["rows"] == 442
+
+
+def test_the_same_ensemble_decided_anew_measures_the_same(run, tmp_path) -> None:
+    before, manifest = run.metrics(), run.manifest()["ensemble"]
+    decision = reselect(run, run.job(), directory=tmp_path)
+    assert list(decision.members) == list(manifest["members"])
+    assert run.metrics() == before
+
+
+def test_runs_of_several_tasks_are_not_compared(run) -> None:
+    with pytest.raises(DataError, match="task by task"):
+        compare([run, run])
 
 
 def write_table(folder: Path, **columns: Any) -> Csv:

@@ -29,13 +29,17 @@ class Pace:
     swa: Swa | None = None
     """Its cycles take the schedule's place once they begin."""
 
-    def factor(self, step: int) -> float:
-        """What multiplies the learning rate at ``step``."""
+    def factor(self, step: int, left: float = 1.0) -> float:
+        """What multiplies the learning rate at ``step``.
+
+        Args:
+            left: of the schedule's rate by plateaus, which say nothing of the cycles in its place.
+        """
         if self.swa is not None:
             gone = min(step, self.total_steps - 1) - self._steps_before(self.swa)
             if gone >= 0:
                 return cycled(self.swa, gone, self.steps_per_epoch)
-        return factor(self.schedule, step, self.total_steps, self.steps_per_epoch)
+        return factor(self.schedule, step, self.total_steps, self.steps_per_epoch) * left
 
     def _steps_before(self, swa: Swa) -> int:
         return swa.first_epoch(self.total_steps // self.steps_per_epoch) * self.steps_per_epoch

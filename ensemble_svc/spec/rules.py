@@ -33,7 +33,7 @@ from ensemble_svc.spec.losses import AutoLoss, CrossEntropy, GaussianNll, Mse
 from ensemble_svc.spec.model import ConvNet, LeNet, Network, PythonModel, ResNet
 from ensemble_svc.spec.norms import BatchRenorm, WeightNorm
 from ensemble_svc.spec.optimizers import Sgd
-from ensemble_svc.spec.preparation import broken_changes, broken_steps
+from ensemble_svc.spec.preparation import broken_changes, broken_steps, flattens
 from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
@@ -148,6 +148,9 @@ def _mixing(job: JobSpec) -> Iterator[Clash]:
         elif isinstance(rule, CutMix) and isinstance(job.data.source, BreastCancer | Csv | Parquet):
             words = f"'cutmix' is for images, and the source '{job.data.source.name}' is a table; use mixup"
             yield Clash((path, ("data", "source")), words)
+        elif isinstance(rule, CutMix) and (flat := [s for s in job.data.preprocess if flattens(s)]):
+            words = f"'cutmix' is for images, and '{flat[0].name}' flattens them; use mixup, or whiten with method: zca"
+            yield Clash((path, ("data", "preprocess", job.data.preprocess.index(flat[0]))), words)
 
 
 def _early_stopping(job: JobSpec) -> Iterator[Clash]:
@@ -289,9 +292,10 @@ def _plateau(job: JobSpec, schedule: Plateau) -> Iterator[Clash]:
     if schedule.metric not in (*known, "train_loss"):
         words = f"'{schedule.metric}' is not a measure of {job.task}; allowed: {', '.join(known)}, train_loss"
         yield Clash((path, ("task",)), words)
-    elif schedule.metric not in ("nll", "train_loss") and job.data.validation == 0:
+    elif schedule.metric not in ("nll", "train_loss") and job.data.validation in (0, *UNSEEN):
         words = (
-            f"'{schedule.metric}' is measured on validation rows, and data.validation is 0; use train_loss"
+            f"'{schedule.metric}' is measured on validation rows, and data.validation is {job.data.validation}; "
+            "use train_loss"
         )
         yield Clash((path, ("data", "validation")), words)
 

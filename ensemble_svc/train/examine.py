@@ -45,7 +45,7 @@ class Examiner:
     def __init__(self, module: SlotModule, ledger: Ledger, rows: Sequence[Array]) -> None:
         self.module, self.ledger = module, ledger
         self.spots = spots_of(module.net.body)
-        number = min(ROWS, len(rows[0]), max(self._step_rows(rows), self._cheap_rows()))
+        number = min(ROWS, *map(len, rows), max(self._step_rows(rows), self._cheap_rows()))
         chosen = [own[:: max(1, len(own) // number)][:number] for own in rows]
         self.rows_KB = torch.from_numpy(np.stack(chosen))
         self._before: tuple[Stack, int] | None = None

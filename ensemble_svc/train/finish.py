@@ -70,7 +70,7 @@ def seal_members(
     if means := _means_alone(module.recipe.loss):
         _set_noise(module, ledger, served, rows, means)
     predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
-    records = {k: Record(attempt, module, entry, sick[k], rows[k], k) for k, _, entry in open_}
+    records = {k: Record(attempt, module, ledger, sick[k], rows[k], k) for k, *_ in open_}
     seal(
         run,
         (

@@ -97,7 +97,7 @@ class Recipe:
         """What multiplies the learning rates at ``step``: one number where all members agree."""
         if self._one_pace and not self.lowered:
             return self._paces[0].factor(step)
-        return [pace.factor(step) * left for pace, left in self.paces]
+        return [pace.factor(step, left) for pace, left in self.paces]
 
     def factor_of_each(self, step: int) -> list[float]:
         """The same, a number for each member."""

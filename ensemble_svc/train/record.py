@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.heads import resolve_loss
+from ensemble_svc.nn.member import TASK_SCALE
 from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.ledger import Entry, Ledger
@@ -29,12 +31,17 @@ class Record:
 
     attempt: Attempt
     module: SlotModule
-    entry: Entry
+    ledger: Ledger
     sick: Verdict | None
     rows: Array
     """Its training rows."""
     position: int
     """In the pack."""
+
+    @property
+    def entry(self) -> Entry:
+        """Its page of the ledger."""
+        return self.ledger.entries[self.position]
 
     def health(self) -> dict[str, Any]:
         """The body of ``health.json``."""
@@ -68,7 +75,7 @@ class Record:
             history=self.entry.history,
             samples=[Sample.from_json(row) for row in self.entry.vitals],
             sick=self.sick,
-            guess=_guess(self.module, self.rows, self.position),
+            guess=_guess(self.module, self.ledger, self.rows, self.position),
             weights=[spot.num_weights for spot in spots_of(self.module.net.body)],
             stops_early=training.early_stopping is not None,
             halves=training.on_sick == "restart",
@@ -85,19 +92,26 @@ def verdicts(
             entry.history,
             diverged=entry.reason if entry.status == "diverged" else "",
             kept=entry.best_epoch,
-            guess=_guess(module, own, k),
+            guess=_guess(module, ledger, own, k),
             classes=member.task == "classification",
         )
         for k, (member, entry, own) in enumerate(zip(attempt.members, ledger.entries, rows, strict=True))
     ]
 
 
-def _guess(module: SlotModule, rows: Array, position: int) -> float:
-    """The loss of guessing on the member's own rows."""
+def _guess(module: SlotModule, ledger: Ledger, rows: Array, position: int) -> float:
+    """The loss of guessing on the member's own rows, by its own loss.
+
+    Of several tasks whose weights are learned it is by those of the kept epoch: they alone, without anything
+    learned of the rows, bring the loss down.
+    """
     y = module.data.targets(torch.from_numpy(rows).to(module.recipe.device))
     if module.scale_K:
         y = (y - module.scale_K["target_mean"][position]) / module.scale_K["target_scale"][position]
-    answer = module.recipe.loss
-    if isinstance(answer, Heads):
-        return sum(head.weight * guessing(head.loss, head.target(y)) for head in answer.taught)
-    return guessing(answer, y)
+    answer, member = module.recipe.loss, ledger.members[position]
+    if not isinstance(answer, Heads):
+        assert member.task != "multitask"
+        return guessing(resolve_loss(member.task, member.training.loss), y)
+    each = [y.new_tensor([[guessing(head.loss, head.target(y))]]) for head in answer.taught]
+    learned_K = ledger.kept.get(TASK_SCALE)
+    return float(answer.total(each, None if learned_K is None else learned_K[position : position + 1]))
