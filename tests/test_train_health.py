@@ -129,6 +129,7 @@ class TestLooking:
             trained(job, tmp_path / "b", report=dying, commit_every_s=0)
         trained(job, tmp_path / "b", commit_every_s=0)
         assert health(tmp_path / "a") == health(tmp_path / "b")
+        assert histories(tmp_path / "a") == histories(tmp_path / "b")  # by position: columns keep their order
 
 
 class TestNamed:

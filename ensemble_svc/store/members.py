@@ -31,6 +31,10 @@ BATCH_BYTES = 64 * 2**20
 """Files of members that are sealed together, at least one member's: it bounds the memory they take."""
 
 
+FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds", "val_nll")
+"""Of a member's history; the others follow by name."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What training leaves of one member."""
@@ -138,8 +142,11 @@ def read_tensors(run: Path, files: Mapping[str, str], member: str, name: str) ->
 
 
 def _parquet(history: Sequence[Mapping[str, Any]]) -> bytes:
-    buffer = io.BytesIO()
-    pd.DataFrame(list(history)).to_parquet(buffer, index=False)
+    """The rows with their columns in one order, also where a commit, which sorts its keys, has held them."""
+    table, buffer = pd.DataFrame(list(history)), io.BytesIO()
+    first = [name for name in FIRST_COLUMNS if name in table]
+    table = table[[*first, *sorted(set(table) - set(first))]]
+    table.to_parquet(buffer, index=False)
     return buffer.getvalue()
 
 

@@ -8,7 +8,7 @@ one-hot labels; numbers are mixed themselves.
 
 What is mixed is what the network reads, after the transform: one-hot columns become soft ones, missing numbers
 have been filled, and a member's result is the same whether its rows were transformed on load or are in each
-step. The transforms of images work pixel by pixel, so for CutMix it makes no difference.
+step. Transforms of images that work pixel by pixel (all but whiten) leave CutMix the same either way.
 
 A member of strength 0 keeps every bit of its rows and of its loss. In a stream the partners of a member with a bag
 are drawn from the batch by their number in the bag, so that no row enters that the member leaves out.
