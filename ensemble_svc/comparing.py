@@ -57,7 +57,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         if not torch.equal(side.target[place], target):
             raise DataError(f"{side.run.path} has other targets for the rows it shares with {first.run.path}")
     job = first.run.job()
-    assert job.task != "multitask"
+    assert job.task != "multitask"  # each side was checked
     found = contrast(
         job.task,
         [{n: v[at] for n, v in side.prediction.items()} for side, at in zip(sides, places, strict=True)],

@@ -6,7 +6,7 @@ Shapes: K members that finished, N rows.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from ensemble_svc.aggregate.outofbag import seen_by
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.deciding import (
     Splits,
+    beside,
     best_on_validation,
     decided,
     held_out,
@@ -27,6 +28,8 @@ from ensemble_svc.deciding import (
 )
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
+from ensemble_svc.souping import kitchen_of, make_soup
+from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
@@ -58,18 +61,28 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     ids = [m.id for m in done]
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation([seals[m.digest]["metrics"] for m in done])
-    files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best)
+    soup, written = _soup(run, job, prepared, done, seals)
+    files |= written
+    files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)
     return Concluded(decision, files)
 
 
 def write_metrics(
-    run: Run, job: JobSpec, decision: Decision, ids: Sequence[str], predictions: Splits, *, best: int | None
+    run: Run,
+    job: JobSpec,
+    decision: Decision,
+    ids: Sequence[str],
+    predictions: Splits,
+    *,
+    best: int | None,
+    soup: Mapping[str, Any] | None = None,
 ) -> str:
     """Measure the ensemble on validation and test rows, write ``metrics.json``; returns its SHA-256.
 
     Args:
         ids: of the K members of the predictions.
         best: position of the member that was best on validation.
+        soup: what is told of the soup, with its ``predictions`` by split.
     """
     metrics: dict[str, Any] = {}
     for name, split in predictions.items():
@@ -77,7 +90,29 @@ def write_metrics(
             members, target = only_members(split), split["target"]
             own = best if name == "test" else None
             metrics[name] = measure(job, decision, ids, members, target, best=own)
+            if soup is not None:
+                metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
     return write_document(run.path / "metrics.json", metrics)
+
+
+def _soup(
+    run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
+) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """What is told of the soup, and its file; nothing where none is asked for."""
+    choice = job.aggregate.soup
+    if isinstance(choice, NoSoup) or len(done) < 2:
+        return None, {}
+    kitchen = kitchen_of(done, prepared)
+    found = make_soup(run, choice, kitchen, done, seals)
+    if found.state is None:
+        return {**found.facts, "predictions": {}}, {}
+    split = prepared.split
+    rows = {"validation": split.validation, "test": split.test}
+    said = {name: kitchen.predict(found.state, own) for name, own in rows.items() if len(own)}
+    sha = write_atomic(
+        run.path / "soup.safetensors", encode(found.state, {"members": " ".join(found.chosen)})
+    )
+    return {**found.facts, "predictions": said}, {"soup.safetensors": sha}
 
 
 def _gather(

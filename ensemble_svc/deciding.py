@@ -15,6 +15,7 @@ from torch import Tensor
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
 from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
@@ -137,6 +138,32 @@ def _measure_one(
     if decision.conformal is not None:
         extra["coverage"] = coverage(decision, ensemble, target)
     return {**summary, **extra}
+
+
+def beside(
+    job: JobSpec,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+    soup: Mapping[str, Any],
+    split: str,
+) -> dict[str, Any]:
+    """The soup as one network beside the ensemble: its metrics on a split, and what it gains over the ensemble.
+
+    Args:
+        soup: facts, and ``predictions`` by split; none where there is no soup.
+    """
+    facts = {name: value for name, value in soup.items() if name != "predictions"}
+    said = soup["predictions"].get(split)
+    if said is None:
+        return facts
+    chosen = chosen_of(decision, ids, members)
+    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
+    assert job.task != "multitask"
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    _, numbers = contrast(job.task, [ensemble, said], target, spec=job.evaluate, seed=seed)
+    return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}
 
 
 def together(members: Mapping[str, Tensor], target: Tensor) -> Prediction:

@@ -34,6 +34,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "combine": ("aggregate", "combine"),
     "select": ("aggregate", "select"),
     "calibrate": ("aggregate", "calibrate"),
+    "soup": ("aggregate", "soup"),
 }
 ELSEWHERE = {
     "source": "other data are not the digits; test_data_sources.py reads every source",

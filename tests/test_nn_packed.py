@@ -96,14 +96,15 @@ def train_packed(members: list[nn.Module], x_TKB: Tensor, y_TKB: Tensor) -> dict
         return loss_rows(CrossEntropy(), functional_call(members[0], state, (x_B,)), y_B).mean()
 
     for x_KB, y_KB in zip(x_TKB, y_TKB, strict=True):
-        optimizer.zero_grad()
+        for param in params.values():
+            param.grad = None
         vmap(loss_of, randomness="different")(state_K, x_KB, y_KB).sum().backward()
         optimizer.step(1.0)
     return state_K
 
 
 def train_alone(member: nn.Module, rule: Sgd, x_TB: Tensor, y_TB: Tensor) -> dict[str, Tensor]:
-    optimizer = build_optimizer(rule, member.parameters())
+    optimizer = build_optimizer(rule, dict(member.named_parameters()))
     for x_B, y_B in zip(x_TB, y_TB, strict=True):
         optimizer.zero_grad()
         loss_rows(CrossEntropy(), member(x_B), y_B).mean().backward()

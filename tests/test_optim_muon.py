@@ -227,7 +227,7 @@ class TestLayerRates:
 class _Books:
     """The little of a ledger that a single step needs."""
 
-    num_steps, average = 0, None
+    num_steps, moving = 0, None
 
     def step(self, weights: object) -> None:
         self.num_steps += 1

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from report_views import make_view
 
 from ensemble_svc.evaluate.metrics import METRICS
+from ensemble_svc.report.figures import rates
 from ensemble_svc.report.html import render
 from ensemble_svc.report.looks import LOOKS
 from ensemble_svc.report.text import clean
@@ -228,3 +229,14 @@ def test_lost_members_stand_with_their_reasons() -> None:
     text = Page(render(view)).text
     assert "2 of 5 members failed or diverged" in text
     assert text.count("the loss of step 12 is not finite (gradient too large)") == 2
+
+
+def test_the_search_of_the_rate_has_its_figure_where_there_was_one() -> None:
+    trials = [
+        {"lr": 10.0 / 2**i, "loss": 2.0 / (i + 1) if i > 1 else None, "diverged": i < 3} for i in range(6)
+    ]
+    found = {"suggested": {"halving": 1.25, "range_test": 0.3}, "steps": 50, "trials": trials}
+    (figure,) = rates.draw(RunView(job={}, job_text="", manifest={}, rates=found))
+    assert "of 6 rates" in figure.caption
+    assert "1.25, is taken" in figure.caption
+    assert rates.draw(RunView(job={}, job_text="", manifest={})) == []

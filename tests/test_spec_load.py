@@ -41,6 +41,7 @@ PLACES = {
     "combine": "aggregate.combine",
     "select": "aggregate.select",
     "calibrate": "aggregate.calibrate",
+    "soup": "aggregate.soup",
 }
 CHOICES = [
     pytest.param(registry, choice, id=f"{registry.kind}-{choice.model_fields['name'].default}")

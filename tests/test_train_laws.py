@@ -640,7 +640,7 @@ class TestCompiled:
     def test_a_compiled_step_trains_the_same_members(self, norm, members, tmp_path):
         job = job_of(
             model={"name": "mlp", "hidden": (16,), "norm": norm},
-            training__epochs=2,
+            training__epochs=1,
             ensemble__members=members,
         )
         payload, plan = payload_of(job, tmp_path / "on")

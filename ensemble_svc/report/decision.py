@@ -25,7 +25,13 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
     """Sentences; none for the equal mixture of all members."""
     ensemble, split = manifest.get("ensemble") or {}, report_split(metrics)
     summary = metrics[split] if split else {}
-    return [*_who(ensemble, manifest), *_how(ensemble), *_against(summary), *_coverage(summary)]
+    return [
+        *_who(ensemble, manifest),
+        *_how(ensemble),
+        *_against(summary),
+        *_coverage(summary),
+        *_soup(summary),
+    ]
 
 
 def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -81,3 +87,22 @@ def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:
             f"{'sets' if 'reliability' in summary else 'intervals'} do in {found['covered']:.1%}, "
             f"{number(found['size'], 2)} {what} on average."
         )
+
+
+def _soup(summary: Mapping[str, Any]) -> Iterator[str]:
+    """The one network of averaged weights, or why there is none."""
+    found = summary.get("soup")
+    if not found:
+        return
+    yield found["note"]
+    if gain := found.get("gain_over_ensemble"):
+        parts = [
+            f"{' '.join(gain_parts(name, gain[name], signed=True))} {look(name).gain_unit or look(name).label}".strip()
+            for name in headline(found["metrics"])
+            if is_number(gain.get(name, {}).get("estimate"))
+        ]
+        reached = joined(
+            f"{look(name).label} {look(name).show(found['metrics'][name])}"
+            for name in headline(found["metrics"])
+        )
+        yield f"The soup alone has {reached}; against the ensemble {joined(parts)} (above 0 is better)."

@@ -54,7 +54,9 @@ def _finished(view: RunView) -> Tile:
     done = [member for member in view.members if member.get("status") == "done"]
     stopped = sum(bool(member.get("stopped")) for member in done)
     below = f"{stopped:,} stopped early" if stopped else "all epochs trained" if done else ""
-    total = len(view.members)
+    total, chosen = len(view.members), len(view.chosen)
+    if done and chosen < len(done):
+        below = f"{chosen:,} of them chosen"
     return Tile("Members", f"{len(done):,}", "" if len(done) == total else f"of {total:,}", below)
 
 

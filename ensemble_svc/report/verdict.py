@@ -88,7 +88,7 @@ def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float
     if not mean:
         return Verdict("none", "No answer yet", f"{subject} was not compared with its members.")
     over_mean, over_best = _direction(mean), _direction(best) if best else "up"
-    rest = f", and the best member chosen on validation by {_listed(best, short=True)}" if best else ""
+    rest = f", and the best member chosen on validation by {_clearly(best, short=True)}" if best else ""
     doubt = f", but not clearly the best member chosen on validation ({_listed(best)})" if best else ""
     behind = [(name, _negated(gain)) for name, gain in mean]
     beats = f"{subject} beats its mean member by {_clearly(mean)}"
@@ -126,13 +126,13 @@ def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = F
     return joined(_phrase(name, gain, short) for name, gain in gains)
 
 
-def _clearly(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def _clearly(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
     """The gains whose interval lies above 0, then the others as what they are."""
     sure = [(name, gain) for name, gain in gains if is_number(gain.get("low")) and gain["low"] > 0]
     if not sure:
-        return _listed(gains)
+        return _listed(gains, short=short)
     unsure = [one for one in gains if one not in sure]
-    return _listed(sure) + (f" (not clear: {_listed(unsure)})" if unsure else "")
+    return _listed(sure, short=short and not unsure) + (f" (not clear: {_listed(unsure)})" if unsure else "")
 
 
 def _phrase(name: str, gain: Mapping[str, float], short: bool) -> str:

@@ -46,6 +46,9 @@ class RunView:
     Of several tasks each key begins with its task's name and a slash.
     Only the split that reports."""
 
+    rates: Mapping[str, Any] = field(default_factory=dict)
+    """What the search of the learning rate found; empty where there was none."""
+
     @property
     def split(self) -> str | None:
         """The split that reports."""
@@ -142,6 +145,7 @@ def view_of(run: Run) -> RunView:
         histories={
             m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None
         },
+        rates=_rates(run),
         predictions={split: {name: tensor.numpy() for name, tensor in run.predictions(split).items()}}
         if split
         else {},
@@ -163,3 +167,9 @@ def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:
                 str(column): frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in frame
             }
     return None
+
+
+def _rates(run: Run) -> Mapping[str, Any]:
+    """The journal's record of the rate that ``lr: auto`` stands for."""
+    events = run.journal.of_kind("lr_found")
+    return events[-1] if events else {}

@@ -151,6 +151,36 @@ Calibrate = Annotated[
 CALIBRATES: Registry[Choice] = Registry("calibrate", Calibrate)
 
 
+class NoSoup(Rule):
+    """Members' weights are left apart."""
+
+    needs_rows: ClassVar[bool] = False
+    name: Literal["none"] = "none"
+
+
+class UniformSoup(Rule):
+    """The mean of all members' weights, as one network beside the ensemble (arXiv:2203.05482).
+
+    Made where the loss does not rise between members: of one pretrained network, say, that they all began from.
+    """
+
+    name: Literal["uniform"] = "uniform"
+    barrier: NonNegativeFloat = 0.05
+    """Largest rise of the validation loss between two members, in nats, with which weights are averaged."""
+
+
+class GreedySoup(Rule):
+    """The mean of the weights of members that, from the best on, make it no worse (arXiv:2203.05482)."""
+
+    name: Literal["greedy"] = "greedy"
+    barrier: NonNegativeFloat = 0.05
+    """Largest rise of the validation loss between two members, in nats, with which weights are averaged."""
+
+
+Soup = Annotated[NoSoup | UniformSoup | GreedySoup, Field(discriminator="name"), Shorthand()]
+SOUPS: Registry[Choice] = Registry("soup", Soup)
+
+
 class AggregateSpec(Spec):
     """From the members' predictions to the ensemble's; selected, weighed and calibrated on held-out rows alone."""
 
@@ -158,8 +188,8 @@ class AggregateSpec(Spec):
     """How the members' predictions become one."""
     select: Select = All()
     """Which members are in the ensemble."""
-    soup: Literal["none"] = "none"
-    """Averaging of weights across members."""
+    soup: Soup = NoSoup()
+    """One network of the members' averaged weights, beside the ensemble."""
     calibrate: Calibrate = NoCalibration()
     """Recalibration of what the ensemble says."""
     conformal: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -169,4 +199,5 @@ class AggregateSpec(Spec):
     @property
     def rules(self) -> tuple[tuple[str, Rule], ...]:
         """What is decided, by key."""
-        return ("combine", self.combine), ("select", self.select), ("calibrate", self.calibrate)
+        parts = ("combine", self.combine), ("select", self.select), ("calibrate", self.calibrate)
+        return (*parts, ("soup", self.soup))

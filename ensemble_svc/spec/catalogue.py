@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
-from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS
+from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS, SOUPS
 from ensemble_svc.spec.anatomy import field_shape
 from ensemble_svc.spec.augment import AUGMENT
 from ensemble_svc.spec.averages import AVERAGES
@@ -44,6 +44,7 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     COMBINES,
     SELECTS,
     CALIBRATES,
+    SOUPS,
 )
 """All registries, in the order of the job file."""
 

@@ -100,6 +100,9 @@ def _unseen_rows_decide(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("aggregate", "select"), path), words)
     elif isinstance(spec.select, Greedy) and spec.select.score not in ("auto", "nll"):
         yield Clash((("aggregate", "select", "score"), path), f"'{spec.select.score}' {why}; use nll")
+    if spec.soup.needs_rows:
+        words = f"'{spec.soup.name}' {why}; give data.validation a share"
+        yield Clash((("aggregate", "soup"), path), words)
     decides = spec.conformal is not None or spec.calibrate.needs_rows
     if isinstance(spec.combine, Stacking) or (not isinstance(spec.combine, Mean) and decides):
         words = f"'{spec.combine.name}' {why}; use mean, or give data.validation a share"

@@ -1,0 +1,143 @@
+"""One network of all members' weights, where the way between them is flat.
+
+Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.averaging import average_states
+from ensemble_svc.aggregate.decision import Prediction
+from ensemble_svc.aggregate.soup import barrier, greedy_soup
+from ensemble_svc.data.dataset import Array
+from ensemble_svc.data.pixels import as_pixels
+from ensemble_svc.errors import SpecError
+from ensemble_svc.evaluate.metrics import measure
+from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.plan.structure import structure
+from ensemble_svc.planning import Prepared
+from ensemble_svc.spec.aggregate import GreedySoup, NoSoup, Soup
+from ensemble_svc.store.members import Sealed, read_tensors
+from ensemble_svc.store.run import Run
+from ensemble_svc.train.assemble import Stack, answer_of, assemble
+from ensemble_svc.train.batchnorm import refresh
+from ensemble_svc.train.forward import predict
+
+POINTS = 5
+"""Where the loss is measured on the way between two members, both ends with them."""
+PAIRS_UP_TO = 4
+"""Pairs of members between which it is measured."""
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Souped:
+    """The soup, or why there is none."""
+
+    state: State | None
+    chosen: tuple[str, ...]
+    """Ids of the members in it."""
+    barriers: tuple[float, ...]
+    """Height of the loss between pairs of members, in nats above the straight line."""
+    note: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As the run's metrics hold them."""
+        return {"members": list(self.chosen), "barriers": list(self.barriers), "note": self.note}
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """One structure's network, and the rows on which states are measured."""
+
+    net: MemberNet
+    member: MemberSpec
+    prepared: Prepared
+
+    def loss(self, state: Mapping[str, Tensor]) -> float:
+        """Negative log likelihood of the validation rows, batch-norm statistics estimated anew."""
+        fresh = self.settled(state)
+        rows = self.prepared.split.validation
+        target = torch.from_numpy(np.ascontiguousarray(self.prepared.dataset.y[rows]))
+        one = self.predict(fresh, rows)
+        return measure(self.member.task, one, target, names=("nll",))["nll"]  # type: ignore[arg-type]
+
+    def settled(self, state: Mapping[str, Tensor]) -> State:
+        """The state with its batch norms' statistics of the training rows."""
+        stacked: Stack = {name: value.unsqueeze(0).clone() for name, value in state.items()}
+        refresh(self.net, stacked, self._batches())
+        return {name: value[0] for name, value in stacked.items()}
+
+    def predict(self, state: Mapping[str, Tensor], rows: Array) -> Prediction:
+        """What a state says of rows, as a member would."""
+        stacked = {name: value.unsqueeze(0) for name, value in state.items()}
+        x_N = as_pixels(torch.from_numpy(self.prepared.dataset.x[rows]))
+        answer = answer_of(self.member, self.prepared.schema)
+        found = predict(self.net, stacked, answer, x_N, scale_K=stacked, alone=True)
+        return {name: value[0] for name, value in found.items()}
+
+    def _batches(self) -> Iterator[Tensor]:
+        train = self.prepared.split.train
+        size = self.member.training.rows_per_step(len(train))
+        for start in range(0, len(train), size):
+            if len(train) - start > 1:
+                yield as_pixels(
+                    torch.from_numpy(self.prepared.dataset.x[train[start : start + size]])
+                ).unsqueeze(0)
+
+
+def kitchen_of(done: Sequence[MemberSpec], prepared: Prepared) -> Kitchen:
+    """For members of one structure.
+
+    Raises:
+        SpecError: members of several structures.
+    """
+    if len({structure(member, 0) for member in done}) > 1:
+        raise SpecError(
+            "aggregate.soup averages the weights of one structure, and these members have several"
+        )
+    return Kitchen(assemble(done[0], prepared.schema), done[0], prepared)
+
+
+def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpec], seals: Sealed) -> Souped:
+    """The members' mean weights, if no pair that is tried has a barrier between them (arXiv:1912.05671).
+
+    Args:
+        done: members of one structure that finished, at least two.
+    """
+    assert not isinstance(choice, NoSoup)
+    states = [_served(run, member, seals) for member in done]
+    pairs = itertools.islice(itertools.combinations(states, 2), PAIRS_UP_TO)
+    heights = tuple(barrier(a, b, kitchen.loss, points=POINTS).height for a, b in pairs)
+    highest = max(heights)
+    if not highest <= choice.barrier:
+        note = (
+            f"No soup: between two members the loss rises by up to {highest:.3g} nats on the straight way (allowed: "
+            f"{choice.barrier:g}), as it does between independent starts. Their predictions are averaged instead."
+        )
+        return Souped(None, (), heights, note)
+    if isinstance(choice, GreedySoup):
+        found = greedy_soup(states, kitchen.loss, higher_is_better=False)
+        state, chosen = found.state, tuple(done[k].id for k in found.chosen)
+    else:
+        state, chosen = average_states(states), tuple(member.id for member in done)
+    note = f"One network of {len(chosen)} members' weights; the highest barrier between two is {highest:.3g} nats."
+    return Souped(kitchen.settled(state), chosen, heights, note)
+
+
+def _served(run: Run, member: MemberSpec, seals: Sealed) -> State:
+    """The weights that the member predicts with."""
+    files = seals[member.digest]["files"]
+    averaged = f"members/{member.id}/averaged.safetensors" in files
+    name = "averaged.safetensors" if averaged else "weights.safetensors"
+    return dict(read_tensors(run.path, files, member.id, name))
