@@ -14,7 +14,7 @@ PEERS := benchmarks/peers/.venv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train report test test-all check lint format-check typecheck contracts format constraints clean
-.PHONY: lecture bench bench-full bench-gpu bench-peers
+.PHONY: lecture correctness bench bench-full bench-gpu bench-peers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ contracts: setup ## who may import whom
 
 format: setup ## format the code and mend what ruff can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format .
+
+correctness: setup ## compare every quantity with independent implementations and write docs/correctness.md again
+	@$(BIN)/python -m benchmarks.correctness $(ARGS)
 
 lecture: setup ## train every job of jobs/lecture and write docs/lecture.md again, a few minutes
 	@$(BIN)/python -m benchmarks.lecture $(ARGS)
