@@ -39,7 +39,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
     Raises:
         StoreError: no finished member.
         EnsembleError: rows that cannot be selected from or calibrated on.
-        DataError: a source that the members cannot read.
+        DataError: a source that the members cannot read, or the run's own.
     """
     with sole_driver(run.path):
         manifest = run.manifest()
@@ -93,6 +93,12 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
             update={"categorical": tuple(dict.fromkeys([*source.categorical, *known]))}
         )
     imputes = any(isinstance(step, Impute) for step in job.data.preprocess)
-    dataset = conform(load(source, task=job.task, directory=directory), ensemble.schema, missing=imputes)
+    read = load(source, task=job.task, directory=directory)
+    if read.hash == run.manifest()["data_hash"]:
+        raise DataError(
+            f"{data} holds the run's own rows, those that members were trained on and those that are reported "
+            "among them; only other rows can decide. Without --data the run's held-out rows do."
+        )
+    dataset = conform(read, ensemble.schema, missing=imputes)
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return HeldOut("data", ensemble.members(dataset.x), target)

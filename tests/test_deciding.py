@@ -116,6 +116,14 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     assert evaluate_source(run, source, tmp_path)["data"]["rows"] == 300
 
 
+def test_the_runs_own_rows_decide_nothing_anew(run: Run, tmp_path: Path) -> None:
+    """Rows that report are among them."""
+    before = run.manifest()["ensemble"]
+    with pytest.raises(DataError, match="only other rows can decide"):
+        reselect(run, with_aggregate(run, select="greedy"), data="digits", directory=tmp_path)
+    assert run.manifest()["ensemble"] == before
+
+
 def test_what_would_need_training_is_refused(run: Run) -> None:
     other = parse_job(run.job().model_dump(mode="json") | {"seed": 5})
     with pytest.raises(OtherJob, match="only the aggregate and evaluate sections.*seed: 0 → 5"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from benchmarks.lecture.bench import JOBS
 from benchmarks.lecture.claims import CLAIMS
+from benchmarks.lecture.claims.decay import clearly_lower
 from benchmarks.lecture.claims.mc_dropout import neuron_gap
 from benchmarks.lecture.plots import Plot
 
@@ -52,6 +54,12 @@ def test_what_happens_to_symmetric_weights_and_to_the_neuron_does_not_depend_on_
     text = page.read_text()
     assert "has 1 distinct unit" in text
     assert neuron_gap() < 1e-15
+
+
+def test_what_chance_can_do_makes_no_schedule_lower() -> None:
+    assert clearly_lower([0.020, 0.024], [0.036, 0.044])
+    assert not clearly_lower([0.037, 0.035], [0.036, 0.044])
+    assert not clearly_lower([0.020, 0.024], [math.inf, math.inf])
 
 
 def test_a_plot_leaves_gaps_and_escapes_its_words() -> None:

@@ -125,8 +125,9 @@ def word(value: Any) -> Any:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and its standard error."""
-    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else math.nan
+    """The mean and its standard error; no error of one value, or where one is infinite."""
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    error = statistics.stdev(values) / len(values) ** 0.5 if known else math.nan
     return statistics.fmean(values), error
 
 
