@@ -13,10 +13,16 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
-from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide
+from ensemble_svc.aggregate.calibration.variance import VarianceScale
+from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide, equal
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
+from ensemble_svc.evaluate.further import mixture_scores
+from ensemble_svc.evaluate.metrics import METRICS
+from ensemble_svc.evaluate.portrait import differences, each_class
+from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.nn.tasks import part_of
@@ -119,22 +125,27 @@ def _measure_one(
     spec = job.evaluate.model_copy(update={"metrics": names or "auto"})
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
-    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
+    ensemble = scored(decision, chosen, target, names)
     plain = decision.is_plain and len(decision.members) == len(ids)
-    rivals = {} if plain else {"equal_mixture": together(members, target)}
+    rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
     curve = size_curve(
         task,
         members,
         target,
         lambda some: together(some, target),
-        names=spec.metrics,
+        names=tuple(name for name in names if METRICS[name].usual) or "auto",
         bins=spec.bins,
         seed=seed,
     )
     extra: dict[str, Any] = {"size_curve": curve}
+    if (more := prospect(task, members, target, together, seed=seed)) is not None:
+        extra["forecast"] = more
+    if len(decision.members) > 1:
+        extra["diversity"] = diversity(task, decision, chosen, target)
     if task == "classification":
         extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
+        extra["classes"] = each_class(ensemble["log_probs"], target)
     if decision.conformal is not None:
         extra["coverage"] = coverage(decision, ensemble, target)
     return {**summary, **extra}
@@ -164,6 +175,46 @@ def beside(
     seed = derive_seed(job.seed, -1, "bootstrap")
     _, numbers = contrast(job.task, [ensemble, said], target, spec=job.evaluate, seed=seed)
     return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}
+
+
+def scored(
+    decision: Decision, chosen: Mapping[str, Tensor], target: Tensor, names: Sequence[str] = ()
+) -> Prediction:
+    """The ensemble's prediction, with what the metrics named need of a mixture.
+
+    Args:
+        chosen: predictions of the decision's members, in its order.
+    """
+    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
+    if "log_variance" not in chosen:
+        return ensemble
+    calibrator, log_variance_KND = decision.calibrator, chosen["log_variance"]
+    if isinstance(calibrator, VarianceScale):
+        log_variance_KND = calibrator.apply(log_variance_KND)
+    weights_K = torch.tensor(decision.weights, dtype=torch.float64)
+    return ensemble | mixture_scores(names, chosen["mean"], log_variance_KND, target, weights_K)
+
+
+def diversity(task: Task, decision: Decision, chosen: Mapping[str, Tensor], target: Tensor) -> dict[str, Any]:
+    """How the chosen members differ, and the mean over the rows of the parts of their doubt.
+
+    Returns:
+        As ``evaluate.portrait.differences``; and of classes ``entropy``, ``expected_entropy`` and
+        ``mutual_information`` in nats, of numbers ``total``, ``aleatoric`` and ``epistemic`` variance. The parts are
+        of the members as they are, before any calibration.
+    """
+    weights_K = torch.tensor(decision.weights, dtype=torch.float64)
+    found = differences(task, chosen, target, weights_K)
+    if "log_probs" in chosen:
+        parts = {
+            part.__name__: part(chosen["log_probs"], weights_K)
+            for part in (entropy, expected_entropy, mutual_information)
+        }
+    elif "log_variance" in chosen:
+        parts = variance(chosen["mean"], chosen["log_variance"], weights_K)._asdict()
+    else:
+        parts = {}
+    return found | {name: value.mean().item() for name, value in parts.items()}
 
 
 def together(members: Mapping[str, Tensor], target: Tensor) -> Prediction:

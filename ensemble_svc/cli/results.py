@@ -8,6 +8,7 @@ from ensemble_svc.cli.options import console, print_json
 from ensemble_svc.cli.tables import members_table, metrics_table, verdict
 from ensemble_svc.report.decision import decided
 from ensemble_svc.report.findings import told
+from ensemble_svc.report.prospect import prospects
 from ensemble_svc.store.run import Run
 
 
@@ -25,6 +26,6 @@ def show_run(run: Run, *, as_json: bool = False) -> None:
     for warning in manifest["warnings"]:
         out.print(Text.assemble(("warning: ", "yellow"), warning))
     out.print(verdict(metrics, manifest), style="bold", highlight=False)
-    for sentence in decided(manifest, metrics):
+    for sentence in (*decided(manifest, metrics), *prospects(manifest, metrics)):
         out.print(sentence, highlight=False, markup=False)
     out.print(f"report: {run.path / 'report.html'}", highlight=False, soft_wrap=True)

@@ -54,18 +54,30 @@ def split_members(task: Task, members: Mapping[str, Tensor]) -> list[dict[str, T
     return [{key: stack[k] for key, stack in stacks.items()} for k in range(next(iter(counts.values())))]
 
 
+MIXTURE_KEYS = {
+    "nll": "log_density",
+    "crps": "crps",
+    "pinball": "low",
+    "width90": "low",
+    "coverage_gap": "low",
+}
+"""By metric, the key without which an ensemble of Gaussians would be scored as one Gaussian."""
+
+
 def check_mixture(names: Iterable[str], ensemble: Mapping[str, Tensor], *, num_members: int) -> None:
-    """Refuse to call the moment-matched Gaussian's likelihood the mixture's.
+    """Refuse to call the moment-matched Gaussian's score the mixture's.
 
     Raises:
-        EnsembleError: ``nll`` of several Gaussian members without ``log_density``.
+        EnsembleError: ``nll`` of several Gaussian members without ``log_density``, and likewise of the others.
     """
-    mixes = num_members > 1 and "log_probs" not in ensemble
-    if mixes and "nll" in names and "log_density" not in ensemble:
-        raise EnsembleError(
-            f"nll of {num_members} Gaussian members is their mixture's and needs log_density, [rows]; "
-            "nll_gaussian is that of the Gaussian with the mixture's mean and variance."
-        )
+    if num_members == 1 or "log_probs" in ensemble:
+        return
+    for name in names:
+        if name in MIXTURE_KEYS and MIXTURE_KEYS[name] not in ensemble:
+            raise EnsembleError(
+                f"{name} of {num_members} Gaussian members is their mixture's and needs {MIXTURE_KEYS[name]}; "
+                "nll_gaussian is that of the Gaussian with the mixture's mean and variance."
+            )
 
 
 def _check_classes(log_probs_NC: Tensor, target_N: Tensor, who: str) -> None:

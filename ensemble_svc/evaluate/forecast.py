@@ -123,7 +123,7 @@ def forecast(
     for subset in chosen:
         ensemble = combine({key: stack[list(subset)] for key, stack in kept.items()})
         check_mixture((name,), ensemble, num_members=len(subset))
-        sums.append(_group_sums(METRICS[name].rows(ensemble, target, bins), groups))
+        sums.append(_group_sums(METRICS[name].statistics(ensemble, target, bins), groups))
     return _fitted(name, chosen, torch.stack(sums), _group_sizes(len(target), groups), len(each))
 
 

@@ -25,8 +25,8 @@ from ensemble_svc.evaluate.metrics import METRICS, Names, applicable
 from ensemble_svc.evaluate.rows import Prediction
 from ensemble_svc.spec.job import Task
 
-Gains = dict[str, dict[str, float]]
-"""``{metric: {"estimate", "low", "high"}}``."""
+Gains = dict[str, dict[str, float | None]]
+"""``{metric: {"estimate", "low", "high"}}``; the ends are None where a metric is no function of means over rows."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Measured:
     point: Mapping[str, Tensor]
     """By metric, [M]."""
     resampled: Mapping[str, Tensor]
-    """By metric, [R, M]."""
+    """By metric, [R, M]; without those that are no function of means over rows."""
 
     def gains(self, ours: int, against: Sequence[int], confidence: float) -> Gains:
         """The improvement of prediction ``ours`` on the mean metric of those ``against``.
@@ -44,10 +44,14 @@ class Measured:
         A gain between two infinite values is NaN.
         """
         rivals = list(against)
-        gains = {}
+        gains: Gains = {}
         for name, values_M in self.point.items():
-            sign, resampled_RM = METRICS[name].sign, self.resampled[name]
+            sign = METRICS[name].sign
             estimate = sign * (values_M[ours] - values_M[rivals].mean()) + 0.0  # no minus zero
+            if name not in self.resampled:
+                gains[name] = {"estimate": estimate.item(), "low": None, "high": None}
+                continue
+            resampled_RM = self.resampled[name]
             gains_R = sign * (resampled_RM[:, ours] - resampled_RM[:, rivals].mean(dim=1)) + 0.0
             if not METRICS[name].per_row:  # a resample's repeats bias what is no mean over rows
                 gains_R = gains_R + (estimate - gains_R.mean())
@@ -74,16 +78,28 @@ def measure_together(
         resamples: number of them.
         seed: of the draws, which depend on it and the number of rows alone.
     """
+    drawn = [name for name in names if METRICS[name].resamples]
     blocks = [
-        [METRICS[name].rows(prediction, target, bins).cpu() for name in names] for prediction in predictions
+        [METRICS[name].statistics(prediction, target, bins).cpu() for name in drawn]
+        for prediction in predictions
     ]
     widths = [block.shape[1] for block in blocks[0]]
     means = [[block.mean(dim=0) for block in of_one] for of_one in blocks]
-    point = {name: METRICS[name].finish(torch.stack([m[i] for m in means])) for i, name in enumerate(names)}
+    known = {name: METRICS[name].finish(torch.stack([m[i] for m in means])) for i, name in enumerate(drawn)}
+    point = {
+        name: known[name] if name in known else _of_all(name, predictions, target, bins) for name in names
+    }
+    if not drawn:
+        return Measured(point, {})
     statistics = [torch.cat(blocks.pop(0), dim=1) for _ in predictions]
     means_RMS = resampled_means(statistics, num_resamples=resamples, seed=seed)
-    parts = zip(names, means_RMS.split(widths, dim=-1), strict=True)
+    parts = zip(drawn, means_RMS.split(widths, dim=-1), strict=True)
     return Measured(point, {name: METRICS[name].finish(part) for name, part in parts})
+
+
+def _of_all(name: str, predictions: Sequence[Prediction], target: Tensor, bins: int) -> Tensor:
+    values = [METRICS[name].value(prediction, target, bins) for prediction in predictions]
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def gain_over(

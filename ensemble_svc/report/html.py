@@ -24,6 +24,8 @@ from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, rates, size, strip
 from ensemble_svc.report.findings import told
+from ensemble_svc.report.portrait import portraits
+from ensemble_svc.report.prospect import prospects
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
@@ -90,7 +92,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "name": manifest.get("name") or view.job.get("name") or "run",
         "facts": _facts(view),
         "verdict": judge(view.metrics, manifest),
-        "decided": decided(manifest, view.metrics),
+        "decided": [*decided(manifest, view.metrics), *prospects(manifest, view.metrics)],
         "unfinished": unfinished(manifest),
         "confidence": f"{100 * view.confidence:g} %",
         "tiles": tiles(view),
@@ -103,6 +105,8 @@ def _content(view: RunView) -> dict[str, Any]:
         ],
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
         "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
+        "portraits": portraits(view),
+        "portrayed": clean(view.split or "", limit=40),
         "findings": told(view.members),
         "members": members,
         "members_open": len(members.rows) <= OPEN_UP_TO,

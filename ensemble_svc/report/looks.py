@@ -59,6 +59,23 @@ LOOKS: Mapping[str, Look] = {
         _percent("ece", "ECE", "mean distance between confidence and accuracy over bins", higher=False),
         Look("mae", "MAE", doc="mean absolute error, in the target's own units"),
         Look("nll_gaussian", "NLL (Gaussian)", doc="NLL of the one Gaussian with the mixture's moments"),
+        _percent("top5", "Top 5", "share of rows whose true class is among the five likeliest", higher=True),
+        _percent("ece_adaptive", "ECE (adaptive)", "ECE over bins of equally many rows", higher=False),
+        _percent("ece_classwise", "ECE (classwise)", "mean ECE of each class's probability", higher=False),
+        _percent("ece_smooth", "ECE (smooth)", "ECE smoothed in place of bins", higher=False),
+        _percent("aurc", "AURC", "mean error rate over every share of the surest rows", higher=False),
+        Look(
+            "brier_reliability",
+            "Brier reliability",
+            doc="part of the Brier score that calibration could remove",
+        ),
+        Look("brier_resolution", "Brier resolution", True, doc="part that telling the rows apart took away"),
+        Look(
+            "crps", "CRPS", doc="distance of the predicted distribution from the truth, in the target's units"
+        ),
+        Look("pinball", "Pinball", doc="pinball loss of the 5 % and 95 % quantiles, in the target's units"),
+        Look("width90", "Width (90 %)", doc="mean width of the central 90 % interval, in the target's units"),
+        _percent("coverage_gap", "Coverage gap", "distance of the coverage from 90 %", higher=False),
     )
 }
 

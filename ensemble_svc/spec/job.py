@@ -19,7 +19,26 @@ from ensemble_svc.spec.training import TrainingSpec
 SCHEMA_VERSION = 1
 """Version of every file a run writes; part of each member's digest."""
 
-Metric = Literal["accuracy", "nll", "brier", "ece", "rmse", "mae", "nll_gaussian"]
+Metric = Literal[
+    "accuracy",
+    "nll",
+    "brier",
+    "ece",
+    "rmse",
+    "mae",
+    "nll_gaussian",
+    "top5",
+    "ece_adaptive",
+    "ece_classwise",
+    "ece_smooth",
+    "aurc",
+    "brier_reliability",
+    "brier_resolution",
+    "crps",
+    "pinball",
+    "width90",
+    "coverage_gap",
+]
 
 
 class NoResample(Choice):
@@ -71,9 +90,9 @@ class EvaluateSpec(Spec):
     """What is measured and reported."""
 
     metrics: tuple[Metric, ...] | Literal["auto"] = "auto"
-    """``auto``: all that the task has."""
+    """``auto``: accuracy, nll, brier and ece of classes; nll, rmse, mae and nll_gaussian of numbers."""
     bins: Annotated[int, Field(ge=2, le=1000)] = 15
-    """Equal-width bins of the calibration error."""
+    """Bins of the calibration errors and of the Brier score's parts."""
     resamples: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Bootstrap resamples of the rows behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95

@@ -43,8 +43,11 @@ from ensemble_svc.spec.tasks import Task
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
-    "classification": ("accuracy", "nll", "brier", "ece"),
-    "regression": ("nll", "rmse", "mae", "nll_gaussian"),
+    "classification": (
+        *("accuracy", "nll", "brier", "ece", "top5", "ece_adaptive", "ece_classwise", "ece_smooth"),
+        *("aurc", "brier_reliability", "brier_resolution"),
+    ),
+    "regression": (*("nll", "rmse", "mae", "nll_gaussian", "crps", "pinball", "width90", "coverage_gap"),),
 }
 
 
