@@ -27,6 +27,7 @@ from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 
 FORMATS = (".parquet", ".csv", ".npz")
@@ -51,8 +52,9 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     found = _load(asked, job, directory)
     dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
-    entries, ids = {e["id"]: e for e in manifest["members"]}, ensemble.decision.members
-    best = best_on_validation([entries[member]["metrics"] for member in ids])
+    metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
+    ids = ensemble.decision.members
+    best = best_on_validation([metrics[own] for own in ids])
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return {"data": measure(job, ensemble.decision, ids, members, target, best=best)}
 

@@ -1,6 +1,6 @@
 """The last arrows: sealed members → predictions [K, N, …] → ensemble → numbers.
 
-Shapes: K members that finished, N rows.
+Shapes: K candidates (the members that finished, or what they stand for), N rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
-from ensemble_svc.store.members import Sealed, read_tensors, sealed
+from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 
@@ -58,9 +58,10 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     if not done:
         return Concluded(None, {})
     files, predictions = _gather(run, job, prepared, done, seals)
-    ids = [m.id for m in done]
+    known = {own: metrics for m in done for own, metrics in candidates(seals[m.digest]).items()}
+    ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
-    best = best_on_validation([seals[m.digest]["metrics"] for m in done])
+    best = best_on_validation(list(known.values()))
     soup, written = _soup(run, job, prepared, done, seals)
     files |= written
     files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)
@@ -80,8 +81,8 @@ def write_metrics(
     """Measure the ensemble on validation and test rows, write ``metrics.json``; returns its SHA-256.
 
     Args:
-        ids: of the K members of the predictions.
-        best: position of the member that was best on validation.
+        ids: of the K candidates of the predictions.
+        best: position of the one that was best on validation.
         soup: what is told of the soup, with its ``predictions`` by split.
     """
     metrics: dict[str, Any] = {}
@@ -127,18 +128,23 @@ def _gather(
     for name, rows in positions.items():
         if not len(rows):
             continue
-        each = [
-            read_tensors(run.path, seals[m.digest]["files"], m.id, f"predictions-{name}.safetensors")
-            for m in done
-        ]
-        stacked = {key: torch.stack([one[key] for one in each]) for key in each[0]}
+        each = [_own(run, m, seals[m.digest], name) for m in done]
+        stacked = {key: torch.cat([one[key] for one in each]) for key in each[0]}
         if name == "train":
-            stacked["seen"] = _seen(run, [seals[m.digest] for m in done], rows).to(torch.uint8)
+            own = torch.tensor([len(virtual_ids(seals[m.digest])) for m in done])
+            seen_KN = _seen(run, [seals[m.digest] for m in done], rows)
+            stacked["seen"] = seen_KN.repeat_interleave(own, dim=0).to(torch.uint8)
         predictions[name] = stacked | _facts(prepared, rows)
         file = f"predictions/{name}.safetensors"
         written = encode(_by_task(job, predictions[name]), {"split": name})
         files[file] = write_atomic(run.path / file, written)
     return files, predictions
+
+
+def _own(run: Run, member: MemberSpec, seal: Event, split: str) -> Tensors:
+    """A member's predictions of a split, [S, N, …] of the S candidates that it is."""
+    found = read_tensors(run.path, seal["files"], member.id, f"predictions-{split}.safetensors")
+    return found if member.num_virtual else {name: value.unsqueeze(0) for name, value in found.items()}
 
 
 def _by_task(job: JobSpec, split: Tensors) -> Tensors:

@@ -23,14 +23,15 @@ from ensemble_svc.aggregate.decision import Decision, apply, equal
 from ensemble_svc.aggregate.uncertainty import entropy, mutual_information, variance
 from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.errors import StoreError
-from ensemble_svc.nn.member import SCALES, MemberNet
+from ensemble_svc.nn.member import MemberNet, scales
 from ensemble_svc.nn.tasks import Answer, part_of
-from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.plan.plan import MemberSpec, draw_seed
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.store.manifest import decision_of
+from ensemble_svc.store.members import parted, snapshot_file
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.assemble import Stack, answer_of, assemble, stack
-from ensemble_svc.train.forward import predict
+from ensemble_svc.train.forward import predict, predict_dropped
 
 ROWS = 8192
 """Rows predicted at a time."""
@@ -53,6 +54,36 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class _Candidate:
+    """A trained member, or one that it stands for."""
+
+    id: str
+    member: MemberSpec
+    number: int
+    """Of the snapshot, draw or dropped network, from 1; 0 for the member itself."""
+    files: Mapping[str, str]
+    structure: str
+
+    @classmethod
+    def of(cls, own: str, entries: Mapping[str, Any]) -> _Candidate:
+        member, number = parted(own)
+        spec = MemberSpec.from_json(_json(entries[member]["spec"]))
+        return cls(own, spec, number, entries[member]["files"], structure(spec, 0))
+
+    def place(self) -> tuple[str, int, int]:
+        """What orders candidates so that those of one structure stand together."""
+        return self.structure, self.member.index, self.number
+
+    @property
+    def weights(self) -> str:
+        """The file of its weights."""
+        if self.number and not self.member.mc_samples:
+            return snapshot_file(self.number)
+        averaged = f"members/{self.member.id}/averaged.safetensors" in self.files
+        return "averaged.safetensors" if averaged else "weights.safetensors"
+
+
+@dataclass(frozen=True)
 class _Group:
     """Members of one structure, as one stack."""
 
@@ -60,6 +91,9 @@ class _Group:
     members: tuple[MemberSpec, ...]
     weights: Stack
     answer: Answer
+    draws: tuple[tuple[int, int], ...] = ()
+    """Of networks with dropout drawn: a place in the stack and the seed of the draw for each; ``weights`` then
+    holds each trained member once."""
 
 
 class Ensemble:
@@ -92,12 +126,9 @@ class Ensemble:
         chosen = decision.members
         schema = InputSchema.from_json(_json(manifest["input_schema"]))
         entries = {entry["id"]: entry for entry in manifest["members"]}
-        specs = [MemberSpec.from_json(_json(entries[m]["spec"])) for m in chosen]
-        ordered = sorted(specs, key=lambda m: (structure(m, 0), m.index))
-        groups = [
-            _load(run, entries, tuple(g), schema) for _, g in groupby(ordered, key=lambda m: structure(m, 0))
-        ]
-        position = {member.id: i for i, member in enumerate(ordered)}
+        ordered = sorted((_Candidate.of(own, entries) for own in chosen), key=_Candidate.place)
+        groups = [_load(run, tuple(g), schema) for _, g in groupby(ordered, key=lambda c: c.structure)]
+        position = {candidate.id: i for i, candidate in enumerate(ordered)}
         return cls(schema, groups, [position[m] for m in chosen], decision)
 
     def members(self, x: Array) -> dict[str, Tensor]:
@@ -175,20 +206,26 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: value.numpy() for name, value in tensors.items()}
 
 
-def _load(
-    run: Run, entries: Mapping[str, Any], members: tuple[MemberSpec, ...], schema: InputSchema
-) -> _Group:
-    net = assemble(members[0], schema)
-    states = []
-    for member in members:
-        averaged = f"members/{member.id}/averaged.safetensors" in entries[member.id]["files"]
-        states.append(run.tensors(member.id, "averaged.safetensors" if averaged else "weights.safetensors"))
-    return _Group(net, members, stack(states), answer_of(members[0], schema))
+def _load(run: Run, group: tuple[_Candidate, ...], schema: InputSchema) -> _Group:
+    first = group[0].member
+    files = list(dict.fromkeys((one.member.id, one.weights) for one in group))
+    weights = stack([run.tensors(*file) for file in files])
+    draws = tuple(
+        (files.index((one.member.id, one.weights)), draw_seed(one.member, one.number - 1))
+        for one in group
+        if one.member.mc_samples and one.number
+    )
+    members = tuple(one.member for one in group)
+    return _Group(assemble(first, schema), members, weights, answer_of(first, schema), draws)
 
 
 def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
     alone = not group.members[0].model.packs_unasked
-    scale_K = {n: group.weights[n] for n in SCALES if n in group.weights}
+    scale_K = scales(group.weights)
+    if group.draws:
+        return predict_dropped(
+            group.net, group.weights, group.answer, x_N, scale_K=scale_K, draws=group.draws
+        )
     return predict(group.net, group.weights, group.answer, x_N, scale_K=scale_K, alone=alone)
 
 

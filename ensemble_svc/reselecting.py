@@ -23,6 +23,7 @@ from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
+from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 
 
@@ -49,8 +50,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         predictions = read_predictions(run)
         rows = held_out(job, predictions) if data is None else _new_rows(run, job, ids, data, directory)
         decision = decided(job, job.aggregate, ids, rows)
-        entries = {entry["id"]: entry for entry in manifest["members"]}
-        best = best_on_validation([entries[member]["metrics"] for member in ids])
+        metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
+        best = best_on_validation([metrics[own] for own in ids])
         files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)

@@ -21,6 +21,7 @@ from ensemble_svc.spec.schedules import (
     SCHEDULES,
     Constant,
     Cosine,
+    Cyclic,
     Exponential,
     Inverse,
     Linear,
@@ -45,7 +46,9 @@ SCHEDULE = {
 }
 
 
-@pytest.mark.parametrize("choice", list(SCHEDULES), ids=lambda c: c.model_fields["name"].default)
+@pytest.mark.parametrize(
+    "choice", [c for c in SCHEDULES if c is not Cyclic], ids=lambda c: c.model_fields["name"].default
+)
 @settings(max_examples=60)
 @given(data=st.data(), total=st.integers(1, 100))
 def test_factors_rise_in_the_warm_up_and_never_after(choice, data, total) -> None:
@@ -56,6 +59,18 @@ def test_factors_rise_in_the_warm_up_and_never_after(choice, data, total) -> Non
     assert all(a < b for a, b in pairwise(factors[: top + 1]))
     assert all(a >= b for a, b in pairwise(factors[top:]))
     assert factor(schedule, total, total) == factor(schedule, total + 7, total) == factors[-1]
+
+
+@settings(max_examples=60)
+@given(cycles=st.integers(1, 9), floor=st.floats(0, 0.99), total=st.integers(1, 100))
+def test_cycles_fall_and_rise_only_at_their_beginnings(cycles, floor, total) -> None:
+    """Also where the steps do not divide into them."""
+    factors = [factor(Cyclic(cycles=cycles, floor=floor), step, total) for step in range(total)]
+    rises = [step for step in range(1, total) if factors[step] > factors[step - 1]]
+    assert all(0 < f <= 1 for f in factors)
+    assert factors[0] == 1
+    assert {step * cycles // total for step in rises} <= set(range(1, cycles))
+    assert all(step * cycles // total > (step - 1) * cycles // total for step in rises)
 
 
 @settings(max_examples=60)
@@ -74,6 +89,10 @@ TORCHS = [
     (StepDecay(every=4, gamma=0.3), lambda o: schedulers.StepLR(o, step_size=8, gamma=0.3)),
     (Exponential(decay=50), lambda o: schedulers.ExponentialLR(o, gamma=50 ** (-1 / 30))),
     (Inverse(decay=7), lambda o: schedulers.LambdaLR(o, lambda t: 1 / (1 + 6 * t / 30))),
+    (
+        Cyclic(cycles=5, floor=0.1),
+        lambda o: schedulers.CosineAnnealingWarmRestarts(o, T_0=6, eta_min=0.1),
+    ),
     (OneCycle(), lambda o: schedulers.OneCycleLR(o, max_lr=1.0, total_steps=30, cycle_momentum=False)),
     (
         OneCycle(rise=0.5, start=4, end=10),

@@ -26,7 +26,18 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from ensemble_svc.optim.schedule import Pace, factor
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.averages import AVERAGES, Average, BestN, Ema, LastN, NoAverage, Polyak, Swa
+from ensemble_svc.spec.averages import (
+    AVERAGES,
+    Average,
+    BestN,
+    Cycles,
+    Ema,
+    LastN,
+    NoAverage,
+    Polyak,
+    Swa,
+    Swag,
+)
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.model import Mlp
 from ensemble_svc.spec.schedules import Cosine, Plateau
@@ -44,17 +55,19 @@ OPTIONS: dict[type, dict[str, tuple[Any, ...]]] = {
     Ema: {"decay": (0.5, 0.9, 0.99)},
     Polyak: {"start": (0.0, 0.4, 0.8)},
     Swa: {"start": (0.0, 0.5, 0.25), "every": (1, 2, 1), "high": (0.5, 1.0, 0.1), "low": (0.5, 0.2, 0.1)},
+    Swag: {"start": (0.0, 0.5, 0.25), "every": (1, 1, 1), "scale": (1.0, 0.5, 0.1)},
     LastN: {},
     BestN: {},
 }
 """Values that members of one pack may have."""
-FEW: dict[type, dict[str, Any]] = {LastN: {"n": 2}, BestN: {"n": 2}}
+FEW: dict[type, dict[str, Any]] = {LastN: {"n": 2}, BestN: {"n": 2}, Swag: {"rank": 2, "samples": 3}}
 """What does not vary, small enough for a few epochs to matter."""
 starts = st.floats(0, 0.99)
 DRAWN = {
     Ema: st.builds(Ema, decay=st.floats(0.01, 0.999)),
     Polyak: st.builds(Polyak, start=starts),
     Swa: st.builds(Swa, start=starts, every=st.integers(1, 4)),
+    Swag: st.builds(Swag, start=starts, every=st.integers(1, 4), rank=st.just(3)),
     LastN: st.just(LastN(n=3)),
     BestN: st.just(BestN(n=3)),
 }
@@ -130,7 +143,7 @@ def steps_averaged(average: Average, k: int, number: int, epochs: int, done: int
         case Polyak(start=start):
             first = min(int(start * SPE * epochs + 1e-9), SPE * epochs - 1)
             return [(t, 1.0) for t in range(first + 1, last + 1)]
-        case Swa(start=start, every=every):
+        case Cycles(start=start, every=every):
             first = min(int(start * epochs + 1e-9), epochs - 1)
             return [(SPE * e, 1.0) for e in range(first + every, done + 1, every)]
         case LastN(n=n):
@@ -242,6 +255,8 @@ def test_what_it_holds_is_what_the_plan_counts(kind) -> None:
     found = sum(value.nbytes for value in held if value.shape[-1] == 7) + ledger.kept_average["w"].nbytes
     served = ledger.served(weights)["w"]
     found += served.nbytes * all(served is not value for value in held)
+    if ledger.iterates is not None:
+        found += sum(value.nbytes for value in ledger.iterates.held.values() if value.shape[-1] == 7)
     assert found == average.copies * weights["w"].nbytes
 
 

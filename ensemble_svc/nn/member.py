@@ -53,6 +53,11 @@ class MemberNet(nn.Module):
         return cast(Tensor, self.body(self.transform(x_B)))
 
 
+def scales(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a network's weights leads its predictions back to the target's units."""
+    return {name: weights[name] for name in SCALES if name in weights}
+
+
 def in_target_units(prediction: Mapping[str, Tensor], weights_K: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Stacked predictions on the standardised scale, led back to the target's own.
 

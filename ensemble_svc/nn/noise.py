@@ -10,7 +10,7 @@ Shapes: any x; in a pack, x of each member.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -24,6 +24,7 @@ class Draw(nn.Module):
     """Something drawn in training and left out elsewhere.
 
     ``generator`` is where the numbers come from, torch's global one when None; ``draw_from`` sets it.
+    With ``shared`` all rows of a call get one draw, of numbers that come from a generator on the CPU.
     ``draws`` tells whether any member's strength is above 0. Where it is False nothing is drawn and
     nothing computed; where it is True a member of strength 0 keeps its values all the same. It is
     not part of the state: ``set_draws`` sets it for a pack.
@@ -40,6 +41,7 @@ class Draw(nn.Module):
         self.register_buffer(self.strength_name, torch.tensor(float(strength), dtype=torch.float32))
         self.draws = bool(self.get_buffer(self.strength_name) > 0)
         self.generator: torch.Generator | None = None
+        self.shared = False
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape and type."""
@@ -48,6 +50,12 @@ class Draw(nn.Module):
     def at(self, strength: Tensor, x: Tensor) -> Tensor:
         """The same with another strength, one that broadcasts over ``x``."""
         return self.drawn(strength, x) if self.training and self.draws else x
+
+    def uniform(self, shape: Sequence[int], device: torch.device) -> Tensor:
+        """Uniform numbers of this shape, rows first; of one row where all share it."""
+        if self.shared:
+            return torch.rand((1, *shape[1:]), generator=self.generator).to(device)
+        return torch.rand(shape, device=device, dtype=torch.float32, generator=self.generator)
 
     @abstractmethod
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
@@ -65,7 +73,7 @@ class Dropout(Draw):
 
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
         keep = (1 - strength).clamp(min=SMALLEST_KEEP)
-        kept = torch.rand(x.shape, device=x.device, dtype=torch.float32, generator=self.generator) < keep
+        kept = self.uniform(x.shape, x.device) < keep
         return (x * kept.float().div_(keep)).to(x.dtype)
 
 
@@ -81,8 +89,7 @@ class ChannelDropout(Draw):
 
     def drawn(self, strength: Tensor, x: Tensor) -> Tensor:
         keep = (1 - strength).clamp(min=SMALLEST_KEEP)
-        shape = (*x.shape[:-2], 1, 1)
-        kept = torch.rand(shape, device=x.device, dtype=torch.float32, generator=self.generator) < keep
+        kept = self.uniform((*x.shape[:-2], 1, 1), x.device) < keep
         return x * kept.float().div_(keep).to(x.dtype)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ensemble_svc.spec.averages import Swa
+from ensemble_svc.spec.averages import Cycles
 from ensemble_svc.spec.schedules import (
     Constant,
     Cosine,
+    Cyclic,
     Exponential,
     Inverse,
     Linear,
@@ -26,7 +27,7 @@ class Pace:
     schedule: Schedule
     total_steps: int
     steps_per_epoch: int = 1
-    swa: Swa | None = None
+    swa: Cycles | None = None
     """Its cycles take the schedule's place once they begin."""
 
     def factor(self, step: int, left: float = 1.0) -> float:
@@ -41,11 +42,11 @@ class Pace:
                 return cycled(self.swa, gone, self.steps_per_epoch)
         return factor(self.schedule, step, self.total_steps, self.steps_per_epoch) * left
 
-    def _steps_before(self, swa: Swa) -> int:
+    def _steps_before(self, swa: Cycles) -> int:
         return swa.first_epoch(self.total_steps // self.steps_per_epoch) * self.steps_per_epoch
 
 
-def cycled(swa: Swa, step: int, steps_per_epoch: int) -> float:
+def cycled(swa: Cycles, step: int, steps_per_epoch: int) -> float:
     """The learning rate's factor ``step`` steps after the first cycle's begin.
 
     Izmailov et al. 2018, equation of section 3.1: the last step of a cycle has the factor ``low``.
@@ -59,7 +60,8 @@ def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int
     """What multiplies the learning rate at ``step``, in (0, 1].
 
     Without a warm-up these are torch's schedulers laid over ``total_steps``: ``CosineAnnealingLR``,
-    ``LinearLR``, ``StepLR``, ``ExponentialLR`` and ``OneCycleLR``. The first step has the factor 1 (but for
+    ``LinearLR``, ``StepLR``, ``ExponentialLR``, ``OneCycleLR`` and, with cycles of equal length,
+    ``CosineAnnealingWarmRestarts``. The first step has the factor 1 (but for
     ``one_cycle``), and what a schedule falls to is reached after the last. What ``plateau`` lowers is no
     function of the step: see ``optim/plateau.py``.
 
@@ -69,6 +71,9 @@ def factor(schedule: Schedule, step: int, total_steps: int, steps_per_epoch: int
     step = min(step, total_steps - 1)
     if isinstance(schedule, OneCycle):
         return _one_cycle(schedule, step, total_steps)
+    if isinstance(schedule, Cyclic):
+        gone = step * schedule.cycles % total_steps / total_steps
+        return max(_half_cosine(1.0, schedule.floor, gone), SMALLEST)
     if step < schedule.warmup:
         return (step + 1) / (schedule.warmup + 1)
     gone, whole = step - schedule.warmup, total_steps - schedule.warmup

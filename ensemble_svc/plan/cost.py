@@ -101,7 +101,9 @@ def work_of(member: MemberSpec, num_rows: int, shape: DataShape) -> Work:
         batch=batch,
         num_validation=shape.num_validation,
         size=size,
-        member_bytes=member_bytes(size, training, batch) if size else None,
+        member_bytes=member_bytes(size, training, batch, states=member.snapshots + member.num_draws)
+        if size
+        else None,
         step_bytes=NUMBER_BYTES * batch * size.activations if size else 0,
         data_bytes=NUMBER_BYTES * shape.num_rows * math.prod(shape.input_shape),
         stops_early=training.early_stopping is not None,
@@ -114,9 +116,13 @@ def num_steps(num_rows: int, batch_size: int) -> float:
     return full + (rest / batch_size if rest > 1 else 0.0) if full else 1.0
 
 
-def member_bytes(size: Size, training: TrainingSpec, batch: int) -> int:
-    """Memory of one member in training: weights, gradients, optimiser state, averages, activations."""
-    copies = 2 + optimizer_copies(training) + 1 + training.average.copies
+def member_bytes(size: Size, training: TrainingSpec, batch: int, *, states: int = 0) -> int:
+    """Memory of one member in training: weights, gradients, optimiser state, averages, activations.
+
+    Args:
+        states: snapshots, or draws of SWAG, that are held until the member is sealed.
+    """
+    copies = 2 + optimizer_copies(training) + 1 + training.average.copies + states
     return NUMBER_BYTES * (copies * size.parameters + batch * size.activations)
 
 

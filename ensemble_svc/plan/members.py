@@ -37,5 +37,7 @@ def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, stream
         streamed=streamed,
         model=own.model,
         training=own.training,
+        snapshots=job.ensemble.snapshots,
+        mc_samples=job.ensemble.mc_samples,
         varied=own.keys,
     )

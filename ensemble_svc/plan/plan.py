@@ -10,15 +10,17 @@ from typing import Any, Literal
 
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.augment import Augment
+from ensemble_svc.spec.averages import Swag
 from ensemble_svc.spec.job import SCHEMA_VERSION, Resample
 from ensemble_svc.spec.model import Model
 from ensemble_svc.spec.preprocess import Preprocess
+from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.training import TrainingSpec
 
 
 class MemberSpec(Spec):
-    """Everything that decides one member's weights, and nothing else."""
+    """Everything that decides what is sealed of one member, and nothing else."""
 
     index: int
     """Position in the job, from 0; with the job's seed it fixes all of the member's draws."""
@@ -36,6 +38,10 @@ class MemberSpec(Spec):
     """Whether its pack reads one stream of rows, each weighed by how often the member has it."""
     model: Model
     training: TrainingSpec
+    snapshots: int = 0
+    """Ends of its last cycles that are members of the ensemble in its place."""
+    mc_samples: int = 0
+    """Networks of it, with dropout drawn once for each, that are members of the ensemble in its place."""
     varied: Mapping[str, Any] = {}
     """The hyper-parameters in which this member departs from the job, by dotted path."""
 
@@ -49,6 +55,22 @@ class MemberSpec(Spec):
     def id(self) -> str:
         """Name of the member's folder: its index and the first 12 digits of its digest."""
         return f"{self.index:04d}-{self.digest[:12]}"
+
+    @property
+    def num_draws(self) -> int:
+        """Draws of SWAG that are members of the ensemble in its place."""
+        average = self.training.average
+        return average.samples if isinstance(average, Swag) else 0
+
+    @property
+    def num_virtual(self) -> int:
+        """Members of the ensemble that it stands for; 0 where it is one itself."""
+        return self.snapshots or self.mc_samples or self.num_draws
+
+
+def draw_seed(member: MemberSpec, number: int) -> int:
+    """Seed of a member's draw ``number``, counted from 0: of SWAG, or of dropout."""
+    return derive_seed(member.job_seed, member.index, "sample", number)
 
 
 class Pack(Spec):

@@ -19,6 +19,7 @@ from ensemble_svc.report.looks import headline
 from ensemble_svc.report.text import is_number
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 
 Columns = Mapping[str, npt.NDArray[np.float64]]
@@ -79,8 +80,8 @@ class RunView:
         """Position among ``chosen`` of the member that validation would have picked, where it did."""
         if not (self.summary.get("gain") or {}).get("over_best_member"):
             return None
-        entries = {member["id"]: member for member in self.members}
-        scores = [((entries[m].get("metrics") or {}).get("validation") or {}).get("nll") for m in self.chosen]
+        metrics = {own: m for entry in self.members for own, m in candidates(entry).items()}
+        scores = [((metrics[own] or {}).get("validation") or {}).get("nll") for own in self.chosen]
         known = [float(score) for score in scores if is_number(score)]
         return known.index(min(known)) if known and len(known) == len(scores) else None
 

@@ -71,15 +71,9 @@ class Polyak(Averaging):
         return 4
 
 
-class Swa(Averaging):
-    """Stochastic weight averaging (Izmailov et al. 2018, arXiv:1803.05407): mean of the weights at the ends of
-    cycles, all counting alike, and a schedule of its own that keeps the rate high.
+class Cycles(Averaging):
+    """An average over the ends of cycles, which follow a learning rate of their own."""
 
-    It validates, stops early and predicts as ``ema`` does; until the first cycle ends the weights as they are
-    do.
-    """
-
-    name: Literal["swa"] = "swa"
     start: Start = 0.75
     """Share of the epochs, rounded down, after which the cycles begin; until then ``training.schedule`` holds."""
     every: Annotated[PositiveInt, Elementwise()] = 1
@@ -98,10 +92,47 @@ class Swa(Averaging):
         """Cycles that have ended when ``epoch`` of ``epochs`` ends, epochs counted from 1."""
         return max(0, epoch - self.first_epoch(epochs)) // self.every
 
+    def ends(self, epochs: int) -> tuple[int, ...]:
+        """Epochs, counted from 1, with which a cycle ends."""
+        first = self.first_epoch(epochs)
+        return tuple(range(first + self.every, epochs + 1, self.every))
+
+
+class Swa(Cycles):
+    """Stochastic weight averaging (Izmailov et al. 2018, arXiv:1803.05407): mean of the weights at the ends of
+    cycles, all counting alike, and a schedule of its own that keeps the rate high.
+
+    It validates, stops early and predicts as ``ema`` does; until the first cycle ends the weights as they are
+    do.
+    """
+
+    name: Literal["swa"] = "swa"
+
     @property
     def copies(self) -> int:
         """The mean in float64, itself in float32, and the one of the best epoch."""
         return 4
+
+
+class Swag(Cycles):
+    """A Gaussian around the mean that ``swa`` takes, half its covariance diagonal, half of low rank (Maddox et al.
+    2019, arXiv:1902.02476); draws from it are the members of the ensemble.
+
+    The mean validates as that of ``swa`` does.
+    """
+
+    name: Literal["swag"] = "swag"
+    rank: Annotated[int, Field(ge=0, le=1000)] = 20
+    """Last deviations from the mean that are held for the low rank; 0 for the diagonal alone, else at least 2."""
+    samples: Annotated[int, Field(ge=1, le=1000)] = 30
+    """Draws of each trained member; batch-norm statistics are estimated anew for each."""
+    scale: Annotated[float, Field(ge=0, le=100), Elementwise()] = 1.0
+    """Of the covariance; with 0 every draw is the mean."""
+
+    @property
+    def copies(self) -> int:
+        """What ``swa`` holds, the variances and the deviations."""
+        return 5 + self.rank
 
 
 class LastN(Averaging):
@@ -144,5 +175,7 @@ def _share_of(share: float, whole: int) -> int:
     return min(int(share * whole + 1e-9), whole - 1)
 
 
-Average = Annotated[NoAverage | Ema | Polyak | Swa | LastN | BestN, Field(discriminator="name"), Shorthand()]
+Average = Annotated[
+    NoAverage | Ema | Polyak | Swa | Swag | LastN | BestN, Field(discriminator="name"), Shorthand()
+]
 AVERAGES: Registry[Choice] = Registry("average", Average)

@@ -82,6 +82,10 @@ class EnsembleSpec(Spec):
     """Which training rows each member sees."""
     vary: Mapping[str, tuple[Any, ...]] = {}
     """Keys of ``model`` or ``training`` by dotted path, with values dealt to the members in turn."""
+    snapshots: Annotated[NonNegativeInt, Field(le=1000)] = 0
+    """Ends of the last cycles of each training that are members of the ensemble in its place; 0 for none."""
+    mc_samples: Annotated[NonNegativeInt, Field(le=1000)] = 0
+    """Networks of each trained one, with dropout drawn once for each, that are members in its place; 0 for none."""
     quorum: Share = 1.0
     """Smallest share of the members that must finish for the run to count as a success."""
 

@@ -40,6 +40,7 @@ from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
 from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.taskrules import task_clashes
 from ensemble_svc.spec.tasks import Task
+from ensemble_svc.spec.virtual import virtual_clashes
 from ensemble_svc.spec.wording import shown
 
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
@@ -380,6 +381,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     task_clashes,
     _early_stopping,
     _averages,
+    virtual_clashes,
     _measures,
     decision_clashes,
     _recipe,

@@ -101,8 +101,25 @@ class OneCycle(Choice):
     """The last factor is the first one over this."""
 
 
+class Cyclic(Choice):
+    """Half a cosine from 1 down to ``floor``, again and again (arXiv:1608.03983); ``ensemble.snapshots`` makes
+    members of the weights at the ends of its cycles (arXiv:1704.00109)."""
+
+    name: Literal["cyclic"] = "cyclic"
+    cycles: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Cycles of equal length."""
+    floor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """What each cycle falls to."""
+
+    def ends(self, epochs: int) -> tuple[int, ...]:
+        """Epochs, counted from 1, with which a cycle ends."""
+        return tuple(
+            c * epochs // self.cycles for c in range(1, self.cycles + 1) if not c * epochs % self.cycles
+        )
+
+
 Schedule = Annotated[
-    Constant | Cosine | Linear | StepDecay | Exponential | Inverse | Plateau | OneCycle,
+    Constant | Cosine | Linear | StepDecay | Exponential | Inverse | Plateau | OneCycle | Cyclic,
     Field(discriminator="name"),
     Shorthand(),
 ]

@@ -11,7 +11,7 @@ from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.document import read_document, write_document
 from ensemble_svc.store.journal import Event, Journal
-from ensemble_svc.store.members import sealed
+from ensemble_svc.store.members import sealed, virtual_ids
 
 
 def write_manifest(
@@ -46,7 +46,7 @@ def write_manifest(
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
         "packs": [_pack(slot, seals) for slot in plan.slots],
-        "candidates": [entry["id"] for entry in entries if entry["status"] == "done"],
+        "candidates": [own for entry in entries if entry["status"] == "done" for own in virtual_ids(entry)],
         "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),

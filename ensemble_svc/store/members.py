@@ -45,13 +45,15 @@ class Result:
     averaged: Mapping[str, Tensor] | None
     """The Polyak average, when the recipe has one; then it is what predicts."""
     predictions: Mapping[str, Mapping[str, Tensor]]
-    """Split → the member's outputs on that split's rows."""
+    """Split → the member's outputs on that split's rows [N, …], or [S, N, …] those of what it stands for."""
     history: Sequence[Mapping[str, Any]]
     rows: np.ndarray[Any, Any]
     """[n] positions of its training rows, repeats included."""
     health: Mapping[str, Any]
     facts: Mapping[str, Any]
     """Status, epochs, seconds, where, … as the manifest shows them."""
+    virtual: Sequence[Mapping[str, Tensor]] = ()
+    """The weights of the snapshots or draws that are members of the ensemble in its place."""
 
 
 def seal(run: Path, results: Iterable[Result], *, batch_bytes: int = BATCH_BYTES) -> None:
@@ -100,12 +102,50 @@ def _files(result: Result) -> dict[str, bytes]:
     files = {"weights.safetensors": encode(result.weights, identity)}
     if result.averaged is not None:
         files["averaged.safetensors"] = encode(result.averaged, identity)
+    for number, weights in enumerate(result.virtual, 1):
+        files[snapshot_file(number)] = encode(weights, identity)
     for split, tensors in result.predictions.items():
         files[f"predictions-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
     files["history.parquet"] = _parquet(result.history)
     files["resample.npy"] = _npy(result.rows)
     files["health.json"] = encode_document(result.health)
     return {f"members/{result.member.id}/{name}": body for name, body in files.items()}
+
+
+def snapshot_file(number: int) -> str:
+    """Where a member's folder has the weights of its snapshot or draw ``number``, counted from 1."""
+    return f"snapshot-{number}.safetensors"
+
+
+def candidates(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a finished member can be in an ensemble as: id → metrics by split, in order.
+
+    Itself, or the snapshots, draws or dropped networks that it stands for: ``<id>#1``, ``<id>#2``, …
+
+    Args:
+        facts: its seal, or its entry in the manifest.
+    """
+    own = str(facts["member"] if "member" in facts else facts["id"])
+    virtual = facts.get("virtual") or ()
+    if not virtual:
+        return {own: facts.get("metrics") or {}}
+    return {virtual_id(own, number): metrics for number, metrics in enumerate(virtual, 1)}
+
+
+def virtual_ids(facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ids of ``candidates``."""
+    return tuple(candidates(facts))
+
+
+def virtual_id(member: str, number: int) -> str:
+    """Id of the ``number``-th candidate that a member stands for, counted from 1."""
+    return f"{member}#{number}"
+
+
+def parted(candidate: str) -> tuple[str, int]:
+    """The member's id and the number of a candidate; 0 where it is the member itself."""
+    member, _, number = candidate.partition("#")
+    return member, int(number or 0)
 
 
 def sealed(run: Path) -> Sealed:

@@ -16,7 +16,7 @@ from ensemble_svc.optim.average import mean_update
 from ensemble_svc.optim.blocks import gathered
 from ensemble_svc.optim.moving import Moving
 from ensemble_svc.optim.plateau import HIGHER_IS_BETTER
-from ensemble_svc.spec.averages import BestN, Ema, LastN, NoAverage, Polyak, Swa
+from ensemble_svc.spec.averages import BestN, Cycles, Ema, LastN, NoAverage, Polyak
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.recipe import Recipe, along
 
@@ -71,7 +71,7 @@ def averages_of(recipe: Recipe, weights: Stack) -> Averages | None:
             return None
         case Ema() | Polyak():
             return Stepped(recipe, weights)
-        case Swa():
+        case Cycles():
             return Cycled(recipe, weights)
         case LastN(n=n):
             return Last(recipe, weights, n)
@@ -107,7 +107,7 @@ class Stepped(Averages):
 
 
 class Cycled(Averages):
-    """The mean of the weights at the ends of cycles: ``swa``."""
+    """The mean of the weights at the ends of cycles: ``swa`` and ``swag``."""
 
     def __init__(self, recipe: Recipe, weights: Stack) -> None:
         super().__init__(recipe)
@@ -129,7 +129,7 @@ class Cycled(Averages):
 
     def _counts(self, epoch: int) -> list[int]:
         trainings = [member.training for member in self.recipe.members]
-        return [t.average.num_cycles(epoch, t.epochs) for t in trainings if isinstance(t.average, Swa)]
+        return [t.average.num_cycles(epoch, t.epochs) for t in trainings if isinstance(t.average, Cycles)]
 
 
 class Last(Averages):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.member import scales
 from ensemble_svc.nn.tasks import Answer, Heads
-from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.plan import MemberSpec, Slot, draw_seed
 from ensemble_svc.spec.losses import Mse
 from ensemble_svc.spec.model import Network
 from ensemble_svc.spec.norms import BatchNorm
@@ -65,11 +66,12 @@ def seal_members(
     served = ledger.kept if ledger.kept_average is None else ledger.kept_average
     for weights in (ledger.kept, ledger.kept_average):
         if weights is not None and (weights is ledger.kept_average or _reestimates(module)):
-            net, own = module.reader(weights)
-            refresh(net, own, training_batches(module, rows))
+            _refresh(module, weights, rows)
     if means := _means_alone(module.recipe.loss):
         _set_noise(module, ledger, served, rows, means)
-    predictions = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
+    own = {name: _predict(module, served, positions) for name, positions in _splits(payload).items()}
+    states, virtual = _stand_ins(module, ledger, served, payload, rows)
+    predictions = virtual or own
     records = {k: Record(attempt, module, ledger, sick[k], rows[k], k) for k, *_ in open_}
     seal(
         run,
@@ -78,19 +80,72 @@ def seal_members(
                 member,
                 weights=unstack(ledger.kept, k),
                 averaged=None if ledger.kept_average is None else unstack(ledger.kept_average, k),
+                virtual=[unstack(state, k) for state in states],
                 predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
                 history=entry.history,
                 rows=rows[k],
                 health=records[k].health(),
                 facts=records[k].facts()
                 | _facts(attempt.slot, module, entry, seconds=seconds)
-                | _scores(module, payload, predictions, k, rows[k]),
+                | {"metrics": _scores(module, payload, own, k, rows[k])}
+                | _virtual_scores(module, payload, virtual, k, rows[k]),
             )
             for k, member, entry in open_
         ),
     )
     for _, member, entry in open_:
         write_events(run / "tune" / "tensorboard" / member.id, member, entry)
+
+
+def _refresh(module: SlotModule, weights: Stack, rows: Sequence[Array]) -> None:
+    """Estimate the batch-norm statistics in ``weights`` [K, …] anew, in place."""
+    net, own = module.reader(weights)
+    refresh(net, own, training_batches(module, rows))
+
+
+def _stand_ins(
+    module: SlotModule, ledger: Ledger, served: Stack, payload: Payload, rows: Sequence[Array]
+) -> tuple[list[Stack], dict[str, Stack]]:
+    """What the members stand for: the weights [K, …] of each, and their predictions [K, S, N, …] by split.
+
+    Nothing where each is in the ensemble itself; no weights where dropout alone tells them apart.
+    """
+    member, splits = ledger.members[0], _splits(payload)
+    if member.mc_samples:
+        return [], {
+            name: _predict_dropped(module, ledger.members, served, positions)
+            for name, positions in splits.items()
+        }
+    if ledger.iterates is None:
+        return [], {}
+    states, each = list[Stack](), list[dict[str, Stack]]()
+    for number in range(member.num_virtual):
+        state = {
+            name: value.to(module.recipe.device)
+            for name, value in ledger.iterates.states(number, served).items()
+        }
+        if member.num_draws or _reestimates(module):
+            _refresh(module, state, rows)
+        if means := _means_alone(module.recipe.loss):
+            _set_own_noise(module, state, rows, means)
+        each.append({name: _predict(module, state, positions) for name, positions in splits.items()})
+        states.append({name: value.cpu() for name, value in state.items()})
+    return states, {
+        name: {key: torch.stack([one[name][key] for one in each], dim=1) for key in each[0][name]}
+        for name in splits
+    }
+
+
+def _predict_dropped(
+    module: SlotModule, members: Sequence[MemberSpec], served: Stack, positions: Array
+) -> Stack:
+    draws = [(k, draw_seed(m, s)) for k, m in enumerate(members) for s in range(m.mc_samples)]
+    rows_N = torch.from_numpy(positions).to(module.recipe.device)
+    found = module.predict_dropped(served, rows_N, draws)
+    return {
+        name: value.float().unflatten(0, (len(members), members[0].mc_samples))
+        for name, value in found.items()
+    }
 
 
 def _reestimates(module: SlotModule) -> bool:
@@ -110,7 +165,8 @@ def _splits(payload: Payload) -> dict[str, Array]:
 
 def _predict(module: SlotModule, weights_K: Stack, positions: Array) -> dict[str, Tensor]:
     rows_N = torch.from_numpy(positions).to(module.recipe.device)
-    return {name: value.float() for name, value in module.predict_rows(weights_K, rows_N).items()}
+    scale_K = scales(weights_K)
+    return {n: value.float() for n, value in module.predict_rows(weights_K, rows_N, scale_K=scale_K).items()}
 
 
 def _means_alone(answer: Answer) -> dict[str, slice]:
@@ -124,19 +180,27 @@ def _means_alone(answer: Answer) -> dict[str, slice]:
 def _set_noise(
     module: SlotModule, ledger: Ledger, served: Stack, rows: Sequence[Array], means: Mapping[str, slice]
 ) -> None:
+    """Give all of the members' weights the noise of those that predict."""
+    _set_own_noise(module, served, rows, means)
+    for weights in (module.scale_K, ledger.kept, ledger.kept_average or {}):
+        if weights:
+            weights["noise_log_variance"].copy_(served["noise_log_variance"])
+
+
+def _set_own_noise(
+    module: SlotModule, served: Stack, rows: Sequence[Array], means: Mapping[str, slice]
+) -> None:
     """Variance of a network that gives means alone: its mean squared training residual, on its scale."""
-    scale_K1T = module.scale_K["target_scale"].unsqueeze(1)
+    scale_K1T = served["target_scale"].unsqueeze(1)
     for k, bag in enumerate(rows):
         rows_N = torch.from_numpy(bag).to(module.recipe.device)
-        found = module.predict_rows(_slice(served, k), rows_N, scale_K=_slice(module.scale_K, k))
+        one = _slice(served, k)
+        found = module.predict_rows(one, rows_N, scale_K=scales(one))
         target_NT = module.data.targets(rows_N)
         for name, columns in means.items():
             residual_NT = (found[name][0] - target_NT[:, columns]) / scale_K1T[k][:, columns]
             log_variance_T = residual_NT.double().square().mean(0).clamp_min(1e-12).log().float()
-            module.scale_K["noise_log_variance"][k, columns] = log_variance_T
-            for weights in (ledger.kept, ledger.kept_average or {}):
-                if weights:
-                    weights["noise_log_variance"][k, columns] = log_variance_T
+            served["noise_log_variance"][k, columns] = log_variance_T
 
 
 def _slice(weights_K: Stack, k: int) -> Stack:
@@ -160,7 +224,7 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
 
 def _scores(
     module: SlotModule, payload: Payload, predictions: dict[str, Any], k: int, rows: Array
-) -> dict[str, Any]:
+) -> dict[str, dict[str, float]]:
     """Member ``k``'s measures by split; of training rows on those it has not seen, as ``oob``."""
     measured, answer = {}, module.recipe.loss
     for name, positions in _splits(payload).items():
@@ -172,4 +236,18 @@ def _scores(
         one = {key: value[k : k + 1].index_select(1, index) for key, value in predictions[name].items()}
         found = {metric: float(value[0]) for metric, value in scores(one, target, answer).items()}
         measured["oob" if name == "train" else name] = found
-    return {"metrics": measured}
+    return measured
+
+
+def _virtual_scores(
+    module: SlotModule, payload: Payload, virtual: Mapping[str, Stack], k: int, rows: Array
+) -> dict[str, Any]:
+    """The measures of each that member ``k`` stands for, in order."""
+    if not virtual:
+        return {}
+    number = next(iter(next(iter(virtual.values())).values())).shape[1]
+    each = [
+        {split: {key: value[:, s] for key, value in found.items()} for split, found in virtual.items()}
+        for s in range(number)
+    ]
+    return {"virtual": [_scores(module, payload, one, k, rows) for one in each]}

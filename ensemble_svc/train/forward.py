@@ -5,7 +5,7 @@ Shapes: K members, N rows, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -14,6 +14,7 @@ from torch.func import functional_call, vmap
 
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
+from ensemble_svc.nn.masks import dropping
 from ensemble_svc.nn.member import in_target_units
 from ensemble_svc.nn.tasks import Answer, Heads
 
@@ -80,6 +81,41 @@ def predict(
     if isinstance(loss, Heads):
         return loss.predict(found, scale_K)
     return in_target_units(to_prediction(loss, found), scale_K)
+
+
+def predict_dropped(
+    net: nn.Module,
+    weights_K: Mapping[str, Tensor],
+    loss: Answer,
+    x_N: Tensor,
+    *,
+    scale_K: Mapping[str, Tensor],
+    draws: Sequence[tuple[int, int]],
+) -> dict[str, Tensor]:
+    """Predictions [S, N, …] of members with dropout drawn once for all rows, whatever pieces these come in.
+
+    Args:
+        draws: a member's position and the seed of its draw, for each of S.
+    """
+    found = torch.stack([_dropped(net, _slice(weights_K, k), x_N, seed) for k, seed in draws]).float()
+    scale_S = {name: value[[k for k, _ in draws]] for name, value in scale_K.items()}
+    if isinstance(loss, Heads):
+        return loss.predict(found, scale_S)
+    return in_target_units(to_prediction(loss, found), scale_S)
+
+
+def _dropped(net: nn.Module, weights: Mapping[str, Tensor], x_N: Tensor, seed: int) -> Tensor:
+    """Outputs [N, O] of one member with dropout drawn from a seed."""
+    net.eval()
+    budget = CHUNK_BYTES.get(x_N.device.type, CHUNK_BYTES["cpu"])
+    with torch.no_grad():
+        row_bytes = activation_bytes(net, weights, x_N)
+        with dropping(net, seed) as begin:
+            found = []
+            for x in chunks(x_N, row_bytes, budget):
+                begin()
+                found.append(functional_call(net, dict(weights), (x,)))
+    return torch.cat(found)
 
 
 def chunks(x_N: Tensor, row_bytes: int, budget_bytes: int) -> Iterator[Tensor]:

@@ -22,6 +22,7 @@ from ensemble_svc.spec.training import EarlyStopping
 from ensemble_svc.store.tensors import prefixed
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.averages import Best, averages_of
+from ensemble_svc.train.iterates import iterates_of
 from ensemble_svc.train.recipe import Recipe
 
 
@@ -60,6 +61,7 @@ class Ledger:
         """Positions in the pack of the members that stand in the stack, [A]."""
         self.num_steps = 0
         self.averages = averages_of(recipe, weights)
+        self.iterates = iterates_of(recipe.members, weights)
         self.kept = _copy(weights)
         self.kept_average = None if self.averages is None else _copy(weights)
 
@@ -88,6 +90,8 @@ class Ledger:
         """Take an epoch's last weights into the averages, before they validate."""
         if self.averages is not None:
             self.averages.take_epoch(epoch, weights)
+        if self.iterates is not None:
+            self.iterates.take_epoch(epoch, weights, self.standing, self.averages)
 
     def close_epoch(
         self,
@@ -163,6 +167,8 @@ class Ledger:
         tensors = prefixed("kept", self.kept)
         if self.averages is not None and self.kept_average is not None:
             tensors |= prefixed("average", self.averages.held) | prefixed("kept_average", self.kept_average)
+        if self.iterates is not None:
+            tensors |= prefixed("kept_iterates", self.iterates.held)
         entries = [asdict(entry) for entry in self.entries]
         return tensors, {"num_steps": self.num_steps, "entries": entries, "standing": self.standing}
 
@@ -180,6 +186,7 @@ class Ledger:
             ("kept", self.kept),
             ("average", self.averages and self.averages.held),
             ("kept_average", self.kept_average),
+            ("kept_iterates", self.iterates and self.iterates.held),
         ):
             for name, value in (own or {}).items():
                 value.copy_(tensors[f"{prefix}/{name}"])

@@ -6,7 +6,8 @@ Shapes: K members, S steps of an epoch.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import lightning as L
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ensemble_svc.nn.member import SCALES, MemberNet
 from ensemble_svc.train.assemble import Assembled, Stack, part
 from ensemble_svc.train.feed import ROWS_AT_ONCE, DeviceData
-from ensemble_svc.train.forward import predict
+from ensemble_svc.train.forward import predict, predict_dropped
 from ensemble_svc.train.ledger import Ledger
 from ensemble_svc.train.recipe import Recipe
 from ensemble_svc.train.share import ALONE
@@ -90,6 +91,17 @@ class SlotModule(L.LightningModule):
             parts = [
                 predict(net, own, self.recipe.loss, self.data.take(rows), scale_K=scales) for rows in pieces
             ]
+        return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+    def predict_dropped(
+        self, weights_K: Mapping[str, Tensor], rows_N: Tensor, draws: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        """Predictions [S, N, …] of members with dropout, each a member's position and the seed of its draw."""
+        net, own = self.reader(weights_K)
+        pieces = rows_N.split(ROWS_AT_ONCE) if self.data.streamed else (rows_N,)
+        found = partial(predict_dropped, net, own, self.recipe.loss, scale_K=self.scale_K, draws=draws)
+        with arithmetic(self.recipe):
+            parts = [found(self.data.take(rows)) for rows in pieces]
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
 
     def reader(self, weights: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ from ensemble_svc.optim.layers import ALIKE, Layers
 from ensemble_svc.optim.moving import Moving, moving
 from ensemble_svc.optim.schedule import Pace
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.spec.averages import Average, Swa
+from ensemble_svc.spec.averages import Average, Cycles
 from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.spec.model import ImageNetwork, Model, Network
 from ensemble_svc.spec.optimizers import Optimizer
@@ -80,7 +80,7 @@ class Recipe:
         trainings = [member.training for member in self.members]
         steps = self.steps_per_epoch
         return tuple(
-            Pace(t.schedule, steps * t.epochs, steps, t.average if isinstance(t.average, Swa) else None)
+            Pace(t.schedule, steps * t.epochs, steps, t.average if isinstance(t.average, Cycles) else None)
             for t in trainings
         )
 
