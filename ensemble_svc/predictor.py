@@ -53,7 +53,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Members of one structure, as one stack."""
 
     net: MemberNet
@@ -66,10 +66,10 @@ class Ensemble:
     """The chosen members of a finished run, loaded once."""
 
     def __init__(
-        self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], decision: Decision
+        self, schema: InputSchema, groups: Sequence[Group], order: Sequence[int], decision: Decision
     ) -> None:
         self.schema, self.decision = schema, decision
-        self._groups, self._order = groups, list(order)
+        self.groups, self.order = tuple(groups), tuple(order)
         self._weights = torch.tensor(decision.weights, dtype=torch.float64)
 
     @classmethod
@@ -166,9 +166,9 @@ class Ensemble:
 
     def _block(self, x: Array) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
-        each = [_predict(group, x_N) for group in self._groups]
+        each = [_predict(group, x_N) for group in self.groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-        return {name: value[self._order] for name, value in joined.items()}
+        return {name: value[list(self.order)] for name, value in joined.items()}
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
@@ -177,16 +177,16 @@ def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
 
 def _load(
     run: Run, entries: Mapping[str, Any], members: tuple[MemberSpec, ...], schema: InputSchema
-) -> _Group:
+) -> Group:
     net = assemble(members[0], schema)
     states = []
     for member in members:
         averaged = f"members/{member.id}/averaged.safetensors" in entries[member.id]["files"]
         states.append(run.tensors(member.id, "averaged.safetensors" if averaged else "weights.safetensors"))
-    return _Group(net, members, stack(states), answer_of(members[0], schema))
+    return Group(net, members, stack(states), answer_of(members[0], schema))
 
 
-def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
+def _predict(group: Group, x_N: Tensor) -> dict[str, Tensor]:
     alone = not group.members[0].model.packs_unasked
     scale_K = {n: group.weights[n] for n in SCALES if n in group.weights}
     return predict(group.net, group.weights, group.answer, x_N, scale_K=scale_K, alone=alone)
