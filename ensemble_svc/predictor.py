@@ -84,7 +84,7 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
-class _Group:
+class Group:
     """Members of one structure, as one stack."""
 
     net: MemberNet
@@ -100,10 +100,10 @@ class Ensemble:
     """The chosen members of a finished run, loaded once."""
 
     def __init__(
-        self, schema: InputSchema, groups: Sequence[_Group], order: Sequence[int], decision: Decision
+        self, schema: InputSchema, groups: Sequence[Group], order: Sequence[int], decision: Decision
     ) -> None:
         self.schema, self.decision = schema, decision
-        self._groups, self._order = groups, list(order)
+        self.groups, self.order = tuple(groups), tuple(order)
         self._weights = torch.tensor(decision.weights, dtype=torch.float64)
 
     @classmethod
@@ -197,16 +197,16 @@ class Ensemble:
 
     def _block(self, x: Array) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
-        each = [_predict(group, x_N) for group in self._groups]
+        each = [_predict(group, x_N) for group in self.groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
-        return {name: value[self._order] for name, value in joined.items()}
+        return {name: value[list(self.order)] for name, value in joined.items()}
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:
     return {name: value.numpy() for name, value in tensors.items()}
 
 
-def _load(run: Run, group: tuple[_Candidate, ...], schema: InputSchema) -> _Group:
+def _load(run: Run, group: tuple[_Candidate, ...], schema: InputSchema) -> Group:
     first = group[0].member
     files = list(dict.fromkeys((one.member.id, one.weights) for one in group))
     weights = stack([run.tensors(*file) for file in files])
@@ -216,10 +216,10 @@ def _load(run: Run, group: tuple[_Candidate, ...], schema: InputSchema) -> _Grou
         if one.member.mc_samples and one.number
     )
     members = tuple(one.member for one in group)
-    return _Group(assemble(first, schema), members, weights, answer_of(first, schema), draws)
+    return Group(assemble(first, schema), members, weights, answer_of(first, schema), draws)
 
 
-def _predict(group: _Group, x_N: Tensor) -> dict[str, Tensor]:
+def _predict(group: Group, x_N: Tensor) -> dict[str, Tensor]:
     alone = not group.members[0].model.packs_unasked
     scale_K = scales(group.weights)
     if group.draws:

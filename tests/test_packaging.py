@@ -27,6 +27,7 @@ DECLARED = [
     *PROJECT["build-system"]["requires"],
     *PROJECT["project"]["dependencies"],
     *PROJECT["project"]["optional-dependencies"]["dev"],
+    *PROJECT["project"]["optional-dependencies"]["export"],
 ]
 
 
@@ -97,7 +98,8 @@ def imported(folder: Path) -> set[str]:
 
 def test_what_the_package_imports_is_declared_and_the_other_way_round() -> None:
     declared = {canonicalize_name(Requirement(text).name) for text in PROJECT["project"]["dependencies"]}
-    used = imported(ROOT / "ensemble_svc")
+    extra = PROJECT["project"]["optional-dependencies"]["export"]
+    used = imported(ROOT / "ensemble_svc") - {canonicalize_name(Requirement(text).name) for text in extra}
     read_only = {"scikit-learn"}  # its data files are read; none of its code is loaded
     assert {COMPANIONS.get(name, name) for name in used} | read_only == declared
 
@@ -159,6 +161,10 @@ HEAVY = ("torch", "ray", "lightning", "kornia", "pandas", "sklearn")
         ("ensemble_svc.plan.placement", ("torch", "ray", "lightning")),
         ("ensemble_svc.planning", ("torch", "ray", "lightning")),
         ("ensemble_svc.predictor", ("ray", "lightning", "kornia", "typer")),
+        (
+            "ensemble_svc.exporting",
+            ("ray", "lightning", "kornia", "typer", "onnx", "onnxruntime", "onnxscript"),
+        ),
         ("ensemble_svc.pipeline", ("ray", "typer")),
     ],
 )

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from ensemble_svc.cli import again, cluster, data, finding, inspecting, job, run_folder, training
+from ensemble_svc.cli import again, cluster, data, finding, inspecting, job, run_folder, serving, training
 from ensemble_svc.errors import EnsembleSvcError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (training, again, data, run_folder, job, inspecting, finding, cluster):
+for room in (training, again, data, serving, run_folder, job, inspecting, finding, cluster):
     room.add_verbs(app)
 
 
