@@ -33,7 +33,7 @@ from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.averages import Swa, Swag
 from ensemble_svc.spec.job import JobSpec, NoResample
-from ensemble_svc.spec.load import parse_job
+from ensemble_svc.spec.load import load_job, parse_job
 from ensemble_svc.spec.model import ConvNet, Mlp
 from ensemble_svc.spec.schedules import Cyclic
 from ensemble_svc.spec.training import TrainingSpec
@@ -378,6 +378,60 @@ def rows_of(run: Run, stored: dict[str, Tensor]) -> np.ndarray[Any, Any]:
     payload, _ = payload_of(run.job(), run.path)
     place = {int(row): i for i, row in enumerate(payload.dataset.row)}
     return payload.dataset.x[[place[int(row)] for row in stored["row"]]]
+
+
+def test_a_training_is_compared_with_what_it_stands_for(run) -> None:
+    """By hand, from the stored predictions."""
+    for split in ("validation", "test"):
+        stored, found = run.predictions(split), run.metrics()[split]["trainings"]
+        true = stored["target"].view(1, -1, 1)
+        trained, members = stored["trained.log_probs"].double(), stored["log_probs"].double()
+        number, each = len(trained), len(members) // len(trained)
+        assert (found["number"], found["members_of_each"]) == (number, each) == (3, each)
+        mixtures = members.exp().unflatten(0, (number, each)).mean(1).log()
+        for name, log_probs in (("network", trained), ("mixture", mixtures)):
+            nll_K = -log_probs.gather(2, true.expand(number, -1, 1)).mean((1, 2))
+            assert found[name]["nll"] == pytest.approx(nll_K.mean().item(), rel=1e-6)
+        worth = found["equivalents"]["nll"]["members"]
+        assert worth is None or 1 <= worth <= number
+        assert (worth == 1) == (found["mixture"]["nll"] >= found["network"]["nll"])
+
+
+def test_the_trained_network_is_what_a_run_without_them_has(tmp_path: Path) -> None:
+    plain = whole(whole_job("snapshots", ensemble__snapshots=0), tmp_path / "plain")
+    with_ = whole(whole_job("snapshots"), tmp_path / "with")
+    one, other = plain.predictions("test")["log_probs"], with_.predictions("test")["trained.log_probs"]
+    assert torch.equal(one, other)
+    text = (with_.path / "report.html").read_text()
+    assert "The 2 members of one training have an NLL of" in text
+    assert "members of one training" not in (plain.path / "report.html").read_text()
+
+
+def test_some_trainings_can_be_members_and_others_stand_for_some(tmp_path: Path) -> None:
+    varied = {"training.average": ("none", {"name": "swag", "start": 0.0, "samples": 2})}
+    run = whole(whole_job("swag", training__average="none", ensemble__vary=varied), tmp_path / "run")
+    first, second, third = (entry["id"] for entry in run.manifest()["members"])
+    assert run.manifest()["candidates"] == [first, f"{second}#1", f"{second}#2", third]
+    stored = run.predictions("test")
+    assert "trainings" not in run.metrics()["test"]
+    found = Ensemble.load(run.path).members(rows_of(run, stored))["log_probs"]
+    torch.testing.assert_close(found, stored["log_probs"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_snapshot_ensemble_is_better_than_its_last_snapshot(tmp_path: Path) -> None:
+    """In NLL, over three seeds of the job that is shipped; the trainings are seeded, so this is no luck of the day."""
+    job = load_job(
+        Path(__file__).parents[1] / "jobs" / "snapshots.yaml",
+        ("compute.executor=local", "evaluate.resamples=100"),
+    )
+    gains = []
+    for seed in range(3):
+        run = whole(job.model_copy(update={"seed": seed}), tmp_path / str(seed))
+        test = run.metrics()["test"]
+        assert len(run.manifest()["members"]) == 1
+        assert len(test["members"]["each"]) == 5
+        gains.append(test["members"]["each"][-1]["nll"] - test["ensemble"]["nll"])
+    assert np.mean(gains) > 0.01
 
 
 @kinds
