@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_averages import SPE, history, iterate, part, recorded
+from test_train_laws import BASE, assert_close, assert_same_bits, both, job_of, payload_of, results, train
 from test_train_laws import TestResume as Deaths
-from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, results, train
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from torch.optim.swa_utils import update_bn
@@ -527,3 +527,29 @@ def test_a_mean_and_its_spread_have_the_same_count(number) -> None:
     """``RunningAverage`` of the moments has the weight that ``Swag`` counts by."""
     average = RunningAverage(number, {"w": torch.zeros(2)}, {"w": torch.float32})
     assert Moments(0, average, average).count == number
+
+
+@kinds
+def test_several_tasks_are_answered_by_each(kind, tmp_path: Path) -> None:
+    job = load_job(Path(__file__).parents[1] / "jobs" / "multitask.yaml")
+    small = whole_job(kind, ensemble__members=2)
+    training = small.training.model_copy(
+        update={"loss": job.training.loss, "task_weights": job.training.task_weights}
+    )
+    parts = {"training": training, "ensemble": small.ensemble, "compute": small.compute, "model": small.model}
+    run = whole(job.model_copy(update={**parts, "evaluate": small.evaluate}), tmp_path / "run")
+    stored = run.predictions("test")
+    found = Ensemble.load(run.path).members(rows_of(run, stored))
+    assert {"progression/mean", "progression/log_variance", "sex/log_probs"} == set(found)
+    for name, value in found.items():
+        assert len(value) == 2 * NUMBER[kind]
+        torch.testing.assert_close(value, stored[name], rtol=1e-3, atol=1e-3)
+
+
+@kinds
+def test_streamed_they_are_as_held_on_the_device(kind, tmp_path: Path) -> None:
+    """The rows are the same; the order of a pack's stream is its own, so the weights stay put."""
+    still = {"training__optimizer": {"name": "sgd", "lr": 1e-12}, "model": {"name": "mlp", "dropout": 0.2}}
+    held = train(job_for(kind, **still), tmp_path / "held")
+    streamed = train(job_for(kind, **still, data={**BASE["data"], "stream": "on"}), tmp_path / "streamed")
+    assert_close(streamed, held)
