@@ -45,6 +45,8 @@ from ensemble_svc.train.averages import averages_of
 from ensemble_svc.train.forward import predict, predict_dropped
 from ensemble_svc.train.iterates import Iterates, Snapshots, Spread, iterates_of
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.step import Batch
+from ensemble_svc.train.strand import Strand
 
 KINDS: dict[str, dict[str, Any]] = {
     "snapshots": {
@@ -276,6 +278,30 @@ class TestInTraining:
         with pytest.raises(Deaths.Killed):
             train(job, tmp_path / "b", report=Deaths().dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
+
+    @pytest.mark.parametrize("kind", ["snapshots", "fge", "swag"])
+    def test_halved_in_the_middle_they_end_as_those_of_the_whole(self, kind, tmp_path, monkeypatch) -> None:
+        """One member of four has left the stack by then."""
+        job = job_for(
+            kind,
+            model={"name": "mlp", "hidden": (16,), "norm": "batch"},
+            training__optimizer={"name": "sgd", "lr": 0.02},
+            ensemble__members=4,
+            ensemble__vary={"training.epochs": (6, 3, 9, 6)},
+        )
+        undisturbed, step = train(job, tmp_path / "whole"), Strand.step
+
+        def limited(self: Strand, batch: Batch) -> Tensor:
+            if len(batch.x_KB) > 2 and self.optimizer.num_steps >= 50:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return step(self, batch)
+
+        monkeypatch.setattr(Strand, "step", limited)
+        notes = list[str]()
+        assert_close(
+            train(job, tmp_path / "halved", lambda p: notes.append(p.note), commit_every_s=0), undisturbed
+        )
+        assert any("going on with packs of 2 and 2" in note for note in notes)
 
     @pytest.mark.parametrize("kind", ["snapshots", "fge"])
     def test_a_snapshot_is_the_member_as_it_was(self, kind, tmp_path, monkeypatch) -> None:
