@@ -17,13 +17,16 @@ from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.aggregate.outofbag import seen_by
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.deciding import (
+    TRAINED,
     Splits,
     beside,
     best_on_validation,
     decided,
     held_out,
     measure,
+    measured_by,
     only_members,
+    only_trained,
     targets_of,
 )
 from ensemble_svc.plan.plan import MemberSpec
@@ -31,12 +34,14 @@ from ensemble_svc.planning import Prepared
 from ensemble_svc.souping import kitchen_of, make_soup
 from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
 from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
+from ensemble_svc.worth import worth
 
 
 class Concluded(NamedTuple):
@@ -86,6 +91,7 @@ def write_metrics(
         soup: what is told of the soup, with its ``predictions`` by split.
     """
     metrics: dict[str, Any] = {}
+    seed = derive_seed(job.seed, -1, "bootstrap")
     for name, split in predictions.items():
         if name != "train":
             members, target = only_members(split), split["target"]
@@ -93,6 +99,10 @@ def write_metrics(
             metrics[name] = measure(job, decision, ids, members, target, best=own)
             if soup is not None:
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
+            if job.task != "multitask" and (trained := only_trained(split)):
+                spec = measured_by(job, job.task)
+                found = worth(job.task, members, trained, target, spec=spec, seed=seed)
+                metrics[name]["trainings"] = found
     return write_document(run.path / "metrics.json", metrics)
 
 
@@ -130,6 +140,7 @@ def _gather(
             continue
         each = [_own(run, m, seals[m.digest], name) for m in done]
         stacked = {key: torch.cat([one[key] for one in each]) for key in each[0]}
+        stacked |= _trained(run, done, seals, name)
         if name == "train":
             own = torch.tensor([len(virtual_ids(seals[m.digest])) for m in done])
             seen_KN = _seen(run, [seals[m.digest] for m in done], rows)
@@ -145,6 +156,16 @@ def _own(run: Run, member: MemberSpec, seal: Event, split: str) -> Tensors:
     """A member's predictions of a split, [S, N, …] of the S candidates that it is."""
     found = read_tensors(run.path, seal["files"], member.id, f"predictions-{split}.safetensors")
     return found if member.num_virtual else {name: value.unsqueeze(0) for name, value in found.items()}
+
+
+def _trained(run: Run, done: Sequence[MemberSpec], seals: Sealed, split: str) -> Tensors:
+    """What the trained networks predict [K, N, …], where as many others of each are the candidates."""
+    numbers = {member.num_virtual for member in done}
+    if len(numbers) > 1 or 0 in numbers:
+        return {}
+    file = f"trained-{split}.safetensors"
+    each = [read_tensors(run.path, seals[m.digest]["files"], m.id, file) for m in done]
+    return {f"{TRAINED}{key}": torch.stack([one[key] for one in each]) for key in each[0]}
 
 
 def _by_task(job: JobSpec, split: Tensors) -> Tensors:

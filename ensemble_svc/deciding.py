@@ -28,7 +28,7 @@ from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import UNSEEN
-from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.rules import METRICS_OF
 from ensemble_svc.spec.tasks import Task
@@ -36,6 +36,8 @@ from ensemble_svc.spec.tasks import Task
 Splits = Mapping[str, Mapping[str, Tensor]]
 """Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
 FACTS = ("target", "row", "seen")
+TRAINED = "trained."
+"""Begins the names of what the trained networks predict, where others are the members in their place."""
 
 
 def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
@@ -54,7 +56,14 @@ def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
 
 def only_members(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The members' predictions of a split."""
-    return {name: value for name, value in split.items() if name not in FACTS}
+    return {
+        name: value for name, value in split.items() if name not in FACTS and not name.startswith(TRAINED)
+    }
+
+
+def only_trained(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The trained networks' predictions of a split; none where they are the members."""
+    return {n.removeprefix(TRAINED): value for n, value in split.items() if n.startswith(TRAINED)}
 
 
 def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut | None) -> Decision:
@@ -120,11 +129,10 @@ def _measure_one(
     best: int | None,
 ) -> dict[str, Any]:
     """The numbers of one task, as ``measure``."""
-    asked = job.evaluate.metrics
-    names = tuple(name for name in asked if name in METRICS_OF[task]) if asked != "auto" else ()
-    spec = job.evaluate.model_copy(update={"metrics": names or "auto"})
+    spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
+    names = () if spec.metrics == "auto" else spec.metrics
     ensemble = scored(decision, chosen, target, names)
     plain = decision.is_plain and len(decision.members) == len(ids)
     rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
@@ -215,6 +223,13 @@ def diversity(task: Task, decision: Decision, chosen: Mapping[str, Tensor], targ
     else:
         parts = {}
     return found | {name: value.mean().item() for name, value in parts.items()}
+
+
+def measured_by(job: JobSpec, task: Task) -> EvaluateSpec:
+    """How a task is measured: of the metrics that the job asks for, those that it has."""
+    asked = job.evaluate.metrics
+    names = tuple(name for name in asked if name in METRICS_OF[task]) if asked != "auto" else ()
+    return job.evaluate.model_copy(update={"metrics": names or "auto"})
 
 
 def together(members: Mapping[str, Tensor], target: Tensor) -> Prediction:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_train_averages import SPE, history, iterate, part, recorded
+from test_train_laws import BASE, assert_close, assert_same_bits, both, job_of, payload_of, results, train
 from test_train_laws import TestResume as Deaths
-from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, results, train
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from torch.optim.swa_utils import update_bn
@@ -33,7 +33,7 @@ from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.averages import Swa, Swag
 from ensemble_svc.spec.job import JobSpec, NoResample
-from ensemble_svc.spec.load import parse_job
+from ensemble_svc.spec.load import load_job, parse_job
 from ensemble_svc.spec.model import ConvNet, Mlp
 from ensemble_svc.spec.schedules import Cyclic
 from ensemble_svc.spec.training import TrainingSpec
@@ -45,6 +45,8 @@ from ensemble_svc.train.averages import averages_of
 from ensemble_svc.train.forward import predict, predict_dropped
 from ensemble_svc.train.iterates import Iterates, Snapshots, Spread, iterates_of
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.step import Batch
+from ensemble_svc.train.strand import Strand
 
 KINDS: dict[str, dict[str, Any]] = {
     "snapshots": {
@@ -277,6 +279,30 @@ class TestInTraining:
             train(job, tmp_path / "b", report=Deaths().dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
+    @pytest.mark.parametrize("kind", ["snapshots", "fge", "swag"])
+    def test_halved_in_the_middle_they_end_as_those_of_the_whole(self, kind, tmp_path, monkeypatch) -> None:
+        """One member of four has left the stack by then."""
+        job = job_for(
+            kind,
+            model={"name": "mlp", "hidden": (16,), "norm": "batch"},
+            training__optimizer={"name": "sgd", "lr": 0.02},
+            ensemble__members=4,
+            ensemble__vary={"training.epochs": (6, 3, 9, 6)},
+        )
+        undisturbed, step = train(job, tmp_path / "whole"), Strand.step
+
+        def limited(self: Strand, batch: Batch) -> Tensor:
+            if len(batch.x_KB) > 2 and self.optimizer.num_steps >= 50:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            return step(self, batch)
+
+        monkeypatch.setattr(Strand, "step", limited)
+        notes = list[str]()
+        assert_close(
+            train(job, tmp_path / "halved", lambda p: notes.append(p.note), commit_every_s=0), undisturbed
+        )
+        assert any("going on with packs of 2 and 2" in note for note in notes)
+
     @pytest.mark.parametrize("kind", ["snapshots", "fge"])
     def test_a_snapshot_is_the_member_as_it_was(self, kind, tmp_path, monkeypatch) -> None:
         stored = recorded(monkeypatch)
@@ -380,6 +406,60 @@ def rows_of(run: Run, stored: dict[str, Tensor]) -> np.ndarray[Any, Any]:
     return payload.dataset.x[[place[int(row)] for row in stored["row"]]]
 
 
+def test_a_training_is_compared_with_what_it_stands_for(run) -> None:
+    """By hand, from the stored predictions."""
+    for split in ("validation", "test"):
+        stored, found = run.predictions(split), run.metrics()[split]["trainings"]
+        true = stored["target"].view(1, -1, 1)
+        trained, members = stored["trained.log_probs"].double(), stored["log_probs"].double()
+        number, each = len(trained), len(members) // len(trained)
+        assert (found["number"], found["members_of_each"]) == (number, each) == (3, each)
+        mixtures = members.exp().unflatten(0, (number, each)).mean(1).log()
+        for name, log_probs in (("network", trained), ("mixture", mixtures)):
+            nll_K = -log_probs.gather(2, true.expand(number, -1, 1)).mean((1, 2))
+            assert found[name]["nll"] == pytest.approx(nll_K.mean().item(), rel=1e-6)
+        worth = found["equivalents"]["nll"]["members"]
+        assert worth is None or 1 <= worth <= number
+        assert (worth == 1) == (found["mixture"]["nll"] >= found["network"]["nll"])
+
+
+def test_the_trained_network_is_what_a_run_without_them_has(tmp_path: Path) -> None:
+    plain = whole(whole_job("snapshots", ensemble__snapshots=0), tmp_path / "plain")
+    with_ = whole(whole_job("snapshots"), tmp_path / "with")
+    one, other = plain.predictions("test")["log_probs"], with_.predictions("test")["trained.log_probs"]
+    assert torch.equal(one, other)
+    text = (with_.path / "report.html").read_text()
+    assert "The 2 members of one training have an NLL of" in text
+    assert "members of one training" not in (plain.path / "report.html").read_text()
+
+
+def test_some_trainings_can_be_members_and_others_stand_for_some(tmp_path: Path) -> None:
+    varied = {"training.average": ("none", {"name": "swag", "start": 0.0, "samples": 2})}
+    run = whole(whole_job("swag", training__average="none", ensemble__vary=varied), tmp_path / "run")
+    first, second, third = (entry["id"] for entry in run.manifest()["members"])
+    assert run.manifest()["candidates"] == [first, f"{second}#1", f"{second}#2", third]
+    stored = run.predictions("test")
+    assert "trainings" not in run.metrics()["test"]
+    found = Ensemble.load(run.path).members(rows_of(run, stored))["log_probs"]
+    torch.testing.assert_close(found, stored["log_probs"], rtol=1e-4, atol=1e-4)
+
+
+def test_a_snapshot_ensemble_is_better_than_its_last_snapshot(tmp_path: Path) -> None:
+    """In NLL, over three seeds of the job that is shipped; the trainings are seeded, so this is no luck of the day."""
+    job = load_job(
+        Path(__file__).parents[1] / "jobs" / "snapshots.yaml",
+        ("compute.executor=local", "evaluate.resamples=100"),
+    )
+    gains = []
+    for seed in range(3):
+        run = whole(job.model_copy(update={"seed": seed}), tmp_path / str(seed))
+        test = run.metrics()["test"]
+        assert len(run.manifest()["members"]) == 1
+        assert len(test["members"]["each"]) == 5
+        gains.append(test["members"]["each"][-1]["nll"] - test["ensemble"]["nll"])
+    assert np.mean(gains) > 0.01
+
+
 @kinds
 def test_selection_and_calibration_work_on_them_as_on_any(kind, tmp_path: Path) -> None:
     run = whole(whole_job(kind), tmp_path / "run")
@@ -473,3 +553,29 @@ def test_a_mean_and_its_spread_have_the_same_count(number) -> None:
     """``RunningAverage`` of the moments has the weight that ``Swag`` counts by."""
     average = RunningAverage(number, {"w": torch.zeros(2)}, {"w": torch.float32})
     assert Moments(0, average, average).count == number
+
+
+@kinds
+def test_several_tasks_are_answered_by_each(kind, tmp_path: Path) -> None:
+    job = load_job(Path(__file__).parents[1] / "jobs" / "multitask.yaml")
+    small = whole_job(kind, ensemble__members=2)
+    training = small.training.model_copy(
+        update={"loss": job.training.loss, "task_weights": job.training.task_weights}
+    )
+    parts = {"training": training, "ensemble": small.ensemble, "compute": small.compute, "model": small.model}
+    run = whole(job.model_copy(update={**parts, "evaluate": small.evaluate}), tmp_path / "run")
+    stored = run.predictions("test")
+    found = Ensemble.load(run.path).members(rows_of(run, stored))
+    assert {"progression/mean", "progression/log_variance", "sex/log_probs"} == set(found)
+    for name, value in found.items():
+        assert len(value) == 2 * NUMBER[kind]
+        torch.testing.assert_close(value, stored[name], rtol=1e-3, atol=1e-3)
+
+
+@kinds
+def test_streamed_they_are_as_held_on_the_device(kind, tmp_path: Path) -> None:
+    """The rows are the same; the order of a pack's stream is its own, so the weights stay put."""
+    still = {"training__optimizer": {"name": "sgd", "lr": 1e-12}, "model": {"name": "mlp", "dropout": 0.2}}
+    held = train(job_for(kind, **still), tmp_path / "held")
+    streamed = train(job_for(kind, **still, data={**BASE["data"], "stream": "on"}), tmp_path / "streamed")
+    assert_close(streamed, held)

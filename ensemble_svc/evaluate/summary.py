@@ -13,7 +13,7 @@ Shapes: K members, N examples, R resamples, M predictions (the members, then the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -91,6 +91,11 @@ def summarize(
         "rows": len(target),
         **({"rivals": others} if others else {}),
     }
+
+
+def mean_of(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each metric over several predictions."""
+    return {name: sum(one[name] for one in values) / len(values) for name in values[0]}
 
 
 def _describe(values: Mapping[str, Tensor]) -> dict[str, Any]:

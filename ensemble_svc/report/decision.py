@@ -29,6 +29,7 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
         *_who(ensemble, manifest),
         *_how(ensemble),
         *_against(summary),
+        *_trainings(summary),
         *_coverage(summary),
         *_soup(summary),
     ]
@@ -76,6 +77,26 @@ def _against(summary: Mapping[str, Any]) -> Iterator[str]:
     ]
     if parts:
         yield f"Over the equal mixture of all members it gains {joined(parts)}."
+
+
+def _trainings(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What the several members of a training bring over the trained network."""
+    found = summary.get("trainings")
+    if not found:
+        return
+    network, mixture = (found[part].get("nll") for part in ("network", "mixture"))
+    if not (is_number(network) and is_number(mixture)):
+        return
+    worth = (found.get("equivalents") or {}).get("nll")
+    more = ""
+    if worth:
+        equal = worth["members"]
+        often = f"{equal:.2g}" if equal is not None else f"more than the {found['number']}"
+        more = f", as that of {often} independent trainings"
+    yield (
+        f"The {found['members_of_each']} members of one training have an NLL of {number(mixture, 3)} together{more}; "
+        f"the trained network alone has {number(network, 3)}."
+    )
 
 
 def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:

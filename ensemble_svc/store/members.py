@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,8 @@ class Result:
     """Status, epochs, seconds, where, … as the manifest shows them."""
     virtual: Sequence[Mapping[str, Tensor]] = ()
     """The weights of the snapshots or draws that are members of the ensemble in its place."""
+    trained: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Split → its own outputs [N, …], where others are members of the ensemble in its place."""
 
 
 def seal(run: Path, results: Iterable[Result], *, batch_bytes: int = BATCH_BYTES) -> None:
@@ -106,6 +108,8 @@ def _files(result: Result) -> dict[str, bytes]:
         files[snapshot_file(number)] = encode(weights, identity)
     for split, tensors in result.predictions.items():
         files[f"predictions-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
+    for split, tensors in result.trained.items():
+        files[f"trained-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
     files["history.parquet"] = _parquet(result.history)
     files["resample.npy"] = _npy(result.rows)
     files["health.json"] = encode_document(result.health)

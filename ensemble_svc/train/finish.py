@@ -82,6 +82,7 @@ def seal_members(
                 averaged=None if ledger.kept_average is None else unstack(ledger.kept_average, k),
                 virtual=[unstack(state, k) for state in states],
                 predictions={name: unstack(tensors, k) for name, tensors in predictions.items()},
+                trained={name: unstack(tensors, k) for name, tensors in own.items()} if virtual else {},
                 history=entry.history,
                 rows=rows[k],
                 health=records[k].health(),
