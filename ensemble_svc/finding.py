@@ -5,8 +5,9 @@ and where it turns. Here each rate has a training of its own from the same weigh
 the smaller ones have learned or spoiled; the rate with the lowest loss at the end is taken.
 
 The *halving* recipe starts with a large rate on a subset of the data and divides it by 2 until the loss
-does not diverge. All halves are tried at once, and the largest is taken that does not. ``training.optimizer.lr: auto``
-is this one.
+does not diverge. All halves are tried at once, and the largest is taken that does not. Behind a norm hardly any rate
+diverges, and large ones learn little all the same; so it must also have learned ``LEARNED`` of what the best has.
+``training.optimizer.lr: auto`` is this one.
 
 A rate *diverges* when a loss is not finite, or when at any step the mean of the last few losses lies above that of
 the smallest candidate on the same batches, which leaves the network about as it was. Dropout, noise and mixed rows
@@ -41,6 +42,8 @@ TOLERANCE = 0.05
 """Share of the untouched network's loss by which a mean may exceed it, besides the noise."""
 QUIET = 6
 """One in so many candidates, the smallest, part from each other by noise alone."""
+LEARNED = 0.9
+"""Share of the fall of the loss at the best rate that the largest one must reach too."""
 EVENT = "lr_found"
 
 
@@ -71,8 +74,10 @@ class Found:
 
     @property
     def largest(self) -> float:
-        """The halving recipe's rate: the largest that does not diverge."""
-        return next(trial.rate for trial in self.trials if not trial.diverged)
+        """The halving recipe's rate: the largest that does not diverge, and learns nearly as much as the best."""
+        fine = [trial for trial in self.trials if not trial.diverged]
+        best = min(trial.loss for trial in fine)
+        return next(t.rate for t in fine if t.loss <= best + (1 - LEARNED) * max(0.0, self.start - best))
 
     def as_data(self) -> dict[str, Any]:
         """All of it as JSON; a loss that is not finite is null."""

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import app
 from ensemble_svc.errors import OtherJob, TrainError
-from ensemble_svc.finding import NUM_RATES, TOP, find, judge, settled, with_rate
+from ensemble_svc.finding import LEARNED, NUM_RATES, TOP, find, judge, settled, with_rate
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.planning import members_of, prepare
 from ensemble_svc.spec.contradictions import contradictions
@@ -78,7 +78,9 @@ class TestJudgement:
         found = judge(rates, rows)
         fine = [t for t in found.trials if not t.diverged]
         assert not found.trials[-1].diverged
-        assert found.largest == max(t.rate for t in fine)
+        best = min(t.loss for t in fine)
+        able = [t.rate for t in fine if t.loss <= best + (1 - LEARNED) * (found.start - best)]
+        assert found.largest == max(able) >= found.lowest
         assert found.lowest in [t.rate for t in fine if t.loss == min(f.loss for f in fine)]
         assert all(found.trials[k].diverged for k in broken & set(range(len(rows) - 1)))
         json.dumps(found.as_data(), allow_nan=False)
@@ -94,8 +96,12 @@ class TestJudgement:
     def test_what_parts_the_smallest_rates_too_is_noise(self, rows):
         rows[0] = rows[-2]
         found = judge([2.0**-k for k in range(12)], rows)
+        assert not found.trials[0].diverged
         assert not found.trials[-2].diverged
-        assert found.largest == 1.0
+
+    def test_a_rate_that_hardly_learns_is_not_taken_though_it_does_not_diverge(self):
+        still, hardly, well, best = ([loss] * 20 for loss in (1.0, 0.9, 0.15, 0.1))
+        assert judge([8.0, 4.0, 2.0, 1.0], [hardly, well, best, still]).largest == 4.0
 
     def test_a_network_that_breaks_at_every_rate_is_told(self):
         with pytest.raises(TrainError, match="not finite even at 1.0e-06.*inspect JOB"):

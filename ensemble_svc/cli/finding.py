@@ -41,7 +41,7 @@ def find_lr(job: JobFile, overrides: Overrides = None, as_json: Json = False) ->
     out.print(_plot(found))
     out.print(
         f"Range test (lowest loss after {found.num_steps} steps): {found.lowest:.3g}. "
-        f"Halving (largest that does not diverge): {found.largest:.3g}.\n"
+        f"Halving (largest that does not diverge, and learns nearly as much): {found.largest:.3g}.\n"
         f"Take one with --set training.optimizer.lr={found.lowest:.3g}. training.optimizer.lr=auto takes the "
         "halving's, the boldest; let a schedule that falls follow it.",
         highlight=False,
