@@ -11,9 +11,12 @@ import torch
 from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.conclude import with_targets, write_metrics
 from ensemble_svc.data.conform import conform
+from ensemble_svc.data.dataset import Dataset
+from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
+from ensemble_svc.planning import Prepared, prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.data import Table
@@ -101,5 +104,28 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
             "among them; only other rows can decide. Without --data the run's held-out rows do."
         )
     dataset = conform(read, ensemble.schema, missing=imputes)
+    _refuse_reported(run, dataset, data)
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return HeldOut("data", ensemble.members(dataset.x), target)
+
+
+def _refuse_reported(run: Run, dataset: Dataset, data: str) -> None:
+    """Make sure that no row that is reported is among those that decide, as far as the run's source can be read."""
+    own = prepared_again(run)
+    if own is None:
+        return
+    reported = set(digests(own.dataset, own.split.test))
+    both = sum(digest in reported for digest in digests(dataset, np.arange(len(dataset))))
+    if both:
+        raise DataError(
+            f"{data} holds {both} rows of the run's test split; a row that is reported must not decide. Leave them out."
+        )
+
+
+def prepared_again(run: Run) -> Prepared | None:
+    """The run's data as its source gives them today; None where it does not, or has changed."""
+    try:
+        found = prepare(run.job(), Path(run.journal.of_kind("begin")[-1]["directory"]))
+    except DataError:
+        return None
+    return found if found.dataset.hash == run.manifest()["data_hash"] else None

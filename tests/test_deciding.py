@@ -108,7 +108,14 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    np.savez(tmp_path / "held.npz", x=digits.images.astype(np.float32)[:300], y=digits.target[:300])
+    images = digits.images.astype(np.float32)
+    np.savez(tmp_path / "own.npz", x=images[:300], y=digits.target[:300])
+    reported = len({*run.predictions("test")["row"].tolist()} & {*range(300)})
+    own = f"{{name: npz, path: {tmp_path / 'own.npz'}}}"
+    with pytest.raises(DataError, match=f"holds {reported} rows of the run's test split"):
+        reselect(run, with_aggregate(run, select="greedy"), data=own, directory=tmp_path)
+    noise = np.random.default_rng(0).normal(size=images[:300].shape).astype(np.float32)
+    np.savez(tmp_path / "held.npz", x=images[:300] + noise, y=digits.target[:300])
     source = f"{{name: npz, path: {tmp_path / 'held.npz'}}}"
     decision = reselect(run, with_aggregate(run, select="greedy"), data=source, directory=tmp_path)
     assert decision.rows == "data"

@@ -82,6 +82,12 @@ class HeldOut:
     def __len__(self) -> int:
         return len(self.target)
 
+    def at(self, rows: Tensor) -> HeldOut:
+        """Some of the rows, by position."""
+        members = {name: value[:, rows] for name, value in self.members.items()}
+        seen_KN = None if self.seen_KN is None else self.seen_KN[:, rows]
+        return HeldOut(self.kind, members, self.target[rows], seen_KN)
+
 
 class Decision(Spec):
     """Who is in the ensemble and what is made of their predictions."""
@@ -137,6 +143,7 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
     Raises:
         EnsembleError: held-out predictions that cannot be selected from or calibrated on.
     """
+    held_out, promising = _shared_out(spec, held_out, seed)
     chosen, pooling = _select(spec, len(ids), held_out, seed), _pooling(spec.combine)
     members = chosen.chosen
     decision = Decision(
@@ -157,10 +164,25 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
     fitted = _calibrate(spec.calibrate, decision, own)
     if fitted is not None:
         decision = decision.model_copy(update={"calibration": to_plain(fitted)})
-    if spec.conformal is not None:
-        covered = _conformal(decision, own, spec.conformal)
+    if spec.conformal is not None and promising is not None:
+        covered = _conformal(decision, _rows_of(promising, members), spec.conformal)
         decision = decision.model_copy(update={"conformal": to_plain(covered)})
     return decision
+
+
+def _shared_out(
+    spec: AggregateSpec, held_out: HeldOut | None, seed: int
+) -> tuple[HeldOut | None, HeldOut | None]:
+    """The rows that select and calibrate, and those on which sets or intervals are fitted.
+
+    Coverage is promised of rows that decided nothing else, so where more is decided each has one half.
+    """
+    more = any(rule.needs_rows for rule in (spec.combine, spec.select, spec.calibrate))
+    if held_out is None or spec.conformal is None or not more:
+        return held_out, held_out
+    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))
+    first, second = (half.sort().values for half in order.tensor_split(2))
+    return held_out.at(first), held_out.at(second)
 
 
 def apply(decision: Decision, members: Mapping[str, Tensor], target: Tensor | None = None) -> Prediction:

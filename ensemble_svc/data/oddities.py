@@ -44,8 +44,8 @@ def _leaks(dataset: Dataset, split: Split) -> Iterator[str]:
     keys = _keys(dataset)
     for name, rows in (("test", split.test), ("validation", split.validation)):
         alike = rows[np.isin(keys[rows], keys[split.train])]
-        trained = set(_digests(dataset, split.train[np.isin(keys[split.train], keys[alike])]))
-        twice = sum(digest in trained for digest in _digests(dataset, alike))
+        trained = set(digests(dataset, split.train[np.isin(keys[split.train], keys[alike])]))
+        twice = sum(digest in trained for digest in digests(dataset, alike))
         if twice:
             yield (
                 f"{twice} of {len(rows)} {name} rows are copies of training rows (same features and target): "
@@ -61,7 +61,8 @@ def _keys(dataset: Dataset) -> npt.NDArray[np.uint64]:
     return flat.view(f"u{word}").sum(axis=1, dtype=np.uint64)
 
 
-def _digests(dataset: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+def digests(dataset: Dataset, rows: npt.NDArray[np.int64]) -> Iterator[bytes]:
+    """What tells rows apart: a hash of each one's numbers and target."""
     for i in rows:
         digest = blake2b(np.ascontiguousarray(dataset.x[i]).data, digest_size=16)
         digest.update(dataset.y[i].tobytes())

@@ -194,7 +194,8 @@ class AggregateSpec(Spec):
     """Recalibration of what the ensemble says."""
     conformal: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of new rows that the sets of classes, or the intervals, may miss: adds them to predictions and
-    their coverage to the metrics (split conformal; adaptive sets, arXiv:2006.02544)."""
+    their coverage to the metrics, fitted on one half of the
+    held-out rows where the other selects or calibrates (split conformal; adaptive sets, arXiv:2006.02544)."""
 
     @property
     def rules(self) -> tuple[tuple[str, Rule], ...]:
