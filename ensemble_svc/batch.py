@@ -1,94 +1,98 @@
-"""A finished ensemble on new data: batch evaluation and batch prediction.
+"""A finished ensemble on new rows: batch prediction, a piece at a time.
 
 Shapes: N rows, C classes, T targets.
 """
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pa_parquet
-import torch
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
-from ensemble_svc.data.inputs import conform, read_inputs
-from ensemble_svc.data.sources import load, load_several
-from ensemble_svc.deciding import best_on_validation, measure
+from ensemble_svc.data.inputs import stream_inputs
+from ensemble_svc.data.shards import TABLES, find_shards
 from ensemble_svc.errors import DataError
+from ensemble_svc.foreign import imputes
 from ensemble_svc.predictor import Ensemble, Prediction
-from ensemble_svc.spec.data import Csv, ImageFolder, Source, Table
+from ensemble_svc.spec.data import Csv, ImageFolder
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.load import parse_source
-from ensemble_svc.spec.preprocess import Impute
-from ensemble_svc.spec.tasks import kinds
-from ensemble_svc.store.atomic import write_atomic
-from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
+from ensemble_svc.writing import check_format, written
 
-FORMATS = (".parquet", ".csv", ".npz")
+
+@dataclass(frozen=True)
+class Predicted:
+    """What became of the files that were predicted."""
+
+    rows: int
+    broken: tuple[str, ...]
+    """What is wrong with each file that could not be read to its end."""
 
 
-def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
-    """Measure the ensemble of ``run`` on every row of a labelled source.
+def predict_file(
+    run: Path,
+    source: Path,
+    output: Path,
+    *,
+    id_column: str | None = None,
+    strict: bool = False,
+    tell: Callable[[int], None] = lambda rows: None,
+) -> Predicted:
+    """Predict every row of ``source`` and write the answer to ``output``, a piece at a time.
+
+    Of several files (a folder of tables, or a pattern) the answer has a column ``shard`` with each row's file; rows
+    without an id are numbered within their file. A file that cannot be read to its end is named, its rows before the
+    fault are kept, and the others go on.
 
     Args:
-        source: a data source as a job would name it, a name or a YAML mapping.
+        strict: stop at the first file that cannot be read.
+        tell: hears how many rows have been predicted.
 
     Raises:
-        SpecError: a source that no job could name.
-        DataError: rows that the ensemble cannot read.
+        DataError: an input the ensemble cannot read, the only one or with ``strict``; an output format that is not
+            offered; not one row.
     """
-    job, manifest = run.job(), run.manifest()
-    ensemble = Ensemble.load(run.path)
-    asked = parse_source(source)
-    if isinstance(asked, Table):
-        known = [name for name, _ in ensemble.schema.categories]
-        asked = asked.model_copy(update={"categorical": tuple(dict.fromkeys([*asked.categorical, *known]))})
-    found = _load(asked, job, directory)
-    dataset = conform(found, ensemble.schema, missing=_imputes(job))
-    members = ensemble.members(dataset.x)
-    metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
-    ids = ensemble.decision.members
-    best = best_on_validation([metrics[own] for own in ids])
-    target = torch.from_numpy(np.ascontiguousarray(dataset.y))
-    return {"data": measure(job, ensemble.decision, ids, members, target, best=best)}
-
-
-def _load(source: Source, job: JobSpec, directory: Path) -> Dataset:
-    if job.task == "multitask":
-        return load_several(source, kinds(job.tasks), directory=directory)
-    return load(source, task=job.task, directory=directory)
-
-
-def predict_file(run: Path, source: Path, output: Path, *, id_column: str | None = None) -> int:
-    """Predict every row of ``source`` and write the answer to ``output``; returns the number of rows.
-
-    Raises:
-        DataError: an input the ensemble cannot read, or an output format that is not offered.
-    """
-    if output.suffix not in FORMATS:
-        raise DataError(f"{output}: cannot write '{output.suffix}'; use one of {', '.join(FORMATS)}")
+    check_format(output)
     ensemble, job = Ensemble.load(run), Run.open(run).job()
-    x, row = read_inputs(
-        source,
-        ensemble.schema,
+    shards, rows, broken = _shards(source, ensemble.schema), 0, list[str]()
+    with written(output) as write:
+        for shard in shards:
+            try:
+                for piece in _pieces(shard, ensemble.schema, job, id_column):
+                    beside = {"shard": np.full(len(piece), shard.name)} if len(shards) > 1 else {}
+                    write(beside | columns_of(ensemble, piece.x, piece.row))
+                    rows += len(piece)
+                    tell(rows)
+            except DataError as fault:
+                if strict or len(shards) == 1:
+                    raise
+                broken.append(str(fault))
+        if not rows:
+            raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+    return Predicted(rows, tuple(broken))
+
+
+def _shards(source: Path, schema: InputSchema) -> list[Path]:
+    """The files of tables or arrays in a folder, or those that match a pattern; a folder of images is one."""
+    is_images = source.is_dir() and not any(f.suffix.lower() in TABLES for f in source.iterdir())
+    if is_images and schema.kind == "image":
+        return [source]
+    return find_shards(str(source), Path())
+
+
+def _pieces(shard: Path, schema: InputSchema, job: JobSpec, id_column: str | None) -> Iterator[Dataset]:
+    source = job.data.source
+    return stream_inputs(
+        shard,
+        schema,
         id_column=id_column,
-        separator=job.data.source.separator if isinstance(job.data.source, Csv) else ",",
-        resize=isinstance(job.data.source, ImageFolder) and job.data.source.size is not None,
-        missing=_imputes(job),
+        separator=source.separator if isinstance(source, Csv) else ",",
+        resize=isinstance(source, ImageFolder) and source.size is not None,
+        missing=imputes(job),
     )
-    columns = columns_of(ensemble, x, row)
-    write_atomic(output, _encode(columns, output.suffix))
-    return len(row)
-
-
-def _imputes(job: JobSpec) -> bool:
-    return any(isinstance(step, Impute) for step in job.data.preprocess)
 
 
 def columns_of(ensemble: Ensemble, x: Array, row: Array) -> dict[str, Array]:
@@ -124,34 +128,3 @@ def as_columns(schema: InputSchema, prediction: Prediction, row: Array) -> dict[
         parts = {**prediction.uncertainty, **prediction.region}
         columns |= {f"{target}_{name}": value[:, t] for name, value in parts.items()}
     return columns
-
-
-def _encode(columns: dict[str, Array], suffix: str) -> bytes:
-    buffer = io.BytesIO()
-    if suffix == ".npz":
-        arrays: dict[str, Any] = {name: _plain(values) for name, values in columns.items()}
-        np.savez(buffer, **arrays)
-        return buffer.getvalue()
-    table = pa.table({name: pa.array(values.tolist()) for name, values in columns.items()})
-    if suffix == ".csv":
-        pa_csv.write_csv(_harmless(table), buffer)
-    else:
-        pa_parquet.write_table(table, buffer)
-    return buffer.getvalue()
-
-
-def _plain(values: Array) -> Array:
-    return values.astype(str) if values.dtype == object else values
-
-
-def _harmless(table: pa.Table) -> pa.Table:
-    """Text that a spreadsheet would run as a formula gets a quote in front."""
-
-    def quoted(text: str) -> str:
-        return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-    for i, field in enumerate(table.schema):
-        if pa.types.is_string(field.type):
-            cells = [quoted(text) for text in table.column(i).to_pylist()]
-            table = table.set_column(i, field.name, pa.array(cells))
-    return table.rename_columns([quoted(name) for name in table.column_names])

@@ -14,6 +14,7 @@ from pathlib import Path
 from ensemble_svc.conclude import conclude
 from ensemble_svc.errors import QuorumError
 from ensemble_svc.finding import Found, record
+from ensemble_svc.foreign import extend_metrics
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
@@ -160,6 +161,10 @@ class Course:
             if decision is not None:
                 record_ensemble(self.run.journal, decision.model_dump(mode="json"))
         publish()
+        if "metrics.json" in files and job.evaluate.ood:
+            with clock.stage("ood"):
+                files |= extend_metrics(self.run, job, self.run.directory)
+            publish()
         if "metrics.json" in files:
             with clock.stage("report"):
                 files["report.html"] = write_report(self.run)

@@ -17,6 +17,7 @@ from pathlib import Path
 from ensemble_svc.course import Clock, Course, Ready
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
 from ensemble_svc.finding import settled
+from ensemble_svc.foreign import check_foreign
 from ensemble_svc.measuring import expect, plan_measured, took
 from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.forecast import with_forecast
@@ -133,6 +134,7 @@ def _prepare(job: JobSpec, folder: Path, directory: Path, resources: Resources, 
     clock = Clock()
     with clock.stage("data"):
         prepared = prepare(job, directory, read=read)
+        check_foreign(job, prepared.schema, directory)
     with clock.stage("find_lr"):
         known = settled(job, prepared, folder)
     with clock.stage("plan"):

@@ -16,6 +16,7 @@ from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
+from ensemble_svc.foreign import extend_metrics
 from ensemble_svc.planning import Prepared, prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
@@ -58,6 +59,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)
+        amend_manifest(run.path, extend_metrics(run, job, directory))
         amend_manifest(run.path, {"report.html": write_report(run)})
     return decision
 

@@ -50,8 +50,6 @@ def section(spec: type[Spec], *, only_given: bool = False) -> st.SearchStrategy[
     found = {key: values(shape) for key, shape in shapes.items() if shape is not None}
     if "vary" in found:
         found["vary"] = st.sampled_from(ALLOWED_VARY)
-    if "ood" in found:
-        found["ood"] = st.just(())
     needed = {key for key, field in spec.model_fields.items() if field.is_required()}
     needed |= {"name"} if only_given else set()
     optional = {key: value for key, value in found.items() if key not in needed}

@@ -15,7 +15,8 @@ from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.paths import check_unpacked, reading
 from ensemble_svc.errors import DataError
 
-_DAMAGE = (BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+DAMAGE = (BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError)
+"""What reading a damaged ``.npz`` file raises."""
 
 
 def array_names(path: Path) -> tuple[str, ...]:
@@ -24,7 +25,7 @@ def array_names(path: Path) -> tuple[str, ...]:
     Raises:
         DataError: not a zip file, or one that says it unpacks to more than it may.
     """
-    with reading(path, *_DAMAGE), ZipFile(path) as archive:
+    with reading(path, *DAMAGE), ZipFile(path) as archive:
         members = archive.infolist()
     check_unpacked(path, sum(member.file_size for member in members))
     return tuple(member.filename.removesuffix(".npy") for member in members)
@@ -37,16 +38,21 @@ def read_array(path: Path, name: str) -> Array:
         DataError: a damaged file, an array of Python objects (they would run code), or a header
             that declares another size than the file holds.
     """
-    with reading(path, *_DAMAGE), ZipFile(path) as archive:
+    with reading(path, *DAMAGE), ZipFile(path) as archive:
         member = next(m for m in archive.infolist() if m.filename.removesuffix(".npy") == name)
         with archive.open(member) as stream:
-            _check_header(path, name, member, stream)
+            check_header(path, name, member, stream)
         with archive.open(member) as stream:
             array: Array = npy.read_array(stream, allow_pickle=False)
     return array
 
 
-def _check_header(path: Path, name: str, member: ZipInfo, stream: IO[bytes]) -> None:
+def check_header(path: Path, name: str, member: ZipInfo, stream: IO[bytes]) -> tuple[int, ...]:
+    """The shape that an array's header declares, once it is seen to be true.
+
+    Raises:
+        DataError: an array of Python objects, or of another size than the file holds.
+    """
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
@@ -63,3 +69,4 @@ def _check_header(path: Path, name: str, member: ZipInfo, stream: IO[bytes]) -> 
             f"{path}: array '{name}' declares shape {tuple(shape)} of {np.dtype(dtype).name} "
             f"({declared:,} bytes) but holds {held:,} bytes; the file is damaged."
         )
+    return tuple(shape)

@@ -32,12 +32,7 @@ def read_csv(path: Path, *, separator: str, text: Sequence[str] = ()) -> pa.Tabl
     Raises:
         DataError: a line with another number of fields, no rows, columns without a name of their own.
     """
-    if path.suffix in _PACKED:
-        raise DataError(f"{path}: packed text is not read; unpack it first.")
-    parse = pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True)
-    convert = pyarrow.csv.ConvertOptions(
-        column_types={name: pa.string() for name in text}, strings_can_be_null=True
-    )
+    parse, convert = csv_options(path, separator=separator, text=text)
     # One thread, for only then does pyarrow say which line is wrong.
     read = pyarrow.csv.ReadOptions(use_threads=False)
     try:
@@ -46,9 +41,29 @@ def read_csv(path: Path, *, separator: str, text: Sequence[str] = ()) -> pa.Tabl
                 stream, read_options=read, parse_options=parse, convert_options=convert
             )
     except pa.ArrowInvalid as fault:
-        reason = str(fault).replace("Row #", "line ").replace("CSV parse error: ", "")
-        raise DataError(f"{path}: {' '.join(reason.split())}.") from fault
+        raise csv_fault(path, fault) from fault
     return _named(table, path)
+
+
+def csv_options(
+    path: Path, *, separator: str, text: Sequence[str]
+) -> tuple[pyarrow.csv.ParseOptions, pyarrow.csv.ConvertOptions]:
+    """How every csv file is read.
+
+    Raises:
+        DataError: a packed file.
+    """
+    if path.suffix in _PACKED:
+        raise DataError(f"{path}: packed text is not read; unpack it first.")
+    return pyarrow.csv.ParseOptions(delimiter=separator, newlines_in_values=True), pyarrow.csv.ConvertOptions(
+        column_types={name: pa.string() for name in text}, strings_can_be_null=True
+    )
+
+
+def csv_fault(path: Path, fault: pa.ArrowInvalid) -> DataError:
+    """What pyarrow says of a csv file, as one sentence."""
+    reason = str(fault).replace("Row #", "line ").replace("CSV parse error: ", "")
+    return DataError(f"{path}: {' '.join(reason.split())}.")
 
 
 def read_parquet(path: Path) -> pa.Table:
@@ -72,7 +87,20 @@ def _unpacked(metadata: pyarrow.parquet.FileMetaData) -> int:
 def _named(table: pa.Table, path: Path) -> pa.Table:
     with reading(path, UnicodeDecodeError):
         names = table.column_names
-    if table.num_rows == 0:
+    check_names(names, path, num_rows=table.num_rows)
+    return table
+
+
+def check_names(names: Sequence[str], path: Path, *, num_rows: int | None = None) -> None:
+    """Sees that there are rows, and that each column has a name of its own.
+
+    Args:
+        num_rows: how many there are, where that is known.
+
+    Raises:
+        DataError: naming the column.
+    """
+    if num_rows == 0:
         raise DataError(f"{path}: there are no rows; its columns are {', '.join(names) or 'none'}.")
     for i, name in enumerate(names):
         if not name.strip():
@@ -82,7 +110,6 @@ def _named(table: pa.Table, path: Path) -> pa.Table:
             )
         if name in names[:i]:
             raise DataError(f"{path}: two columns are called '{name}'; each needs a name of its own.")
-    return table
 
 
 def require(table: pa.Table, names: Sequence[str], *, key: str, path: Path) -> None:
@@ -163,8 +190,11 @@ def as_words(column: pa.ChunkedArray, name: str, path: Path) -> list[str | None]
     return words
 
 
-def as_identities(column: pa.ChunkedArray, name: str, path: Path) -> Array:
+def as_identities(column: pa.ChunkedArray, name: str, path: Path, *, whole: bool | None = None) -> Array:
     """[N] ids: int64 where that loses nothing ('007' stays text), else text.
+
+    Args:
+        whole: whether all ids, those of other pieces of the file too, are such numbers; None looks at these.
 
     Raises:
         DataError: a missing id.
@@ -173,6 +203,8 @@ def as_identities(column: pa.ChunkedArray, name: str, path: Path) -> Array:
     if None in words:
         raise DataError(f"{path}: row {words.index(None) + 1}, id column '{name}': the id is missing.")
     text = np.array(words, dtype=str)
+    if whole is False:
+        return text
     try:
         numbers = text.astype(np.int64)
     except (ValueError, OverflowError):

@@ -32,12 +32,7 @@ def conform(dataset: Dataset, schema: InputSchema, *, missing: bool | None = Non
         DataError: a missing column, another shape or kind, a class or target that the ensemble
             does not have, a number that is NaN or infinite.
     """
-    if dataset.kind != schema.kind:
-        raise DataError(f"the data are a set of {dataset.kind}s, the ensemble reads {schema.kind}s.")
-    named = schema.kind == "table"
-    x = _columns(dataset, schema) if named else dataset.x
-    check_rows(x, schema, origin="the data")
-    y = _answers(dataset, schema)
+    x, y = _inputs(dataset, schema), _answers(dataset, schema)
     recoded = replace(
         dataset,
         x=x,
@@ -56,6 +51,27 @@ def conform(dataset: Dataset, schema: InputSchema, *, missing: bool | None = Non
     if not schema.classes and not schema.tasks:
         check_targets(recoded, rows)
     return recoded
+
+
+def conform_inputs(dataset: Dataset, schema: InputSchema, *, missing: bool | None = None) -> Dataset:
+    """The same of rows whose targets are none of the ensemble's, and mean nothing.
+
+    Raises:
+        DataError: as ``conform``, of the inputs.
+    """
+    x = _inputs(dataset, schema)
+    found = Dataset(x, np.zeros(len(x)), dataset.row, schema.kind, schema.features, dict(schema.categories))
+    imputed = bool(schema.indicators) if missing is None else missing
+    check_features(found, np.arange(len(x)), imputed=imputed)
+    return found
+
+
+def _inputs(dataset: Dataset, schema: InputSchema) -> Array:
+    if dataset.kind != schema.kind:
+        raise DataError(f"the data are a set of {dataset.kind}s, the ensemble reads {schema.kind}s.")
+    x = _columns(dataset, schema) if schema.kind == "table" else dataset.x
+    check_rows(x, schema, origin="the data")
+    return x
 
 
 def check_rows(x: Array, schema: InputSchema, *, origin: str) -> None:

@@ -42,11 +42,28 @@ def load_image_folder(source: ImageFolder, *, task: Task, directory: Path) -> Da
     if task != "classification":
         raise DataError("data.source 'image_folder' has classes; write 'task: classification'.")
     folder = find_folder(source.path, directory)
-    splits = _split_folders(folder)
+    files, labels, bounds = list_images(folder)
+    raw = Arrays(
+        x=read_images(files, mode=source.mode, size=source.size),
+        y=np.array(labels, dtype=str),
+        origin=str(folder),
+        row=np.array([file.relative_to(folder).as_posix() for file in files], dtype=str),
+        splits={split: np.arange(*bound) for split, bound in bounds.items() if split},
+        layout="NCHW",
+    )
+    return assemble(raw, task=task)
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[str], dict[str, tuple[int, int]]]:
+    """Every image with its class, and where each split begins and ends.
+
+    Raises:
+        DataError: no images, or a class folder without any.
+    """
     files: list[Path] = []
     labels: list[str] = []
     bounds: dict[str, tuple[int, int]] = {}
-    for split, root in splits.items():
+    for split, root in _split_folders(folder).items():
         start = len(files)
         for class_folder in _folders(root):
             found = image_files(class_folder)
@@ -57,15 +74,7 @@ def load_image_folder(source: ImageFolder, *, task: Task, directory: Path) -> Da
         bounds[split] = (start, len(files))
     if not files:
         raise DataError(f"{folder}: there are no folders of images; each class has a folder of its own.")
-    raw = Arrays(
-        x=read_images(files, mode=source.mode, size=source.size),
-        y=np.array(labels, dtype=str),
-        origin=str(folder),
-        row=np.array([file.relative_to(folder).as_posix() for file in files], dtype=str),
-        splits={split: np.arange(*bound) for split, bound in bounds.items() if split},
-        layout="NCHW",
-    )
-    return assemble(raw, task=task)
+    return files, labels, bounds
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -5,15 +5,26 @@ Shapes: N rows, D columns, images [N, C, H, W].
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ensemble_svc.data.archive import array_names, read_array
 from ensemble_svc.data.arrays import as_inputs
+from ensemble_svc.data.batches import (
+    array_batches,
+    array_shape,
+    csv_batches,
+    parquet_batches,
+    parquet_columns,
+)
 from ensemble_svc.data.checks import check_features
-from ensemble_svc.data.columns import as_identities, as_numbers, as_words, read_csv, read_parquet, require
+from ensemble_svc.data.columns import as_identities, as_numbers, as_words, require
 from ensemble_svc.data.conform import check_rows, conform
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.image import SUFFIXES, Mode, image_files, read_images
@@ -21,8 +32,12 @@ from ensemble_svc.data.paths import expand, find_file, find_folder
 from ensemble_svc.data.table import codes
 from ensemble_svc.errors import DataError, did_you_mean
 
-__all__ = ["conform", "read_inputs"]
+__all__ = ["conform", "read_inputs", "stream_inputs"]
 
+PIECE_ROWS = 8192
+"""Most rows of a piece."""
+PIECE_BYTES = 1 << 26
+"""What a piece's rows may take, as they are read."""
 _MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -51,69 +66,164 @@ def read_inputs(
     Raises:
         DataError: a missing column, a row that does not fit, a file that cannot be read.
     """
-    found = expand(str(path), Path())
+    pieces = [
+        (piece.x, piece.row)
+        for piece in stream_inputs(
+            path, schema, id_column=id_column, separator=separator, resize=resize, missing=missing
+        )
+    ]
+    return np.concatenate([x for x, _ in pieces]), np.concatenate([row for _, row in pieces])
+
+
+def stream_inputs(
+    path: str | Path,
+    schema: InputSchema,
+    *,
+    id_column: str | None = None,
+    separator: str = ",",
+    resize: bool = False,
+    missing: bool | None = None,
+) -> Iterator[Dataset]:
+    """The same a piece at a time, in order, with targets that mean nothing; memory is bounded by the piece.
+
+    Raises:
+        DataError: as ``read_inputs``, when the piece with the fault is reached.
+    """
+    found, rows = expand(str(path), Path()), piece_rows(schema)
     kind = found.suffix.lower()
     if found.is_dir() or kind in SUFFIXES:
-        x, row = _from_images(found, schema, resize=resize)
-    elif kind in (".csv", ".tsv", ".txt"):
-        text = (*(name for name, _ in schema.categories), *((id_column,) if id_column else ()))
+        pieces = _from_images(found, schema, resize=resize, rows=rows)
+    elif kind in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
         file = find_file(str(path), Path())
-        table = read_csv(file, separator="\t" if kind == ".tsv" else separator, text=text)
-        x, row = _from_table(table, schema, path=file, id_column=id_column)
-    elif kind in (".parquet", ".pq"):
-        file = find_file(str(path), Path())
-        x, row = _from_table(read_parquet(file), schema, path=file, id_column=id_column)
+        pieces = _from_table(
+            file, schema, id_column=id_column, separator="\t" if kind == ".tsv" else separator, rows=rows
+        )
     elif kind == ".npz":
-        x, row = _from_npz(find_file(str(path), Path()), schema, id_column=id_column)
+        pieces = _from_npz(find_file(str(path), Path()), schema, id_column=id_column, rows=rows)
     else:
         raise DataError(
             f"{found}: inputs are .csv, .tsv, .parquet or .npz files, or a folder of images; got '{kind}'."
         )
-    rows = Dataset(x, np.zeros(len(x)), row, schema.kind, schema.features, dict(schema.categories))
     imputed = bool(schema.indicators) if missing is None else missing
-    check_features(rows, np.arange(len(x)), imputed=imputed)
-    return x, row
+    empty = True
+    for x, row in pieces:
+        piece = Dataset(x, np.zeros(len(x)), row, schema.kind, schema.features, dict(schema.categories))
+        check_features(piece, np.arange(len(x)), imputed=imputed)
+        empty = False
+        yield piece
+    if empty:
+        raise DataError(f"{found}: there are no rows.")
+
+
+def piece_rows(schema: InputSchema) -> int:
+    """Rows of a piece: few enough that they take little memory, and no more than are predicted at once."""
+    size = math.prod(schema.shape) * np.dtype(schema.dtype).itemsize
+    return max(1, min(PIECE_ROWS, PIECE_BYTES // max(1, size)))
+
+
+def table_batches(
+    path: Path, *, separator: str, rows: int, text: Sequence[str] = (), only: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """A csv or parquet file's rows in pieces; of parquet ``only`` these columns are read, where they are there."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        return parquet_batches(path, rows=rows, only=only)
+    return csv_batches(path, separator=separator, rows=rows, text=text)
+
+
+def whole_ids(path: Path, id_column: str, *, separator: str) -> bool:
+    """Whether all ids of a table are whole numbers that lose nothing as such; reads that column alone.
+
+    Raises:
+        DataError: as ``columns.as_identities``.
+    """
+    if path.suffix.lower() in (".parquet", ".pq"):
+        tables = parquet_batches(path, rows=1 << 16, only=(id_column,))
+    else:
+        tables = csv_batches(path, separator=separator, rows=1 << 16, text=(id_column,), only=(id_column,))
+    return all(as_identities(t[id_column], id_column, path).dtype.kind == "i" for t in tables)
+
+
+Pieces = Iterator[tuple[Array, Array]]
+"""Rows and their ids."""
 
 
 def _from_table(
-    table: pa.Table, schema: InputSchema, *, path: Path, id_column: str | None
-) -> tuple[Array, Array]:
+    path: Path, schema: InputSchema, *, id_column: str | None, separator: str, rows: int
+) -> Pieces:
     if schema.kind != "table":
         raise DataError(f"{path}: is a table, but the ensemble reads images of shape {schema.shape}.")
-    require(table, schema.features, key="the ensemble's input", path=path)
-    require(table, [id_column] if id_column else [], key="the id", path=path)
-    values = dict(schema.categories)
-    columns = [
-        codes(as_words(table[name], name, path), values[name])[0]
-        if name in values
-        else as_numbers(table[name], name, path)
-        for name in schema.features
-    ]
-    row = as_identities(table[id_column], id_column, path) if id_column else np.arange(table.num_rows)
-    return np.column_stack(columns), row
+    ids = (id_column,) if id_column else ()
+    known = dict(schema.categories)
+    whole, start = True, 0
+    pieces = table_batches(
+        path, separator=separator, rows=rows, text=(*known, *ids), only=(*schema.features, *ids)
+    )
+    for table in pieces:
+        if not start:
+            _check_columns(path, table, schema, ids)
+            whole = id_column is None or whole_ids(path, id_column, separator=separator)
+        with counted_from(start):
+            x = np.column_stack([_column(table, name, known, path) for name in schema.features])
+            row = (
+                as_identities(table[id_column], id_column, path, whole=whole)
+                if id_column
+                else np.arange(start, start + table.num_rows)
+            )
+        start += table.num_rows
+        yield x, row
 
 
-def _from_npz(path: Path, schema: InputSchema, *, id_column: str | None) -> tuple[Array, Array]:
+@contextmanager
+def counted_from(start: int) -> Iterator[None]:
+    """Say where a piece begins in what is told of its rows."""
+    try:
+        yield
+    except DataError as fault:
+        if not start:
+            raise
+        raise DataError(f"{fault} (Rows are counted from row {start + 1:,} of the file.)") from fault
+
+
+def _check_columns(path: Path, table: pa.Table, schema: InputSchema, ids: Sequence[str]) -> None:
+    names = table.column_names
+    if path.suffix.lower() in (".parquet", ".pq"):
+        names = parquet_columns(path)
+    whole = pa.table({name: [] for name in names})
+    require(whole, schema.features, key="the ensemble's input", path=path)
+    require(whole, ids, key="the id", path=path)
+
+
+def _column(
+    table: pa.Table, name: str, known: Mapping[str, tuple[str, ...]], path: Path
+) -> npt.NDArray[np.float32]:
+    if name in known:
+        return codes(as_words(table[name], name, path), known[name])[0]
+    return as_numbers(table[name], name, path)
+
+
+def _from_npz(path: Path, schema: InputSchema, *, id_column: str | None, rows: int) -> Pieces:
     names = array_names(path)
     name = next((n for n in names if n.lower() == "x"), names[0] if len(names) == 1 else None)
     if name is None:
         raise DataError(f"{path}: holds the arrays {', '.join(names)}; call the inputs 'x'.")
-    x = read_array(path, name)
-    if schema.kind == "image":
-        x = _images(x, schema, origin=f"{path}: {name}")
-    x = as_inputs(x, layout="NCHW", origin=f"{path}: {name}")
-    check_rows(x, schema, origin=f"{path}: {name}")
-    if id_column is None:
-        return x, np.arange(len(x))
-    if id_column not in names:
+    if id_column is not None and id_column not in names:
         hint = did_you_mean(id_column, names)
         raise DataError(f"{path}: there is no array '{id_column}' with ids.{hint}")
-    row = read_array(path, id_column)
-    if row.shape != (len(x),) or row.dtype.kind not in "iuUS":
+    row = np.arange(0) if id_column is None else read_array(path, id_column)
+    length = (array_shape(path, name) or (0,))[0]
+    if id_column is not None and (row.shape != (length,) or row.dtype.kind not in "iuUS"):
         raise DataError(
-            f"{path}: '{id_column}' has shape {row.shape} of {row.dtype}; ids are {len(x)} integers or words."
+            f"{path}: '{id_column}' has shape {row.shape} of {row.dtype}; ids are {length} integers or words."
         )
-    return x, row.astype(np.int64) if row.dtype.kind in "iu" else row.astype(str)
+    row = row.astype(np.int64) if row.dtype.kind in "iu" else row.astype(str)
+    start = 0
+    for (piece,) in array_batches(path, [name], rows=rows):
+        x = _images(piece, schema, origin=f"{path}: {name}") if schema.kind == "image" else piece
+        x = as_inputs(x, layout="NCHW", origin=f"{path}: {name}")
+        check_rows(x, schema, origin=f"{path}: {name}")
+        at = slice(start, start + len(x))
+        start += len(x)
+        yield x, np.arange(at.start, at.stop) if id_column is None else row[at]
 
 
 def _images(x: Array, schema: InputSchema, *, origin: str) -> Array:
@@ -131,7 +241,7 @@ def _images(x: Array, schema: InputSchema, *, origin: str) -> Array:
     return x
 
 
-def _from_images(path: Path, schema: InputSchema, *, resize: bool) -> tuple[Array, Array]:
+def _from_images(path: Path, schema: InputSchema, *, resize: bool, rows: int) -> Pieces:
     if schema.kind != "image":
         raise DataError(f"{path}: is images, but the ensemble reads a table of {schema.shape[0]} columns.")
     single = path.suffix.lower() in SUFFIXES and not path.is_dir()
@@ -144,6 +254,9 @@ def _from_images(path: Path, schema: InputSchema, *, resize: bool) -> tuple[Arra
         raise DataError(
             f"{path}: image files cannot hold the {channels} channels that the ensemble reads; use npz."
         )
-    x = read_images(files, mode=_MODES[channels], size=(height, width) if resize else None)
-    check_rows(x, schema, origin=str(files[0]))
-    return x, np.array([file.relative_to(folder).as_posix() for file in files], dtype=str)
+    names = np.array([file.relative_to(folder).as_posix() for file in files], dtype=str)
+    for start in range(0, len(files), rows):
+        some = files[start : start + rows]
+        x = read_images(some, mode=_MODES[channels], size=(height, width) if resize else None)
+        check_rows(x, schema, origin=str(some[0]))
+        yield x, names[start : start + rows]

@@ -108,6 +108,24 @@ def _missing(name: str, names: tuple[str, ...], path: Path) -> DataError:
     )
 
 
+def pairs_in(path: Path, source: Npz) -> list[tuple[str, str, str]]:
+    """(split, name of x, name of y) of each pair in the file.
+
+    Raises:
+        DataError: no such arrays.
+    """
+    return _pairs(source, array_names(path), path)
+
+
+def names_in(path: Path, wanted: str) -> tuple[str, ...] | None:
+    """The list of names that the file holds under that name, where it does.
+
+    Raises:
+        DataError: it is no list of names.
+    """
+    return _names(path, array_names(path), wanted)
+
+
 def _names(path: Path, names: tuple[str, ...], wanted: str) -> tuple[str, ...] | None:
     if wanted not in names:
         return None

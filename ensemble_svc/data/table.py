@@ -34,19 +34,19 @@ from ensemble_svc.spec.job import Task
 def load_csv(source: Csv, *, task: Task, directory: Path, aside: Sequence[str] = ()) -> Dataset:
     """A csv file's rows. Raises: DataError."""
     table, path = _read_csv(source, directory)
-    return _assemble(table, source, task=task, path=path, aside=aside)
+    return assemble_table(table, source, task=task, path=path, aside=aside)
 
 
 def csv_tasks(source: Csv, kinds: Kinds, *, directory: Path, aside: Sequence[str] = ()) -> Dataset:
     """A csv file's rows with several targets. Raises: DataError."""
     table, path = _read_csv(source, directory)
-    return _tasks(table, source, kinds, path=path, aside=aside)
+    return assemble_tasks(table, source, kinds, path=path, aside=aside)
 
 
 def parquet_tasks(source: Parquet, kinds: Kinds, *, directory: Path, aside: Sequence[str] = ()) -> Dataset:
     """A parquet file's rows with several targets. Raises: DataError."""
     path = find_file(source.path, directory)
-    return _tasks(read_parquet(path), source, kinds, path=path, aside=aside)
+    return assemble_tasks(read_parquet(path), source, kinds, path=path, aside=aside)
 
 
 def _read_csv(source: Csv, directory: Path) -> tuple[pa.Table, Path]:
@@ -55,16 +55,20 @@ def _read_csv(source: Csv, directory: Path) -> tuple[pa.Table, Path]:
     return read_csv(path, separator=source.separator, text=text), path
 
 
-def _tasks(
+def assemble_tasks(
     table: pa.Table, source: Csv | Parquet, kinds: Kinds, *, path: Path, aside: Sequence[str]
 ) -> Dataset:
-    """The rows as for a regression on all targets, each read as its own task asks."""
+    """The rows as for a regression on all targets, each read as its own task asks.
+
+    Raises:
+        DataError: as ``assemble_table``.
+    """
     targets = (source.target,) if isinstance(source.target, str) else source.target
     _check_names(table, source, targets=targets, path=path, aside=aside)
 
     def one(name: str, kind: Task) -> Dataset:
         own = source.model_copy(update={"target": name, "drop": (*source.drop, *(set(targets) - {name}))})
-        return _assemble(table, own, task=kind, path=path, aside=aside)
+        return assemble_table(table, own, task=kind, path=path, aside=aside)
 
     found = joined(kinds, one, origin=path)
     return replace(found, columns={name: found.columns[name] for name in (*source.drop, *aside)})
@@ -73,12 +77,17 @@ def _tasks(
 def load_parquet(source: Parquet, *, task: Task, directory: Path, aside: Sequence[str] = ()) -> Dataset:
     """A parquet file's rows. Raises: DataError."""
     path = find_file(source.path, directory)
-    return _assemble(read_parquet(path), source, task=task, path=path, aside=aside)
+    return assemble_table(read_parquet(path), source, task=task, path=path, aside=aside)
 
 
-def _assemble(
+def assemble_table(
     table: pa.Table, source: Csv | Parquet, *, task: Task, path: Path, aside: Sequence[str]
 ) -> Dataset:
+    """A table's rows, as the source says what its columns are.
+
+    Raises:
+        DataError: a column that is not there, a value that is none of its kind.
+    """
     targets = (source.target,) if isinstance(source.target, str) else source.target
     _check_names(table, source, targets=targets, path=path, aside=aside)
     ids = as_identities(table[source.id], source.id, path) if source.id else np.arange(table.num_rows)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.checks import check_mixture, check_prediction, split_members
-from ensemble_svc.evaluate.gain import measure_together
+from ensemble_svc.evaluate.gain import Measured, measure_together
 from ensemble_svc.evaluate.metrics import METRICS, applicable
 from ensemble_svc.evaluate.rows import Prediction
 from ensemble_svc.spec.job import EvaluateSpec, Task
@@ -77,18 +77,37 @@ def summarize(
         resamples=spec.resamples,
         seed=seed,
     )
-    gain = {"over_mean_member": measured.gains(-1, range(num_members), spec.confidence)}
+    return tabulate(
+        measured, num_members, rows=len(target), confidence=spec.confidence, best=best, rivals=tuple(rivals)
+    )
+
+
+def tabulate(
+    measured: Measured,
+    num_members: int,
+    *,
+    rows: int,
+    confidence: float,
+    best: int | None = None,
+    rivals: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The table that ``summarize`` returns.
+
+    Args:
+        measured: of the members, then the rivals, then the ensemble.
+    """
+    gain = {"over_mean_member": measured.gains(-1, range(num_members), confidence)}
     if best is not None:
-        gain["over_best_member"] = measured.gains(-1, [best], spec.confidence)
+        gain["over_best_member"] = measured.gains(-1, [best], confidence)
     others = {}
     for number, rival in enumerate(rivals, start=num_members):
-        gain[f"over_{rival}"] = measured.gains(-1, [number], spec.confidence)
+        gain[f"over_{rival}"] = measured.gains(-1, [number], confidence)
         others[rival] = {name: values[number].item() for name, values in measured.point.items()}
     return {
         "ensemble": {name: values[-1].item() for name, values in measured.point.items()},
         "members": _describe({name: values_M[:num_members] for name, values_M in measured.point.items()}),
         "gain": gain,
-        "rows": len(target),
+        "rows": rows,
         **({"rivals": others} if others else {}),
     }
 

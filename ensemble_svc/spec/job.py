@@ -101,8 +101,9 @@ class EvaluateSpec(Spec):
     """Bootstrap resamples of the rows behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that an interval is meant to cover."""
-    ood: Annotated[tuple[DataPath, ...], Field(max_length=0)] = ()
-    """Data sets from elsewhere; none can be measured yet, so only the empty list is taken."""
+    ood: tuple[DataPath, ...] = ()
+    """Data sets from elsewhere, each a path or a source in YAML's flow style; at the end of training it is measured
+    how well the ensemble's doubt tells them from the test rows."""
 
 
 class ComputeSpec(Spec):

@@ -44,6 +44,11 @@ class Run:
         """The record of everything that happened to the run."""
         return Journal(self.path / "journal.jsonl")
 
+    @property
+    def directory(self) -> Path:
+        """Where the job's relative paths start, as of its last start."""
+        return Path(self.journal.of_kind("begin")[-1]["directory"])
+
     def job(self) -> JobSpec:
         """The resolved job, checked against the hash in the journal."""
         begun = self.journal.of_kind("begin")

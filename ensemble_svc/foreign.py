@@ -1,0 +1,227 @@
+"""Rows from elsewhere: how well the ensemble's doubt tells them from rows like its test rows.
+
+Shapes: K members, N rows of the usual source, M rows from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.decision import Decision, apply
+from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
+from ensemble_svc.data.conform import conform_inputs
+from ensemble_svc.data.dataset import Dataset, InputSchema
+from ensemble_svc.data.inputs import piece_rows, stream_inputs
+from ensemble_svc.data.paths import expand
+from ensemble_svc.data.shards import TABLES, find_shards
+from ensemble_svc.data.sources import load
+from ensemble_svc.data.streams import cut, shards_of
+from ensemble_svc.deciding import chosen_of, only_members
+from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
+from ensemble_svc.evaluate.detection import detect
+from ensemble_svc.nn.tasks import part_of
+from ensemble_svc.predictor import Ensemble
+from ensemble_svc.spec.data import BreastCancer, Csv, Diabetes, Npz, Parquet, Source
+from ensemble_svc.spec.job import JobSpec, Task
+from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.preprocess import Impute
+from ensemble_svc.store.document import write_document
+from ensemble_svc.store.run import Run
+
+Doubts = dict[str, dict[str, Tensor]]
+"""By task (the empty name of a lone one) → by score: ``<score>`` [N] of the ensemble, ``<score>/members`` [K, N]."""
+Tell = Callable[[int], None]
+_SEVERAL = frozenset("*?[")
+
+
+def doubts_of(decision: Decision, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Scores of rows, larger where the ensemble is less sure.
+
+    Of classes ``max_probability`` (1 minus it), ``entropy``, ``expected_entropy``, ``mutual_information``; of numbers
+    ``total``, ``aleatoric`` and ``epistemic`` variance, mean over the targets. What one member has of its own is there
+    under ``<score>/members`` too.
+
+    Args:
+        members: the chosen ones', in the decision's order.
+    """
+    weights_K = torch.tensor(decision.weights, dtype=torch.float64)
+    if "log_probs" in members:
+        log_probs_KNC, together_NC = members["log_probs"], apply(decision, members)["log_probs"]
+        return {
+            "max_probability": _unsure(together_NC),
+            "max_probability/members": _unsure(log_probs_KNC),
+            "entropy": entropy(together_NC[None]).float(),
+            "entropy/members": torch.stack([entropy(one_NC[None]).float() for one_NC in log_probs_KNC]),
+            "expected_entropy": expected_entropy(log_probs_KNC, weights_K).float(),
+            "mutual_information": mutual_information(log_probs_KNC, weights_K).float(),
+        }
+    parts = variance(members["mean"], members["log_variance"], weights_K)._asdict()
+    found = {name: value.mean(dim=-1).float() for name, value in parts.items()}
+    return found | {"total/members": members["log_variance"].double().exp().mean(dim=-1).float()}
+
+
+def _unsure(log_probs: Tensor) -> Tensor:
+    return (1 - log_probs.double().amax(dim=-1).exp()).float()
+
+
+def by_parts(ensemble: Ensemble, members: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The members' predictions task by task; of one task under the empty name."""
+    if not ensemble.tasks:
+        return {"": dict(members)}
+    return {task: part_of(members, task) for task in ensemble.tasks}
+
+
+def add_doubts(known: Doubts, ensemble: Ensemble, members: Mapping[str, Tensor]) -> Doubts:
+    """What is known of earlier rows, and these."""
+    found = {t: doubts_of(ensemble.decision, part) for t, part in by_parts(ensemble, members).items()}
+    if not known:
+        return found
+    return {
+        task: {n: torch.cat([known[task][n], more], dim=-1) for n, more in own.items()}
+        for task, own in found.items()
+    }
+
+
+def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
+    """AUROC, AUPR (both ways) and FPR95 by score: of the ensemble, and the mean over its members' own.
+
+    Returns:
+        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}}}}``; of several tasks
+        ``scores`` by task.
+    """
+    scores = {
+        task: {name: _detection(own, foreign[task], name) for name in own if not name.endswith("/members")}
+        for task, own in usual.items()
+    }
+    count, usual_count = (len(next(iter(next(iter(d.values())).values()))) for d in (foreign, usual))
+    return {
+        "rows": count,
+        "usual_rows": usual_count,
+        "scores": scores.get("", scores),
+    }
+
+
+def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"ensemble": asdict(detect(usual[name], foreign[name]))}
+    each = f"{name}/members"
+    if each in usual:
+        pairs = zip(usual[each], foreign[each], strict=True)
+        ones = [asdict(detect(own, other)) for own, other in pairs]
+        found["mean_member"] = {key: sum(one[key] for one in ones) / len(ones) for key in ones[0]}
+    return found
+
+
+def stored_doubts(run: Run, ensemble: Ensemble) -> Doubts:
+    """Of the run's test rows, from the predictions it keeps.
+
+    Raises:
+        StoreError: a run without test rows.
+    """
+    manifest = run.manifest()
+    if "predictions/test.safetensors" not in manifest["files"]:
+        raise StoreError(f"{run.path} has no test rows to compare others with; give --data")
+    split = run.predictions("test")
+    kept = {name: value for name, value in only_members(split).items() if not name.endswith("/target")}
+    return add_doubts({}, ensemble, chosen_of(ensemble.decision, manifest["candidates"], kept))
+
+
+def foreign_doubts(ensemble: Ensemble, pieces: Iterable[Dataset], tell: Tell = lambda rows: None) -> Doubts:
+    """Of rows from elsewhere.
+
+    Raises:
+        DataError: rows the ensemble cannot read.
+    """
+    found: Doubts = {}
+    rows = 0
+    for piece in pieces:
+        found = add_doubts(found, ensemble, ensemble.members(piece.x))
+        rows += len(piece)
+        tell(rows)
+    return found
+
+
+def foreign_rows(text: str, schema: InputSchema, job: JobSpec, directory: Path) -> Iterator[Dataset]:
+    """Inputs of a data set from elsewhere, in pieces; labels, where it has any, are not looked at.
+
+    Args:
+        text: a path (a file of rows, a folder of them or of images, a pattern) or a source as a job names it.
+
+    Raises:
+        DataError: nothing there, or rows that the ensemble cannot read.
+        SpecError: a source that no job could name.
+    """
+    missing = imputes(job)
+    path = expand(text, directory) if "{" not in text else None
+    if path is not None and (path.exists() or _SEVERAL & set(path.name) or path.suffix):
+        is_images = path.is_dir() and not any(f.suffix.lower() in TABLES for f in path.iterdir())
+        for shard in [path] if is_images else find_shards(str(path), Path()):
+            yield from stream_inputs(shard, schema, resize=_resizes(job), missing=missing)
+        return
+    for source in shards_of(parse_source(text), directory):
+        if isinstance(source, Csv | Parquet):
+            separator = source.separator if isinstance(source, Csv) else ","
+            found = expand(source.path, directory)
+            yield from stream_inputs(found, schema, separator=separator, missing=missing)
+            continue
+        data = load(source, task=_task_for(source, job), directory=directory)
+        for piece in cut(data, piece_rows(schema)):
+            yield conform_inputs(piece, schema, missing=missing)
+
+
+def _task_for(source: Source, job: JobSpec) -> Task:
+    """A task that the source has targets for."""
+    if isinstance(source, Diabetes):
+        return "regression"
+    if isinstance(source, BreastCancer) or job.task == "multitask":
+        return "classification"
+    return job.task if isinstance(source, Npz) else "classification"
+
+
+def _resizes(job: JobSpec) -> bool:
+    return getattr(job.data.source, "size", None) is not None
+
+
+def imputes(job: JobSpec) -> bool:
+    """Whether missing numbers are allowed."""
+    return any(isinstance(step, Impute) for step in job.data.preprocess)
+
+
+def check_foreign(job: JobSpec, schema: InputSchema, directory: Path) -> None:
+    """Read the first rows of each of ``evaluate.ood``, before anything trains.
+
+    Raises:
+        DataError: naming the one that cannot be read.
+    """
+    for text in job.evaluate.ood:
+        try:
+            next(foreign_rows(text, schema, job, directory))
+        except EnsembleSvcError as fault:
+            raise DataError(f"evaluate.ood '{text}': {fault}") from fault
+
+
+def extend_metrics(run: Run, job: JobSpec, directory: Path) -> dict[str, str]:
+    """Measure ``evaluate.ood`` and write it into ``metrics.json`` under the test split.
+
+    Returns:
+        The file with its new SHA-256; nothing where there is nothing to measure.
+
+    Raises:
+        DataError: as ``foreign_rows``.
+    """
+    metrics = run.metrics()
+    if not job.evaluate.ood or "test" not in metrics:
+        return {}
+    ensemble = Ensemble.load(run.path)
+    usual = stored_doubts(run, ensemble)
+    found = {
+        text: detections(usual, foreign_doubts(ensemble, foreign_rows(text, ensemble.schema, job, directory)))
+        for text in job.evaluate.ood
+    }
+    metrics["test"] = {**metrics["test"], "ood": found}
+    return {"metrics.json": write_document(run.path / "metrics.json", metrics)}

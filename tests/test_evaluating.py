@@ -1,0 +1,406 @@
+"""Finished ensembles on labelled rows and on rows from elsewhere: in pieces as whole, broken files named."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ensemble_svc import audit, pipeline
+from ensemble_svc.batch import predict_file
+from ensemble_svc.data import inputs
+from ensemble_svc.errors import DataError, EnsembleSvcError
+from ensemble_svc.evaluate.bootstrap import percentile_interval
+from ensemble_svc.evaluate.metrics import METRICS, measure
+from ensemble_svc.evaluate.tally import Tally
+from ensemble_svc.evaluating import Wish, evaluate
+from ensemble_svc.local import LocalExecutor
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.run import Run
+
+SPECIES = ("asp", "bee", "cow")
+
+
+def frame(num_rows: int, seed: int = 0) -> pd.DataFrame:
+    """A table with numbers, words, an id, a column that is no feature, and a class that they tell of."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, num_rows)
+    return pd.DataFrame(
+        {
+            "id": [f"{i:06d}" for i in range(num_rows)],
+            "length": kind + rng.normal(0, 0.6, num_rows),
+            "weight": rng.normal(0, 1, num_rows).round(3),
+            "colour": rng.choice(["red", "blue", "grey"], num_rows),
+            "region": rng.choice(["north", "south"], num_rows),
+            "kind": np.array(SPECIES)[kind],
+        }
+    )
+
+
+def train(folder: Path, **changes: Any) -> Run:
+    data: dict[str, Any] = {
+        "name": "run",
+        "data": {
+            "source": {"name": "csv", "path": str(folder / "train.csv"), "target": "kind",
+                       "drop": ("region",), "id": "id"},
+            "preprocess": ("standardize",),
+            "test": 0.3,
+        },
+        "model": {"name": "mlp", "hidden": (8,)},
+        "training": {"epochs": 2, "batch_size": 64},
+        "ensemble": {"members": 3},
+        "evaluate": {"resamples": 200},
+        "compute": {"executor": "local"},
+    }  # fmt: skip
+    for section, value in changes.items():
+        data[section] = {**data[section], **value} if isinstance(data.get(section), dict) else value
+    job = JobSpec.model_validate(data)
+    return pipeline.train(job, out=folder / "run", directory=folder, executor=LocalExecutor())
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("tables")
+    frame(400).to_csv(folder / "train.csv", index=False)
+    return train(folder)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(tmp_path_factory.mktemp("digits"), data={"source": "digits", "test": 0.5})
+
+
+def source(path: Path) -> str:
+    name = "parquet" if path.suffix == ".parquet" else "csv"
+    return json.dumps({"name": name, "path": str(path), "target": "kind", "drop": ["region"], "id": "id"})
+
+
+class TestPieces:
+    """Law: the numbers and the rows do not depend on how large the pieces are."""
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+    def test_evaluate(self, suffix, tables, tmp_path, monkeypatch):
+        path = tmp_path / f"new{suffix}"
+        new = frame(300, seed=1)
+        new.to_csv(path, index=False) if suffix == ".csv" else new.to_parquet(path)
+        wish = Wish(data=source(path), slices=("region", "colour"))
+        whole = evaluate(tables, wish, tmp_path).metrics["data"]
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 7)
+        cut = evaluate(tables, wish, tmp_path).metrics["data"]
+        assert whole["ensemble"] == pytest.approx(cut["ensemble"], rel=1e-5)
+        for name, gain in whole["gain"]["over_mean_member"].items():
+            assert gain == pytest.approx(cut["gain"]["over_mean_member"][name], rel=1e-3, abs=1e-6)
+        assert cut["rows"] == 300
+        for column in ("region", "colour"):
+            first, again = ({one["value"]: one for one in found["slices"][column]} for found in (whole, cut))
+            assert {value: one["rows"] for value, one in first.items()} == new[
+                column
+            ].value_counts().to_dict()
+            for value, one in first.items():
+                assert one["ensemble"] == pytest.approx(again[value]["ensemble"], rel=1e-6)
+
+    @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npz"])
+    def test_predict(self, suffix, tables, tmp_path, monkeypatch):
+        new = frame(50, seed=2).drop(columns=["kind"])
+        new.to_csv(tmp_path / "new.csv", index=False)
+        whole, cut = (tmp_path / f"{name}{suffix}" for name in ("whole", "cut"))
+        predict_file(tables.path, tmp_path / "new.csv", whole, id_column="id")
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 7)
+        heard: list[int] = []
+        done = predict_file(tables.path, tmp_path / "new.csv", cut, id_column="id", tell=heard.append)
+        assert (done.rows, heard[-1], heard[0]) == (50, 50, 7)
+        first, again = read(whole), read(cut)
+        assert list(again["row"]) == list(new["id"])
+        for name in first:
+            if np.asarray(first[name]).dtype.kind == "f":
+                np.testing.assert_allclose(
+                    np.asarray(again[name]), np.asarray(first[name]), rtol=1e-5, atol=1e-6
+                )
+            else:
+                assert list(first[name]) == list(again[name])
+
+    @pytest.mark.parametrize("order", ["C", "F"])
+    def test_arrays_of_a_file(self, order, digits, tmp_path, monkeypatch):
+        rng = np.random.default_rng(0)
+        x = np.asarray(rng.uniform(0, 16, (40, 8, 8)), dtype=np.float32, order=order)
+        np.savez_compressed(tmp_path / "new.npz", x=x, y=rng.integers(0, 4, 40))
+        whole = evaluate(digits, Wish(data=f"{{name: npz, path: {tmp_path / 'new.npz'}}}"), tmp_path).metrics
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 9)
+        cut = evaluate(digits, Wish(data=f"{{name: npz, path: {tmp_path / 'new.npz'}}}"), tmp_path).metrics
+        assert whole["data"]["ensemble"] == pytest.approx(cut["data"]["ensemble"], rel=1e-6)
+
+    def test_ids_that_look_like_numbers_stay_what_all_of_them_are(self, tables, tmp_path, monkeypatch):
+        """The first piece's ids are whole numbers, a later one is not: all are text."""
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 5)
+        new = frame(20)
+        new["id"] = [*map(str, range(19)), "007"]
+        new.to_csv(tmp_path / "new.csv", index=False)
+        predict_file(tables.path, tmp_path / "new.csv", tmp_path / "out.parquet", id_column="id")
+        assert list(read(tmp_path / "out.parquet")["row"]) == list(new["id"])
+        new["id"] = [*map(str, range(20))]
+        new.to_csv(tmp_path / "new.csv", index=False)
+        predict_file(tables.path, tmp_path / "new.csv", tmp_path / "out.parquet", id_column="id")
+        assert list(read(tmp_path / "out.parquet")["row"]) == list(range(20))
+
+    def test_a_column_that_begins_whole_may_go_on_with_fractions(self, tables, tmp_path, monkeypatch):
+        monkeypatch.setattr("ensemble_svc.data.batches.BUFFER_BYTES", 200)
+        new = frame(60)
+        new["weight"] = ["1"] * 40 + ["1.5"] * 20
+        new.to_csv(tmp_path / "new.csv", index=False)
+        assert predict_file(tables.path, tmp_path / "new.csv", tmp_path / "out.npz").rows == 60
+        new["weight"] = ["1"] * 59 + ["heavy"]
+        new.to_csv(tmp_path / "new.csv", index=False)
+        with pytest.raises(DataError, match="heavy"):
+            predict_file(tables.path, tmp_path / "new.csv", tmp_path / "late.npz")
+        assert not (tmp_path / "late.npz").exists()
+        assert not [p for p in tmp_path.iterdir() if p.name.startswith(".tmp")]
+
+    def test_a_fault_in_a_later_piece_says_where_it_is(self, tables, tmp_path, monkeypatch):
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 10)
+        new = frame(30)
+        new.loc[25, "kind"] = "dog"
+        new.to_parquet(tmp_path / "new.parquet")
+        with pytest.raises(DataError, match=r"(?s)dog.*counted from row 21"):
+            evaluate(tables, Wish(data=source(tmp_path / "new.parquet")), tmp_path)
+
+
+class TestSums:
+    """What is measured when there are too many rows to hold."""
+
+    def test_metrics_are_those_of_all_rows_held(self, tables, tmp_path, monkeypatch):
+        frame(900, seed=3).to_parquet(tmp_path / "new.parquet")
+        wish = Wish(data=source(tmp_path / "new.parquet"))
+        held = evaluate(tables, wish, tmp_path).metrics["data"]
+        monkeypatch.setattr(audit, "HELD_ROWS", 100)
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 64)
+        summed = evaluate(tables, wish, tmp_path).metrics["data"]
+        assert summed["ensemble"] == pytest.approx(held["ensemble"], rel=1e-6)
+        for which, gains in summed["gain"].items():
+            for name, gain in gains.items():
+                assert gain["estimate"] == pytest.approx(held["gain"][which][name]["estimate"], abs=1e-7)
+                width, true = (g["high"] - g["low"] for g in (gain, held["gain"][which][name]))
+                assert width == pytest.approx(true, rel=0.4)
+        assert "size_curve" in held
+        assert "size_curve" not in summed
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 50))
+    def test_sums_of_pieces_are_the_metrics_of_the_whole(self, seed, num_rows, piece):
+        generator = torch.Generator().manual_seed(seed)
+        predictions = [
+            {"log_probs": torch.randn(num_rows, 4, generator=generator).log_softmax(-1)} for _ in range(3)
+        ]
+        target = torch.randint(4, (num_rows,), generator=generator)
+        names = ("accuracy", "nll", "brier", "ece", "top5")
+        tally = Tally(names, 3)
+        for start in range(0, num_rows, piece):
+            at = slice(start, start + piece)
+            tally.add([{"log_probs": p["log_probs"][at]} for p in predictions], target[at])
+        found = tally.measured(resamples=100, seed=0)
+        for m, prediction in enumerate(predictions):
+            whole = measure("classification", prediction, target, names=names)
+            assert {n: found.point[n][m].item() for n in names} == pytest.approx(whole, rel=1e-9, abs=1e-12)
+        for gain in found.gains(0, [0], 0.95).values():
+            assert gain == {"estimate": 0, "low": 0, "high": 0}
+
+    def test_intervals_from_groups_cover_the_truth(self):
+        """90 % intervals of a difference of known mean, over 300 data sets of 3,000 rows in 1,000 groups."""
+        covered = 0
+        for seed in range(300):
+            generator = torch.Generator().manual_seed(seed)
+            noise = torch.randn(3000, 1, generator=generator)
+            target = torch.zeros(3000, 1)
+            ours, theirs = 1.0 + noise, 1.1 + noise + 0.5 * torch.randn(3000, 1, generator=generator)
+            tally = Tally(("rmse",), 2)
+            tally.add([{"mean": ours}, {"mean": theirs}], target)
+            found = tally.measured(resamples=200, seed=seed)
+            low, high = percentile_interval(
+                found.resampled["rmse"][:, 1] - found.resampled["rmse"][:, 0], 0.9
+            )
+            covered += low <= (1.1**2 + 1.25) ** 0.5 - 2**0.5 <= high
+        assert 0.84 * 300 <= covered <= 0.96 * 300
+
+    def test_metrics_that_are_no_means_are_left_out(self):
+        assert Tally(("aurc", "nll"), 1).names == ("nll",)
+        assert METRICS["aurc"].whole is not None
+
+
+class TestShards:
+    def test_several_files_are_one_table(self, tables, tmp_path):
+        new = frame(90, seed=4)
+        new.to_parquet(tmp_path / "whole.parquet")
+        (tmp_path / "parts").mkdir()
+        for i in range(3):
+            new[30 * i : 30 * (i + 1)].to_parquet(tmp_path / "parts" / f"{i}.parquet")
+        wishes = [Wish(data=source(tmp_path / name)) for name in ("whole.parquet", "parts/*.parquet")]
+        wishes.append(Wish(data=source(tmp_path / "whole.parquet").replace("whole.parquet", "parts")))
+        found = [evaluate(tables, wish, tmp_path).metrics["data"]["ensemble"] for wish in wishes]
+        assert found[1] == pytest.approx(found[0], rel=1e-6)
+        assert found[2] == found[1]
+
+    def test_a_broken_file_is_named_and_the_rest_goes_on(self, tables, tmp_path):
+        for i in range(3):
+            frame(20, seed=i).to_parquet(tmp_path / f"part-{i}.parquet")
+        whole = (tmp_path / "part-1.parquet").read_bytes()
+        (tmp_path / "part-1.parquet").write_bytes(whole[: len(whole) // 2])
+        pattern = tmp_path / "part-*.parquet"
+        found = evaluate(tables, Wish(data=source(pattern)), tmp_path)
+        assert found.metrics["data"]["rows"] == 40
+        assert len(found.broken) == 1
+        assert "part-1.parquet" in found.broken[0]
+        with pytest.raises(DataError, match=r"part-1\.parquet"):
+            evaluate(tables, Wish(data=source(pattern), strict=True), tmp_path)
+        done = predict_file(tables.path, pattern, tmp_path / "out.csv", id_column="id")
+        assert done.rows == 40
+        assert "part-1.parquet" in done.broken[0]
+        table = read(tmp_path / "out.csv")
+        assert [*dict.fromkeys(table["shard"])] == ["part-0.parquet", "part-2.parquet"]
+        with pytest.raises(DataError, match=r"part-1\.parquet"):
+            predict_file(tables.path, pattern, tmp_path / "strict.csv", strict=True)
+        assert not (tmp_path / "strict.csv").exists()
+
+    def test_nothing_to_read_is_an_error(self, tables, tmp_path):
+        (tmp_path / "empty").mkdir()
+        for path, told in (("empty", "no files of rows"), ("none-*.csv", "nothing there matches")):
+            with pytest.raises(DataError, match=told):
+                predict_file(tables.path, tmp_path / path, tmp_path / "out.csv")
+
+    def test_the_command_ends_with_1_and_names_the_file(self, tables, tmp_path):
+        frame(20).to_csv(tmp_path / "a.csv", index=False)
+        (tmp_path / "b.csv").write_text("length,weight\n1,2,3\n")
+        command = [sys.executable, "-m", "ensemble_svc", "predict", str(tables.path), "--input"]
+        out = str(tmp_path / "out.parquet")
+        done = subprocess.run(
+            [*command, str(tmp_path / "*.csv"), "--output", out], capture_output=True, text=True
+        )
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.startswith("error: ")
+        assert "b.csv" in done.stderr
+        assert len(read(Path(out))["row"]) == 20
+
+
+class TestElsewhere:
+    def test_copies_of_the_rows_are_not_told_apart_and_noise_is(self, digits, tmp_path):
+        noise = np.random.default_rng(0).uniform(0, 16, (200, 1, 8, 8)).astype(np.float32)
+        np.savez(tmp_path / "noise.npz", x=noise)
+        wish = Wish(data="digits", ood=("digits", str(tmp_path / "noise.npz")))
+        same, other = evaluate(digits, wish, tmp_path).metrics["data"]["ood"].values()
+        for scores in same["scores"].values():
+            assert scores["ensemble"]["auroc"] == pytest.approx(0.5)
+        assert other["rows"] == 200
+        assert other["usual_rows"] == same["rows"] == 1797
+        assert other["scores"]["mutual_information"]["ensemble"]["auroc"] > 0.7
+        assert "mean_member" in other["scores"]["entropy"]
+        assert "mean_member" not in other["scores"]["mutual_information"]
+
+    def test_a_job_measures_its_ood_sets_at_the_end_of_training(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        odd = frame(50, seed=9)
+        odd["length"] += 40
+        odd.drop(columns=["kind"]).to_parquet(tmp_path / "odd.parquet")
+        run = train(tmp_path, evaluate={"ood": ("odd.parquet",)})
+        found = run.metrics()["test"]["ood"]["odd.parquet"]
+        assert (found["rows"], found["usual_rows"]) == (50, run.metrics()["test"]["rows"])
+        again = evaluate(run, Wish(ood=(str(tmp_path / "odd.parquet"),)), tmp_path).metrics["test"]["ood"]
+        assert next(iter(again.values())) == found
+
+    def test_a_set_that_cannot_be_read_is_refused_before_anything_trains(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        with pytest.raises(DataError, match=r"evaluate\.ood 'odd\.parquet'"):
+            train(tmp_path, evaluate={"ood": ("odd.parquet",)})
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("nowhere", "unknown"),
+            ("breast_cancer", "images"),
+            ("{name: csv}", "path"),
+            ("gone.npz", "no such file"),
+        ],
+    )
+    def test_a_bad_source_is_told(self, text, told, digits, tmp_path):
+        with pytest.raises(EnsembleSvcError, match=told):
+            evaluate(digits, Wish(ood=(text,)), tmp_path)
+
+
+class TestShift:
+    def test_every_corruption_at_every_severity(self, digits, tmp_path):
+        found = evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]
+        assert found["ensemble"] == pytest.approx(digits.metrics()["test"]["ensemble"], rel=1e-4)
+        rows = found["shift"]
+        assert len(rows) == 30
+        assert {row["rows"] for row in rows} == {found["rows"]}
+        nll = {(row["corruption"], row["severity"]): row["ensemble"]["nll"] for row in rows}
+        assert nll["noise", 5] > nll["noise", 1]
+        assert evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"] == rows
+
+    def test_it_is_for_images(self, tables, tmp_path):
+        with pytest.raises(DataError, match="worsens images"):
+            evaluate(tables, Wish(shift=True), tables.directory)
+
+
+class TestSlices:
+    def test_its_own_test_rows_by_a_column_that_is_no_feature(self, tables, tmp_path):
+        found = evaluate(tables, Wish(slices=("region",)), tmp_path).metrics["test"]
+        parts = found["slices"]["region"]
+        assert {part["value"] for part in parts} == {"north", "south"}
+        assert sum(part["rows"] for part in parts) == found["rows"]
+        mean = sum(part["rows"] * part["ensemble"]["nll"] for part in parts) / found["rows"]
+        assert mean == pytest.approx(found["ensemble"]["nll"])
+
+    @pytest.mark.parametrize(("column", "told"), [("regoin", "region"), ("length", "more than 100")])
+    def test_a_column_that_cannot_be(self, column, told, tables, tmp_path):
+        with pytest.raises(DataError, match=told):
+            evaluate(tables, Wish(slices=(column,)), tmp_path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    if path.suffix == ".npz":
+        return dict(np.load(path))
+    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"row": str})
+    return {name: table[name].to_numpy() for name in table}
+
+
+MEASURE = """\
+import resource, sys
+from pathlib import Path
+from ensemble_svc.batch import predict_file
+from ensemble_svc.evaluating import Wish, evaluate
+from ensemble_svc.store.run import Run
+run, small, large, out, source = sys.argv[1:]
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def both(path):
+    predict_file(Path(run), Path(path), Path(out), id_column="id")
+    evaluate(Run.open(run), Wish(data=source.replace("ROWS", path)), Path())
+both(small)
+before = peak()
+both(large)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_memory_is_bounded_by_the_piece_whatever_the_number_of_rows(suffix, tables, tmp_path):
+    """300,000 rows take no more than 60 MB beyond what 30,000 take; their predictions alone are more than that."""
+    paths = {num_rows: tmp_path / f"{num_rows}{suffix}" for num_rows in (30_000, 300_000)}
+    for num_rows, path in paths.items():
+        table = frame(num_rows)
+        table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path, row_group_size=50_000)
+    text = source(Path(f"ROWS{suffix}")).replace(f"ROWS{suffix}", "ROWS")
+    files = (str(path) for path in paths.values())
+    command = [sys.executable, "-c", MEASURE, str(tables.path), *files, str(tmp_path / "out.parquet"), text]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 60e6, f"{int(done.stdout) / 1e6:.0f} MB more"
+    assert len(pd.read_parquet(tmp_path / "out.parquet")) == 300_000
