@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.distilled import guessing_taught, on_scale
 from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.ledger import Entry, Ledger
@@ -94,7 +95,13 @@ def verdicts(
 
 def _guess(module: SlotModule, rows: Array, position: int) -> float:
     """The loss of guessing on the member's own rows."""
-    y = module.data.targets(torch.from_numpy(rows).to(module.recipe.device))
+    rows_B, lesson = torch.from_numpy(rows).to(module.recipe.device), module.data.dataset.lesson
+    if lesson is not None and module.data.lesson_N is not None:
+        scale_K = {name: value[position : position + 1] for name, value in module.scale_K.items()}
+        says_B = on_scale(module.data.lesson_N[rows_B].unsqueeze(0), scale_K)[0]
+        assert not isinstance(module.recipe.loss, Heads)
+        return guessing_taught(module.recipe.loss, says_B, lesson.temperature)
+    y = module.data.targets(rows_B)
     if module.scale_K:
         y = (y - module.scale_K["target_mean"][position]) / module.scale_K["target_scale"][position]
     answer = module.recipe.loss
