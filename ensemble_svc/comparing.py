@@ -44,7 +44,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         DataError: other tasks, data sets or targets, or no row in common.
         StoreError: a run that is not finished.
     """
-    sides = [_side(run) for run in runs]
+    sides = [side_of(run) for run in runs]
     first = sides[0]
     for other in sides[1:]:
         _check_alike(first, other)
@@ -71,7 +71,12 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _side(run: Run) -> Side:
+def side_of(run: Run) -> Side:
+    """The run's ensemble on its test rows.
+
+    Raises:
+        StoreError: a run that is not finished, or has no test rows.
+    """
     manifest = run.manifest()
     if not manifest["ensemble"]["members"] or "predictions/test.safetensors" not in manifest["files"]:
         raise StoreError(f"{run.path} has no ensemble with test rows; finish the training command first")

@@ -57,27 +57,41 @@ class Outcome:
 
 
 def train(
-    job: JobSpec, *, out: Path | None, directory: Path, executor: Executor, listener: Listener | None = None
+    job: JobSpec,
+    *,
+    out: Path | None,
+    directory: Path,
+    executor: Executor,
+    listener: Listener | None = None,
+    read: DataSets | None = None,
 ) -> Run:
     """Train what is not yet sealed, then combine, measure and report; the same call again goes on.
 
     Args:
         out: the run folder; ``compute.storage/name`` when absent.
         directory: where relative paths and the user's own modules are looked up.
+        read: data sets that were read already.
 
     Raises:
         QuorumError: fewer members finished than ``ensemble.quorum`` asks; the run folder says which.
         EnsembleSvcError: a job, data, folder or cluster that someone has to mend first.
     """
     folder = out or Path(job.compute.storage).expanduser() / job.name
-    (outcome,) = train_together({folder: job}, directory=directory, executor=executor, listener=listener)
+    (outcome,) = train_together(
+        {folder: job}, directory=directory, executor=executor, listener=listener, read=read
+    )
     if outcome.shortfall is not None:
         raise outcome.shortfall
     return outcome.run
 
 
 def train_together(
-    jobs: Mapping[Path, JobSpec], *, directory: Path, executor: Executor, listener: Listener | None = None
+    jobs: Mapping[Path, JobSpec],
+    *,
+    directory: Path,
+    executor: Executor,
+    listener: Listener | None = None,
+    read: DataSets | None = None,
 ) -> tuple[Outcome, ...]:
     """Train several jobs, each in its run folder, their slots side by side on one executor.
 
@@ -93,7 +107,7 @@ def train_together(
             before any of them begins.
     """
     listener, resources = listener or Listener(), executor.resources()
-    ready = _prepare_all(jobs, directory, _share(resources, len(jobs)))
+    ready = _prepare_all(jobs, directory, _share(resources, len(jobs)), read or DataSets())
     with ExitStack() as locks:
         for one in ready:
             locks.enter_context(sole_driver(one.run.path))
@@ -121,8 +135,10 @@ def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener
     return replace(ready, plan=plan).course(executor.resources())
 
 
-def _prepare_all(jobs: Mapping[Path, JobSpec], directory: Path, resources: Resources) -> list[Ready]:
-    read, ready = DataSets(), []
+def _prepare_all(
+    jobs: Mapping[Path, JobSpec], directory: Path, resources: Resources, read: DataSets
+) -> list[Ready]:
+    ready = []
     for folder, job in jobs.items():
         with _told_of(folder, alone=len(jobs) == 1):
             ready.append(_prepare(job, folder, directory, resources, read))

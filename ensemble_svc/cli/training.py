@@ -50,10 +50,10 @@ def train(
     if each is not None:
         from ensemble_svc.cli.repeat import train_each
 
-        with _terminable():
+        with terminable():
             train_each(job, changed, each, out=out, address=address, as_json=as_json)
         return
-    with _terminable(), place(spec, address, out) as there:
+    with terminable(), place(spec, address, out) as there:
         # Not before: Ray's workers load torch at the same time as this does.
         from ensemble_svc import pipeline
         from ensemble_svc.cli.live import follow
@@ -88,7 +88,7 @@ def plan(
         from ensemble_svc.measuring import BUDGET_S
         from ensemble_svc.measuring import measure as time_steps
 
-        with _terminable(), place(spec, address, out) as there:
+        with terminable(), place(spec, address, out) as there:
             table, resources = time_steps(spec, prepared, there, budget_s=BUDGET_S), there.resources()
     else:
         table, resources = measured_in(run), _here(spec)
@@ -142,7 +142,7 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into an orderly stop: nothing committed is lost, exit status 130."""
 
     def stop(*_: object) -> None:

@@ -21,6 +21,23 @@ Kind = Literal["table", "image"]
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What a teacher says of the rows that train, which a student learns in place of their targets."""
+
+    says: Array
+    """[N, C] probabilities at the temperature, or [N, 2T] means and then variances in the targets' units; float32,
+    NaN for rows that do not train."""
+    temperature: float
+    """What the teacher's log probabilities were divided by, as the student's are; 1 for numbers."""
+    teacher: str
+    """Who teaches, from which data: the lesson's identity."""
+
+    def take(self, rows: Array) -> Lesson:
+        """Of some rows, by position."""
+        return replace(self, says=self.says[rows])
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Rows with targets; nothing in it has been fitted on anything."""
 
@@ -46,6 +63,8 @@ class Dataset:
     """[N] columns that are not features, by name."""
     tasks: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Of several tasks, each one's name and classes, none for numbers; in the order of the targets."""
+    lesson: Lesson | None = None
+    """Of a teacher; scores and reports are by the targets all the same."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -90,6 +109,8 @@ class Dataset:
             digest.update(np.ascontiguousarray(array).data)
         names = (self.features, sorted(self.categories.items()), self.classes, self.targets)
         digest.update(repr(names if not self.tasks else (*names, self.tasks)).encode())
+        if self.lesson is not None:
+            digest.update(f"{self.lesson.temperature}{self.lesson.teacher}".encode())
         return digest.hexdigest()
 
 

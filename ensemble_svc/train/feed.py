@@ -38,6 +38,10 @@ class DeviceData:
     ) -> None:
         self.device, self.streamed, self.dataset = device, streamed, dataset
         self.y_N = torch.from_numpy(np.ascontiguousarray(dataset.y)).to(device)
+        self.lesson_N = None
+        """What a teacher says of each row, where there is one."""
+        if dataset.lesson is not None:
+            self.lesson_N = torch.from_numpy(np.ascontiguousarray(dataset.lesson.says)).to(device)
         self.host = dataset.x
         x_N = torch.from_numpy(np.ascontiguousarray(dataset.x[:0] if streamed else dataset.x)).to(device)
         self.transformed = common is not None and x_N.is_floating_point()

@@ -68,7 +68,10 @@ def subset(payload: Payload, member: MemberSpec, num_steps: int) -> tuple[Payloa
     drawn = np.sort(rows[generator.permutation(len(rows))[:num]])
     kept = np.unique(drawn)
     data, none = payload.dataset, np.zeros(0, dtype=np.int64)
-    cut = replace(data, x=data.x[kept], y=data.y[kept], row=data.row[kept], splits={}, columns={})
+    lesson = data.lesson and data.lesson.take(kept)
+    cut = replace(
+        data, x=data.x[kept], y=data.y[kept], row=data.row[kept], splits={}, columns={}, lesson=lesson
+    )
     split = replace(payload.split, train=np.arange(len(kept)), validation=none, test=none)
     return replace(payload, dataset=cut, split=split), np.searchsorted(kept, drawn)
 

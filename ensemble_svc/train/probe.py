@@ -123,7 +123,10 @@ class _Rows:
         held = payload.split.validation[:VALIDATION_ROWS]
         kept = np.unique(np.concatenate([*some, held]))
         data = payload.dataset
-        cut = replace(data, x=data.x[kept], y=data.y[kept], row=data.row[kept], splits={}, columns={})
+        lesson = data.lesson and data.lesson.take(kept)
+        cut = replace(
+            data, x=data.x[kept], y=data.y[kept], row=data.row[kept], splits={}, columns={}, lesson=lesson
+        )
         rows = tuple(np.searchsorted(kept, rows) for rows in some)
         split = replace(payload.split, train=np.unique(np.concatenate(rows)))
         few = replace(payload, dataset=cut, split=split)

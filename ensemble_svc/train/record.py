@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ensemble_svc.data.dataset import Array
+from ensemble_svc.nn.distilled import guessing_taught, on_scale
 from ensemble_svc.nn.heads import resolve_loss
 from ensemble_svc.nn.member import TASK_SCALE
 from ensemble_svc.nn.tasks import Heads
@@ -105,7 +106,13 @@ def _guess(module: SlotModule, ledger: Ledger, rows: Array, position: int) -> fl
     Of several tasks whose weights are learned it is by those of the kept epoch: they alone, without anything
     learned of the rows, bring the loss down.
     """
-    y = module.data.targets(torch.from_numpy(rows).to(module.recipe.device))
+    rows_B, lesson = torch.from_numpy(rows).to(module.recipe.device), module.data.dataset.lesson
+    if lesson is not None and module.data.lesson_N is not None:
+        scale_K = {name: value[position : position + 1] for name, value in module.scale_K.items()}
+        says_B = on_scale(module.data.lesson_N[rows_B].unsqueeze(0), scale_K)[0]
+        assert not isinstance(module.recipe.loss, Heads)
+        return guessing_taught(module.recipe.loss, says_B, lesson.temperature)
+    y = module.data.targets(rows_B)
     if module.scale_K:
         y = (y - module.scale_K["target_mean"][position]) / module.scale_K["target_scale"][position]
     answer, member = module.recipe.loss, ledger.members[position]

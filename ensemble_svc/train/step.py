@@ -15,6 +15,7 @@ from torch.func import functional_call
 
 from ensemble_svc.data.augment import build_augment
 from ensemble_svc.data.pixels import as_pixels
+from ensemble_svc.nn.distilled import on_scale, taught_rows
 from ensemble_svc.nn.heads import ResolvedLoss, loss_rows
 from ensemble_svc.nn.member import TASK_SCALE, MemberNet
 from ensemble_svc.nn.noise import draw_from, normal_like
@@ -23,7 +24,7 @@ from ensemble_svc.nn.regularize import penalised
 from ensemble_svc.nn.tasks import Heads
 from ensemble_svc.spec.losses import CrossEntropy
 from ensemble_svc.train.assemble import Stack, part
-from ensemble_svc.train.feed import DeviceData
+from ensemble_svc.train.feed import DeviceData, gather
 from ensemble_svc.train.mixing import Mixed, mix_one
 from ensemble_svc.train.recipe import Own, Recipe
 from ensemble_svc.train.roles import roles
@@ -104,14 +105,21 @@ class Step:
             weight_KB = self.bags.of(batch.rows_B) if self.bags else None
         else:
             rows_KB, x_KB, weight_KB = batch, self.data.take(batch), None
-        y_KB = self.data.targets(rows_KB)
+        y_KB = self._targets(rows_KB)
         if self.augment is not None:
             x_KB = as_pixels(self.augment(x_KB))
-        if scale_K := self.scale_K:
-            y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
         mixing = self.recipe.mixing
         mixed = None if mixing is None else mixing.draw(x_KB, weight_KB, self.generator)
         return Batch(x_KB, y_KB, weight_KB, mixed)
+
+    def _targets(self, rows_KB: Tensor) -> Tensor:
+        """The rows' targets on the networks' scale [K, B(, T)]; where there is a teacher what it says of them."""
+        if self.data.lesson_N is not None:
+            return on_scale(gather(self.data.lesson_N, rows_KB), self.scale_K)
+        y_KB, scale_K = self.data.targets(rows_KB), self.scale_K
+        if scale_K:
+            y_KB = (y_KB - scale_K["target_mean"].unsqueeze(1)) / scale_K["target_scale"].unsqueeze(1)
+        return y_KB
 
     def losses(
         self,
@@ -161,7 +169,11 @@ class Step:
         if smoothing_K is not None and member is not None:
             smoothing_K = smoothing_K[member : member + 1]
         smoothing = None if smoothing_K is None else smoothing_K.repeat_interleave(y_KB.shape[1])
-        rows = loss_rows(loss, outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), smoothing)
+        outputs, y, lesson = outputs_KBO.flatten(0, 1), y_KB.flatten(0, 1), self.data.dataset.lesson
+        if lesson is not None:
+            rows = taught_rows(loss, outputs, y, lesson.temperature, smoothing)
+        else:
+            rows = loss_rows(loss, outputs, y, smoothing)
         return rows.unflatten(0, y_KB.shape[:2])
 
     def outputs_of(self, weights: Mapping[str, Tensor], x_B: Tensor, own: Own) -> Tensor:
