@@ -91,7 +91,7 @@ def _trainings(summary: Mapping[str, Any]) -> Iterator[str]:
     more = ""
     if worth:
         equal = worth["members"]
-        often = f"{equal:.2g}" if equal is not None else f"more than the {found['number']}"
+        often = f"{equal:.1f}" if equal is not None else f"more than the {found['number']}"
         more = f", as that of {often} independent trainings"
     yield (
         f"The {found['members_of_each']} members of one training have an NLL of {number(mixture, 3)} together{more}; "
