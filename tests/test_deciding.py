@@ -13,9 +13,10 @@ from torch import nn
 
 from ensemble_svc import pipeline
 from ensemble_svc.aggregate.predictions import average
-from ensemble_svc.batch import evaluate_source, predict_file
+from ensemble_svc.batch import predict_file
 from ensemble_svc.comparing import compare
 from ensemble_svc.errors import DataError, EnsembleSvcError, OtherJob
+from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.reselecting import check_change, reselect
@@ -120,7 +121,7 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     decision = reselect(run, with_aggregate(run, select="greedy"), data=source, directory=tmp_path)
     assert decision.rows == "data"
     assert decision.num_rows == 300
-    assert evaluate_source(run, source, tmp_path)["data"]["rows"] == 300
+    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["rows"] == 300
 
 
 def test_the_runs_own_rows_decide_nothing_anew(run: Run, tmp_path: Path) -> None:

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, train
 
 from ensemble_svc import pipeline
-from ensemble_svc.batch import columns_of, evaluate_source
+from ensemble_svc.batch import columns_of
 from ensemble_svc.comparing import compare
 from ensemble_svc.data.indices import fold_rows, member_rows
 from ensemble_svc.data.sources import load_several
 from ensemble_svc.errors import DataError
+from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.health.checkup import check
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.nn.build import build
@@ -428,7 +429,7 @@ def test_an_ensemble_predicts_every_task(run, tmp_path) -> None:
 
 
 def test_a_run_is_evaluated_on_other_rows_task_by_task(run, tmp_path) -> None:
-    found = evaluate_source(run, "diabetes", tmp_path)["data"]
+    found = evaluate(run, Wish(data="diabetes"), tmp_path).metrics["data"]
     assert list(found["tasks"]) == list(TASKS)
     assert found["rows"] == 442
 
