@@ -74,7 +74,8 @@ CLAIM = Claim(
     "in fewer steps than plain SGD.",
     how=f"epochs to a training loss of {LOSS}, five layers of 64 units on the digits, batches of 256, a "
     f"constant rate: of seven "
-    "rates for each rule, one packed search each, the one that gets there first.",
+    "rates for each rule, one packed search each, the one that gets there first. One run each: a "
+    "difference of an epoch says nothing.",
     jobs=("optimizers",),
     measure=measure,
 )
