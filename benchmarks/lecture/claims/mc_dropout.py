@@ -100,7 +100,7 @@ CLAIM = Claim(
     "so scaling does it exactly. For a network one scaled pass is an "
     "approximation, which Monte Carlo's average of many masks checks.",
     how=f"all four masks of the neuron, and {MASKS} masks in eight trained members; a difference of a "
-    f"point of accuracy counts as in part.",
+    f"point of accuracy, or of {NATS} nats of NLL, counts as in part.",
     jobs=("mc_dropout",),
     measure=measure,
 )
