@@ -178,6 +178,19 @@ class TestVerbs:
         assert stored["test"]["rows"] < again["rows"] == 1797
         assert again["ensemble"]["accuracy"] > 0.8
 
+    def test_evaluate_takes_many_runs_and_says_what_else_is_asked(self, command, finished, tmp_path):
+        np.savez(tmp_path / "odd.npz", x=np.zeros((20, 1, 8, 8), np.float32))
+        wishes = ("--ood", tmp_path / "odd.npz", "--shift")
+        found = json.loads(command("evaluate", finished, finished, "--json").out)
+        assert list(found) == [str(finished)]
+        told = command("evaluate", finished, *wishes)
+        assert told.code == 0, told.err
+        assert "20 rows from elsewhere" in told.out
+        assert "Accuracy on worsened images" in told.out
+        both = command("evaluate", finished, finished, "--ood", tmp_path / "odd.npz")
+        assert both.out.count("20 rows from elsewhere") == 2
+        assert command("evaluate", finished, "--slices", "x").code == 2
+
     def test_evaluate_refuses_data_of_another_kind(self, command, finished):
         outcome = command("evaluate", finished, "--data", "breast_cancer")
         assert outcome.code == 2

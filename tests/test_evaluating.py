@@ -312,6 +312,9 @@ class TestElsewhere:
         assert (found["rows"], found["usual_rows"]) == (50, run.metrics()["test"]["rows"])
         again = evaluate(run, Wish(ood=(str(tmp_path / "odd.parquet"),)), tmp_path).metrics["test"]["ood"]
         assert next(iter(again.values())) == found
+        page = (run.path / "report.html").read_text()
+        assert "odd.parquet: 50 rows" in page
+        assert f"{100 * found['scores']['entropy']['ensemble']['auroc']:.1f} %" in page
 
     def test_a_set_that_cannot_be_read_is_refused_before_anything_trains(self, tmp_path):
         frame(200).to_csv(tmp_path / "train.csv", index=False)

@@ -9,8 +9,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from ensemble_svc.report.elsewhere import elsewhere
 from ensemble_svc.report.looks import headline, look
-from ensemble_svc.report.text import clean, is_number
+from ensemble_svc.report.text import clean
 
 Split = Mapping[str, Any]
 SHOWN = 30
@@ -19,17 +20,11 @@ SHOWN = 30
 
 def foreign_table(split: Split) -> Iterator[Table]:
     """How well each score tells the usual rows from those of each source."""
-    for source, found in (split.get("ood") or {}).items():
-        title = (
-            f"{clean(source, limit=60)}: {found['rows']:,} rows from elsewhere, {found['usual_rows']:,} usual"
-        )
+    for found in elsewhere(split):
+        title = f"{found.source}: {found.rows} rows from elsewhere, {found.usual_rows} usual"
         table = _table(title, ["Score", "AUROC", "AUPR", "FPR at 95 %", "AUROC of a member"])
-        for task, scores in _by_task(found["scores"]).items():
-            for name, one in scores.items():
-                own, mean = one["ensemble"], one.get("mean_member", {})
-                label = f"{clean(task, limit=20)} {name}".strip().replace("_", " ")
-                cells = (own["auroc"], own["aupr_out"], own["fpr95"], mean.get("auroc"))
-                _add(table, label, *(_percent(value) for value in cells))
+        for row in found.scores:
+            _add(table, *row)
         table.caption = Text(
             "50 % is chance for AUROC; a member: the mean over the members by their own score"
         )
@@ -75,15 +70,6 @@ def _pair(name: str, one: Mapping[str, Any]) -> str:
     places = face.places()
     shown = [face.bare(one[who].get(name), places) for who in ("ensemble", "mean_member")]
     return f"{shown[0]} ({shown[1]})"
-
-
-def _by_task(scores: Mapping[str, Any]) -> Mapping[str, Any]:
-    first: Mapping[str, Any] = next(iter(scores.values()), {})
-    return {"": scores} if "ensemble" in first else scores
-
-
-def _percent(value: Any) -> str:
-    return f"{100 * value:.1f} %" if is_number(value) else "—"
 
 
 def _table(title: str, heads: list[str]) -> Table:

@@ -41,7 +41,8 @@ class Tally:
         self.rows = 0
         self._bins, self._num_predictions = bins, num_predictions
         self._count_G = torch.zeros(groups, dtype=torch.float64)
-        self._sums_MGS: list[list[Tensor]] = []
+        self._widths: list[int] = []
+        self._sums_GX: Tensor | None = None
 
     def add(self, predictions: Sequence[Prediction], target: Tensor) -> None:
         """Take in the next rows.
@@ -57,13 +58,10 @@ class Tally:
         group_N = _mixed(at_N) * len(self._count_G) >> 32
         self.rows += len(target)
         self._count_G += torch.bincount(group_N, minlength=len(self._count_G))
-        found = [[self._sum(name, one, target, group_N) for name in self.names] for one in predictions]
-        if not self._sums_MGS:
-            self._sums_MGS = found
-            return
-        for known, new in zip(self._sums_MGS, found, strict=True):
-            for sums_GS, more_GS in zip(known, new, strict=True):
-                sums_GS += more_GS
+        rows_NX = torch.cat([self._statistics(one, target) for one in predictions], dim=1)
+        if self._sums_GX is None:
+            self._sums_GX = rows_NX.new_zeros(len(self._count_G), rows_NX.shape[1])
+        self._sums_GX.index_add_(0, group_N, rows_NX)
 
     def point(self) -> dict[str, Tensor]:
         """Each metric of each prediction, [M], exact.
@@ -71,11 +69,7 @@ class Tally:
         Raises:
             EnsembleError: no rows.
         """
-        self._check()
-        return {
-            name: METRICS[name].finish(torch.stack([s[i].sum(0) for s in self._sums_MGS]) / self.rows)
-            for i, name in enumerate(self.names)
-        }
+        return self._finished(self._sums_MGS().sum(1) / self.rows)
 
     def measured(self, *, resamples: int, seed: int) -> Measured:
         """The metrics, and what they are on resamples of the groups.
@@ -83,22 +77,28 @@ class Tally:
         Raises:
             EnsembleError: no rows.
         """
-        point = self.point()
-        widths = [sums_GS.shape[1] for sums_GS in self._sums_MGS[0]]
         filled_G = self._count_G > 0
-        tables = [torch.cat([*sums, self._count_G[:, None]], dim=1)[filled_G] for sums in self._sums_MGS]
+        tables = [
+            torch.cat([sums_GS, self._count_G[:, None]], dim=1)[filled_G] for sums_GS in self._sums_MGS()
+        ]
         drawn_RMS = resampled_means(tables, num_resamples=resamples, seed=seed)
-        means_RMS = drawn_RMS[..., :-1] / drawn_RMS[..., -1:]
-        parts = zip(self.names, means_RMS.split(widths, dim=-1), strict=True)
-        return Measured(point, {name: METRICS[name].finish(part) for name, part in parts})
+        return Measured(self.point(), self._finished(drawn_RMS[..., :-1] / drawn_RMS[..., -1:]))
 
-    def _sum(self, name: str, prediction: Prediction, target: Tensor, group_N: Tensor) -> Tensor:
-        rows_NS = METRICS[name].statistics(prediction, target, self._bins).cpu()
-        return rows_NS.new_zeros(len(self._count_G), rows_NS.shape[1]).index_add_(0, group_N, rows_NS)
+    def _statistics(self, prediction: Prediction, target: Tensor) -> Tensor:
+        """What each row contributes to all metrics, [N, S]."""
+        each = [METRICS[name].statistics(prediction, target, self._bins).cpu() for name in self.names]
+        self._widths = [part.shape[1] for part in each]
+        return torch.cat(each, dim=1)
 
-    def _check(self) -> None:
-        if not self.rows:
+    def _sums_MGS(self) -> Tensor:
+        if self._sums_GX is None:
             raise EnsembleError("there are no rows, so nothing can be measured.")
+        return self._sums_GX.unflatten(1, (self._num_predictions, -1)).transpose(0, 1)
+
+    def _finished(self, means: Tensor) -> dict[str, Tensor]:
+        """The metrics by name from means [..., S]."""
+        parts = zip(self.names, means.split(self._widths, dim=-1), strict=True)
+        return {name: METRICS[name].finish(part) for name, part in parts}
 
 
 def _mixed(at_N: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.decision import decided
+from ensemble_svc.report.elsewhere import elsewhere
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.figures import classes, curves, numbers, placement, rates, size, strip
@@ -106,6 +107,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
         "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
         "portraits": portraits(view),
+        "elsewhere": elsewhere(view.summary),
         "portrayed": clean(view.split or "", limit=40),
         "findings": told(view.members),
         "members": members,
