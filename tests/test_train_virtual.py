@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -460,9 +461,9 @@ def test_a_snapshot_ensemble_is_better_than_its_last_snapshot(tmp_path: Path) ->
     assert np.mean(gains) > 0.01
 
 
-@kinds
-def test_selection_and_calibration_work_on_them_as_on_any(kind, tmp_path: Path) -> None:
-    run = whole(whole_job(kind), tmp_path / "run")
+def test_selection_and_calibration_work_on_them_as_on_any(run, tmp_path: Path) -> None:
+    shutil.copytree(run.path, tmp_path / "run")
+    run = Run(tmp_path / "run")
     asked = AggregateSpec.model_validate(
         {"select": {"name": "greedy", "picks": 5}, "calibrate": "temperature"}
     )
