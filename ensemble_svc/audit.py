@@ -30,6 +30,7 @@ from ensemble_svc.foreign import Doubts, add_doubts, by_parts
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.rules import METRICS_OF
 
 HELD_ROWS, HELD_NUMBERS = 20_000, 1 << 24
 """Rows, and numbers that the members say of them, up to which all are held."""
@@ -129,9 +130,8 @@ def _each(
 
 def _names(job: JobSpec, kind: Task, prediction: Mapping[str, Tensor]) -> tuple[str, ...]:
     asked = job.evaluate.metrics
-    if asked == "auto" or job.task == "multitask":
-        return applicable(kind, prediction)
-    return applicable(kind, prediction, asked)
+    own = () if asked == "auto" else tuple(name for name in asked if name in METRICS_OF[kind])
+    return applicable(kind, prediction, own or "auto")
 
 
 def _tally(
