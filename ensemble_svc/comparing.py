@@ -95,8 +95,9 @@ def side_of(run: Run) -> Side:
 def _check_alike(first: Side, other: Side) -> None:
     """The same rows under the same ids: the same data, as their hash says."""
     pair = f"{first.run.path} and {other.run.path}"
-    for key, words in (("task", "have other tasks"), ("data_hash", "are of other data")):
-        if first.manifest[key] != other.manifest[key]:
+    tasks, hashes = zip(*((s.manifest["task"], s.run.rows_hash()) for s in (first, other)), strict=True)
+    for values, words in ((tasks, "have other tasks"), (hashes, "are of other data")):
+        if values[0] != values[1]:
             raise DataError(f"{pair} {words}; only runs on the same data can be compared row by row")
 
 

@@ -35,11 +35,11 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.manifest import amend_manifest, decision_of
-from ensemble_svc.store.run import Run
+from ensemble_svc.store.members import parted
+from ensemble_svc.store.run import DISTILLATION, Run
 
 FREE = ("name", "model", "training", "compute", "evaluate")
 """Sections in which a student may differ from its teacher's job."""
-REPORT = "distillation.json"
 
 
 def student_overrides(run: Run, overrides: Sequence[str]) -> list[str]:
@@ -79,19 +79,20 @@ def distill(
         DataError: a teacher whose data are not there any more, or of several tasks.
         EnsembleSvcError: as ``pipeline.train``.
     """
-    ensemble, directory = Ensemble.load(teacher.path), Path(teacher.journal.of_kind("begin")[-1]["directory"])
+    ensemble, directory = Ensemble.load(teacher.path), teacher.directory
     _check(teacher, job, temperature)
     read = DataSets()
     prepared = prepare(job, directory, read=read)
     manifest = teacher.manifest()
-    if (prepared.dataset.hash, prepared.split.hash) != (manifest["data_hash"], manifest["split_hash"]):
+    if (prepared.dataset.hash, prepared.split.hash) != (teacher.rows_hash(), manifest["split_hash"]):
         raise DataError(f"{teacher.path}: its source holds other data now, or splits them otherwise")
     lesson = teach(ensemble, prepared.dataset, prepared.split.train, temperature, _identity(teacher))
     read.put(job, directory, replace(prepared.dataset, lesson=lesson))
     run = train(job, out=out, directory=directory, executor=executor, listener=listener, read=read)
     if len(prepared.split.test):
         found = {"teacher": teacher.path.name, "temperature": temperature, **standing(teacher, run)}
-        amend_manifest(run.path, {REPORT: write_document(run.path / REPORT, found)})
+        found["rows_hash"] = prepared.dataset.hash
+        amend_manifest(run.path, {DISTILLATION: write_document(run.path / DISTILLATION, found)})
     return run
 
 
@@ -157,7 +158,8 @@ def _identity(teacher: Run) -> str:
     """The same for the same ensemble: its members' digests, and what was decided about them."""
     manifest = teacher.manifest()
     digests = {entry["id"]: entry["digest"] for entry in manifest["members"]}
-    body = [decision_of(manifest), [digests[member] for member in manifest["ensemble"]["members"]]]
+    trained = [parted(one)[0] for one in manifest["ensemble"]["members"]]
+    body = [decision_of(manifest), [digests[member] for member in trained]]
     return sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

@@ -70,12 +70,11 @@ def export(run: Run, output: Path) -> Exported:
 
 def own_test_rows(run: Run) -> tuple[Array | None, str]:
     """The run's test rows as its source gives them today; None and the reason where it does not."""
-    directory = Path(run.journal.of_kind("begin")[-1]["directory"])
     try:
-        prepared = prepare(run.job(), directory)
+        prepared = prepare(run.job(), run.directory)
     except DataError as fault:
         return None, f"the run's data cannot be read: {fault}"
-    if prepared.dataset.hash != run.manifest()["data_hash"]:
+    if prepared.dataset.hash != run.rows_hash():
         return None, "the run's source holds other data now"
     rows = prepared.split.test
     return (prepared.dataset.x[rows], "") if len(rows) else (None, "the run has no test rows")

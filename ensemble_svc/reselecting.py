@@ -100,7 +100,7 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
         )
     imputes = any(isinstance(step, Impute) for step in job.data.preprocess)
     read = load(source, task=job.task, directory=directory)
-    if read.hash == run.manifest()["data_hash"]:
+    if read.hash == run.rows_hash():
         raise DataError(
             f"{data} holds the run's own rows, those that members were trained on and those that are reported "
             "among them; only other rows can decide. Without --data the run's held-out rows do."
@@ -130,4 +130,4 @@ def prepared_again(run: Run) -> Prepared | None:
         found = prepare(run.job(), Path(run.journal.of_kind("begin")[-1]["directory"]))
     except DataError:
         return None
-    return found if found.dataset.hash == run.manifest()["data_hash"] else None
+    return found if found.dataset.hash == run.rows_hash() else None

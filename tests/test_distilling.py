@@ -14,16 +14,18 @@ import torch
 
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import run as run_app
+from ensemble_svc.comparing import compare
 from ensemble_svc.data.dataset import Lesson
-from ensemble_svc.distilling import REPORT, distill, student_overrides, teach
+from ensemble_svc.distilling import distill, student_overrides, teach
 from ensemble_svc.errors import DataError, OtherJob, SpecError
+from ensemble_svc.exporting import export
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.planning import DataSets, prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.load import load_job, parse_job
 from ensemble_svc.spec.yaml import read
 from ensemble_svc.store.document import read_document
-from ensemble_svc.store.run import Run
+from ensemble_svc.store.run import DISTILLATION, Run
 
 JOBS = {
     "classes": """
@@ -95,7 +97,7 @@ def test_the_student_is_an_ordinary_run_that_stands_nearer_to_the_ensemble_than_
     x = prepared.dataset.x[prepared.split.test]
     ensemble, own = said(teacher.path, x), said(student.path, x)
     each = [said_by(teacher.path, entry["id"], x) for entry in teacher.manifest()["members"]]
-    facts = read_document(student.path / REPORT)
+    facts = read_document(student.path / DISTILLATION)
     assert facts["rows"] == len(x)
     if name == "numbers":
         apart = [float(np.sqrt(np.mean((one - ensemble) ** 2))) for one in (own, *each)]
@@ -112,9 +114,19 @@ def test_the_student_is_an_ordinary_run_that_stands_nearer_to_the_ensemble_than_
     assert facts["student"]["agreement"] == pytest.approx(apart[0], rel=1e-4)
     assert facts["member"]["agreement"] == pytest.approx(np.mean(apart[1:]), rel=1e-4)
     assert facts["gain"]["nll"]["low"] <= facts["gain"]["nll"]["estimate"] <= facts["gain"]["nll"]["high"]
-    assert student.verified(REPORT)
+    assert student.verified(DISTILLATION)
     assert len(student.manifest()["members"]) == 1
     assert student.manifest()["split_hash"] == teacher.manifest()["split_hash"]
+
+
+def test_a_student_is_compared_and_exported_like_any_run(folder, students, tmp_path):
+    first, second = compare([Run.open(folder / "classes"), students["classes"]])["runs"]
+    facts = read_document(students["classes"].path / DISTILLATION)
+    assert second["metrics"]["nll"] == pytest.approx(facts["student"]["nll"])
+    assert second["gain"] == facts["gain"]
+    assert first["members"] == facts["members"]
+    exported = export(students["classes"], tmp_path / "student.pt2")
+    assert exported.checked["test"] == facts["rows"]
 
 
 def said_by(run: Path, member: str, x: Any) -> Any:
@@ -159,11 +171,11 @@ def test_the_same_command_again_trains_nothing(folder, students):
     run = students["classes"]
     weights = {p: p.read_bytes() for p in run.path.rglob("weights.safetensors")}
     starts = len(run.journal.of_kind("start"))
-    before = read_document(run.path / REPORT)
+    before = read_document(run.path / DISTILLATION)
     student_of(folder, "classes", "classes-student", *LONGER["classes"])
     assert len(run.journal.of_kind("start")) == starts
     assert {p: p.read_bytes() for p in weights} == weights
-    assert read_document(run.path / REPORT) == before
+    assert read_document(run.path / DISTILLATION) == before
 
 
 def test_another_temperature_or_plain_training_is_refused_in_the_student_s_folder(folder, students):
@@ -194,7 +206,7 @@ def test_the_student_may_be_another_network_in_another_training(overrides, folde
     student = student_of(
         folder, "classes", str(tmp_path / "s"), *overrides, "training.epochs=8", temperature=2.0
     )
-    facts = read_document(student.path / REPORT)
+    facts = read_document(student.path / DISTILLATION)
     assert facts["temperature"] == 2.0
     assert facts["student"]["accuracy"] > 0.6
     (entry,) = student.manifest()["members"]
@@ -239,7 +251,7 @@ def test_the_verb_prints_how_the_student_stands(more, folder, monkeypatch, capsy
         run_app()
     assert not left.value.code
     printed = capsys.readouterr().out
-    facts = read_document(tmp_path / "s" / REPORT)
+    facts = read_document(tmp_path / "s" / DISTILLATION)
     if more:
         assert json.loads(printed)["student"] == facts["student"]
     else:

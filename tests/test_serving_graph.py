@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import onnx
@@ -221,3 +222,13 @@ def test_a_network_that_cannot_be_traced_is_refused_with_the_reason():
         EnsembleError, match=r"cannot trace a network of your own \(model python\).*same for all"
     ):
         traced.trace(alike(own("asking_net"), table_schema(5)))
+
+
+def test_networks_with_their_dropout_drawn_are_refused():
+    ensemble = alike(mlp(dropout=0.5), table_schema(5))
+    (group,) = ensemble.groups
+    drawn = Ensemble(
+        ensemble.schema, [replace(group, draws=((0, 1), (1, 2)))], ensemble.order, ensemble.decision
+    )
+    with pytest.raises(EnsembleError, match="2 of the chosen .*mc_samples.*distill"):
+        traced.trace(drawn)

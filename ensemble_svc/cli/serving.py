@@ -67,9 +67,9 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Train one network on what the ensemble says, and measure what is lost; ``--set model.…`` gives another one."""
-    from ensemble_svc.distilling import REPORT, student_overrides
+    from ensemble_svc.distilling import student_overrides
     from ensemble_svc.store.document import read_document
-    from ensemble_svc.store.run import Run
+    from ensemble_svc.store.run import DISTILLATION, Run
 
     found = Run.open(run)
     job = read_job(run / "job.yaml", student_overrides(found, overrides or []))
@@ -79,10 +79,10 @@ def distill(
 
         with follow(job, quiet=as_json) as listener:
             student = teach(found, job, output, temperature=temperature, executor=there, listener=listener)
-    if not (student.path / REPORT).is_file():
+    if not (student.path / DISTILLATION).is_file():
         typer.echo(f"{student.path}: trained; {run} has no test rows, so nothing is compared")
         return
-    facts = read_document(student.path / REPORT)
+    facts = read_document(student.path / DISTILLATION)
     if as_json:
         print_json(
             {name: value for name, value in facts.items() if name not in ("schema_version", "checksum")}

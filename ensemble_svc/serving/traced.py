@@ -27,8 +27,13 @@ def trace(ensemble: Ensemble) -> ExportedProgram:
     """The whole ensemble as one graph for any number of rows.
 
     Raises:
-        EnsembleError: a network of the user's own that cannot be traced.
+        EnsembleError: a network of the user's own that cannot be traced, or networks whose dropout is drawn.
     """
+    if drawn := sum(len(group.draws) for group in ensemble.groups):
+        raise EnsembleError(
+            f"{drawn} of the chosen are networks with their dropout drawn (mc_samples), and a graph draws nothing; "
+            "train without mc_samples, or distill the ensemble."
+        )
     whole, rows = Whole(ensemble), example(ensemble.schema)
     try:
         with quiet(), torch.no_grad():

@@ -18,7 +18,7 @@ from torch.func import functional_call
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
-from ensemble_svc.nn.member import SCALES, in_target_units
+from ensemble_svc.nn.member import in_target_units, scales
 from ensemble_svc.nn.tasks import Heads, part_of
 from ensemble_svc.predictor import Ensemble, Group
 from ensemble_svc.serving.answers import Classes, Numbers
@@ -49,7 +49,7 @@ class Stacked(nn.Module):
         self.alike = all(bool((value == value[:1]).all()) for value in fitted.values())
         self.fitted = Kept({name: value[0] if self.alike else value for name, value in fitted.items()})
         self.weights = Kept(_under("body.", group.weights))
-        self.scales = Kept({name: group.weights[name] for name in SCALES if name in group.weights})
+        self.scales = Kept(scales(group.weights))
 
     def forward(self, x_B: Tensor) -> dict[str, Tensor]:
         """Predictions as ``train.forward.predict`` gives them, [K, B, …]."""

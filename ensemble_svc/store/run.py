@@ -16,6 +16,9 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import read_tensors
 from ensemble_svc.store.tensors import Tensors, decode
 
+DISTILLATION = "distillation.json"
+"""How a student does against its teacher."""
+
 
 class Run:
     """The run at ``path``; only relative names are stored in it, so it may be moved or copied."""
@@ -56,6 +59,14 @@ class Run:
             raise StoreError(f"{self.path} holds no run that was begun")
         read_verified(self.path / "job.yaml", begun[-1]["job_sha256"])
         return JobSpec.from_json(begun[-1]["job"])
+
+    def rows_hash(self) -> str:
+        """Hash of the rows and their targets; a student's data hash is of its teacher's words too."""
+        found: str = self.manifest()["data_hash"]
+        if DISTILLATION in self.manifest()["files"]:
+            self.verified(DISTILLATION)
+            found = read_document(self.path / DISTILLATION)["rows_hash"]
+        return found
 
     def manifest(self) -> Document:
         """The run's state as of its last step."""
