@@ -62,6 +62,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "per_channel_center": IMAGES,
 }
 OPTIONS: dict[str, dict[str, Any]] = {
+    "swag": {"start": 0.0, "samples": 3},
     "whiten": {"shrinkage": 0.1},
     "stacking": {"prior_rows": 10.0},
     "top_k": {"k": 1},
