@@ -52,7 +52,7 @@ def evaluate_source(run: Run, source: str, directory: Path) -> dict[str, Any]:
     dataset = conform(found, ensemble.schema, missing=_imputes(job))
     members = ensemble.members(dataset.x)
     entries, ids = {e["id"]: e for e in manifest["members"]}, ensemble.decision.members
-    best = best_on_validation([entries[member]["metrics"] for member in ids])
+    best = best_on_validation(job, [entries[member]["metrics"] for member in ids])
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return {"data": measure(job, ensemble.decision, ids, members, target, best=best)}
 

@@ -60,7 +60,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     files, predictions = _gather(run, job, prepared, done, seals)
     ids = [m.id for m in done]
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
-    best = best_on_validation([seals[m.digest]["metrics"] for m in done])
+    best = best_on_validation(job, [seals[m.digest]["metrics"] for m in done])
     soup, written = _soup(run, job, prepared, done, seals)
     files |= written
     files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)

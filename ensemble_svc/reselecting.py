@@ -50,7 +50,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         rows = held_out(job, predictions) if data is None else _new_rows(run, job, ids, data, directory)
         decision = decided(job, job.aggregate, ids, rows)
         entries = {entry["id"]: entry for entry in manifest["members"]}
-        best = best_on_validation([entries[member]["metrics"] for member in ids])
+        best = best_on_validation(job, [entries[member]["metrics"] for member in ids])
         files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)

@@ -31,6 +31,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "regularizer": ("training", "regularizers"),
     "average": ("training", "average"),
     "resample": ("ensemble", "resample"),
+    "algorithm": ("search", "algorithm"),
     "combine": ("aggregate", "combine"),
     "select": ("aggregate", "select"),
     "calibrate": ("aggregate", "calibrate"),
@@ -101,6 +102,8 @@ def job_of(kind: str, choice: type[Choice], **compute: Any) -> Any:
         job["model"] = value
     else:
         section[place[-1]] = [value] if kind in LISTS else value
+    if kind == "algorithm":
+        section |= {"space": {"training.optimizer.lr": {"choice": [0.001, 0.002]}}, "trials": 2}
     return parse_job(job)
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Literal
 
-Purpose = Literal["init", "order", "resample", "augment", "dropout", "noise", "split", "bootstrap", "select"]
+Purpose = Literal[
+    "init", "order", "resample", "augment", "dropout", "noise", "split", "bootstrap", "select", "search"
+]
 
 
 def derive_seed(job_seed: int, member: int, purpose: Purpose, *counters: int) -> int:
