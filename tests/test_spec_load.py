@@ -39,6 +39,7 @@ PLACES = {
     "average": "training.average",
     "resample": "ensemble.resample",
     "algorithm": "search.algorithm",
+    "scheduler": "search.scheduler",
     "combine": "aggregate.combine",
     "select": "aggregate.select",
     "calibrate": "aggregate.calibrate",

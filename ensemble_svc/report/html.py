@@ -22,7 +22,7 @@ from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.decision import decided
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
-from ensemble_svc.report.figures import classes, curves, numbers, placement, size, strip
+from ensemble_svc.report.figures import classes, curves, numbers, placement, searched, size, strip
 from ensemble_svc.report.findings import told
 from ensemble_svc.report.rows import member_table, metric_rows
 from ensemble_svc.report.text import clean, count, duration, is_number
@@ -153,7 +153,11 @@ def _sections(view: RunView) -> list[Section]:
         for number, (task, part) in enumerate(view.parts.items())
         for section in _of(part, task, number)
     ]
-    return [*found, Section("curves", "Learning curves", tuple(curves.draw(view)))]
+    return [
+        *found,
+        Section("searched", "What was searched", tuple(searched.draw(view))),
+        Section("curves", "Learning curves", tuple(curves.draw(view))),
+    ]
 
 
 def _of(view: RunView, task: str, number: int) -> list[Section]:

@@ -65,6 +65,37 @@ Algorithm = Annotated[Random | Grid | Sobol | Tpe, Field(discriminator="name"), 
 ALGORITHMS: Registry[Choice] = Registry("algorithm", Algorithm)
 
 
+class NoScheduler(Choice):
+    """Every trial trains all of its epochs."""
+
+    name: Literal["none"] = "none"
+
+
+class Halving(Choice):
+    """Successive halving: after some epochs the worst trials stop (Jamieson & Talwalkar 2016, arXiv:1502.07943).
+
+    All trials of one structure train as one pack and are ranked together, so that no trial waits for another. The
+    learning rate's schedule is laid over all epochs, as though no trial were stopped.
+    """
+
+    name: Literal["halving"] = "halving"
+    factor: Annotated[int, Field(ge=2, le=1000)] = 3
+    """One in so many trials goes on after each rung, one at least."""
+    min_epochs: PositiveInt = 1
+    """Epochs of the first rung; each further one comes after ``factor`` times as many."""
+
+    def is_rung(self, epoch: int, epochs: int) -> bool:
+        """Whether trials are stopped after this epoch, of so many."""
+        rung = self.min_epochs
+        while rung < epoch:
+            rung *= self.factor
+        return rung == epoch < epochs
+
+
+Scheduler = Annotated[NoScheduler | Halving, Field(discriminator="name"), Shorthand()]
+SCHEDULERS: Registry[Choice] = Registry("scheduler", Scheduler)
+
+
 class SearchSpec(Spec):
     """Members that differ in hyper-parameters: trial i is the members from i times ``seeds_per_trial`` on.
 
@@ -81,7 +112,10 @@ class SearchSpec(Spec):
     seeds_per_trial: Annotated[PositiveInt, Field(le=1000)] = 1
     """Members of each trial, alike but for their seed; a trial's worth is the mean of theirs."""
     metric: SearchMetric = "nll"
-    """What a trial is judged by, on held-out rows: which the best member is, and what the algorithm learns from."""
+    """What a trial is judged by, on held-out rows: which the best member is, what stops, and what the algorithm
+    learns from."""
+    scheduler: Scheduler = NoScheduler()
+    """What stops trials before their last epoch."""
     first: tuple[Mapping[str, Any], ...] = ()
     """Configurations to try before all others; each gives every key of the space."""
 
