@@ -66,7 +66,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     known = {own: metrics for m in done for own, metrics in candidates(seals[m.digest]).items()}
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
-    best = best_on_validation(list(known.values()))
+    best = best_on_validation(job, list(known.values()))
     soup, written = _soup(run, job, prepared, done, seals)
     files |= written
     files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)

@@ -117,6 +117,7 @@ class Course:
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
+            search=self.ready.written.search,
         )
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:

@@ -31,6 +31,7 @@ from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.rules import METRICS_OF
+from ensemble_svc.spec.search import HIGHER_IS_BETTER
 from ensemble_svc.spec.tasks import Task
 
 Splits = Mapping[str, Mapping[str, Tensor]]
@@ -260,12 +261,14 @@ def coverage(decision: Decision, ensemble: Prediction, target: Tensor) -> dict[s
     }
 
 
-def best_on_validation(metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> int | None:
+def best_on_validation(job: JobSpec, metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> int | None:
     """Position of the member with the lowest NLL on validation rows, or on training rows it has not seen.
 
-    None where there are none.
+    Of a search, the best by its metric. None where there are none.
     """
+    name = job.search.metric if job.search else "nll"
+    sign = -1 if name in HIGHER_IS_BETTER else 1
     held = [m.get("validation") or m.get("oob") for m in metrics]
-    scores = [m["nll"] for m in held if m]
+    scores = [sign * m[name] for m in held if m]
     usable = len(scores) == len(metrics) and not all(np.isnan(scores))
     return int(np.nanargmin(scores)) if scores and usable else None

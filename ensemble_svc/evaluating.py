@@ -83,7 +83,7 @@ def evaluate(run: Run, wish: Wish, directory: Path, *, tell: Tell = lambda rows:
 
 def _best(run: Run, ensemble: Ensemble) -> int | None:
     metrics = {own: m for entry in run.manifest()["members"] for own, m in candidates(entry).items()}
-    return best_on_validation([metrics[own] for own in ensemble.decision.members])
+    return best_on_validation(run.job(), [metrics[own] for own in ensemble.decision.members])
 
 
 def _check_wish(books: Books) -> None:

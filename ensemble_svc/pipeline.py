@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,33 +18,19 @@ from ensemble_svc.course import Clock, Course, Ready
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
 from ensemble_svc.finding import settled
 from ensemble_svc.foreign import check_foreign
+from ensemble_svc.listening import Listener as Listener
 from ensemble_svc.measuring import expect, plan_measured, took
 from ensemble_svc.plan.executor import Executor, Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
+from ensemble_svc.rounds import explored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.start import fit_own
-
-
-@dataclass
-class Listener:
-    """What the caller wants to hear while runs go on; by default nothing."""
-
-    measuring: Callable[[float], None] = lambda seconds: None
-    """A few steps will be timed, for so many seconds at most."""
-    found: Callable[[float], None] = lambda rate: None
-    """A learning rate was found for a job that says ``lr: auto``."""
-    planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
-    """The plan of what is left to train, of all runs, and warnings about the data."""
-    progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
-    failure: Callable[[Slot, str, bool], None] = lambda slot, reason, again: None
-    finished: Callable[[Run], None] = lambda run: None
-    """A run has its numbers and its report; others may still train."""
 
 
 @dataclass(frozen=True)
@@ -124,10 +110,11 @@ def train_together(
 
 
 def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
-    """Record the start, and look at a few real steps first where a long run is ahead."""
+    """Record the start, train the first rounds of a search that learns, and time a few steps of a long run."""
     ready.begin(directory)
     if ready.found is not None:
         listener.found(ready.found.largest)
+    ready = explored(ready, executor, listener)
     with ready.clock.stage("measure"):
         plan = plan_measured(
             ready.run, ready.job, ready.prepared, ready.plan, executor, tell=listener.measuring

@@ -24,6 +24,7 @@ from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
+from ensemble_svc.spec.search import Halving
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
@@ -93,7 +94,9 @@ def make_plan(
     members = members_of(job, prepared)
     _check_bags(members, prepared)
     sizes = bag_sizes(members, prepared)
-    return place(members, sizes, job.compute, resources, measured, shape=data_shape(job, prepared))
+    shape = data_shape(job, prepared)
+    whole = job.search is not None and isinstance(job.search.scheduler, Halving)
+    return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
 
 def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:

@@ -55,7 +55,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         rows = held_out(job, predictions) if data is None else _new_rows(run, job, ids, data, directory)
         decision = decided(job, job.aggregate, ids, rows)
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
-        best = best_on_validation([metrics[own] for own in ids])
+        best = best_on_validation(job, [metrics[own] for own in ids])
         files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)

@@ -36,6 +36,16 @@ ALLOWED_VARY = (
 )
 
 
+ALLOWED_SEARCH = (
+    None,
+    {"space": {"training.clip_norm": {"uniform": (0.5, 2)}}, "trials": 3},
+    {
+        "space": {"training.epochs": {"choice": (1, 2)}, "training.clip_norm": {"quniform": (1, 2, 1)}},
+        "algorithm": "grid",
+    },
+)
+
+
 def values(shape: Shape) -> st.SearchStrategy[Any]:
     """Values that may stand at a place, as a job file would give them."""
     if choices := shape.choices:
@@ -50,6 +60,8 @@ def section(spec: type[Spec], *, only_given: bool = False) -> st.SearchStrategy[
     found = {key: values(shape) for key, shape in shapes.items() if shape is not None}
     if "vary" in found:
         found["vary"] = st.sampled_from(ALLOWED_VARY)
+    if "search" in found:
+        found["search"] = st.sampled_from(ALLOWED_SEARCH)
     needed = {key for key, field in spec.model_fields.items() if field.is_required()}
     needed |= {"name"} if only_given else set()
     optional = {key: value for key, value in found.items() if key not in needed}
@@ -71,6 +83,8 @@ def _values_of(shape: Shape) -> st.SearchStrategy[Any]:
         return _texts(shape)
     if kind in (NoneType, None):
         return st.none()
+    if kind is Any:
+        return trees
     if get_origin(kind) is Literal:
         return st.sampled_from(get_args(kind))
     if shape.is_list:

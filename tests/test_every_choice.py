@@ -31,6 +31,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "regularizer": ("training", "regularizers"),
     "average": ("training", "average"),
     "resample": ("ensemble", "resample"),
+    "algorithm": ("search", "algorithm"),
+    "scheduler": ("search", "scheduler"),
     "combine": ("aggregate", "combine"),
     "select": ("aggregate", "select"),
     "calibrate": ("aggregate", "calibrate"),
@@ -44,6 +46,7 @@ ELSEWHERE = {
     "mse": "a loss of regression",
     "variance": "a calibration of regression",
     "lenet": "needs images of 12x12, and the digits have 8x8; test_jobs.py trains cifar10, test_train_laws.py lenet",
+    "halving": "stops trials in a pack, and alone there are none to rank; test_search_halving.py trains with it",
     "python": "a network of one's own; test_nn_build.py and test_train_laws.py train some",
 }
 DRAWS = {"augment", "input_noise", "weight_noise", "mixup", "cutmix"}
@@ -102,6 +105,8 @@ def job_of(kind: str, choice: type[Choice], **compute: Any) -> Any:
         job["model"] = value
     else:
         section[place[-1]] = [value] if kind in LISTS else value
+    if place[0] == "search":
+        section |= {"space": {"training.optimizer.lr": {"choice": [0.001, 0.002]}}, "trials": 2}
     return parse_job(job)
 
 

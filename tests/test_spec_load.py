@@ -38,6 +38,8 @@ PLACES = {
     "regularizer": "training.regularizers.0",
     "average": "training.average",
     "resample": "ensemble.resample",
+    "algorithm": "search.algorithm",
+    "scheduler": "search.scheduler",
     "combine": "aggregate.combine",
     "select": "aggregate.select",
     "calibrate": "aggregate.calibrate",
@@ -174,4 +176,6 @@ def place(value: Any, where: str) -> dict[str, Any]:
     inner[keys[-1]] = (value,) if where.endswith(".0") else value
     if len(keys) > 1 and keys[0] == "model":
         data["model"]["name"] = "mlp"
+    if keys[0] == "search":
+        data["search"]["space"] = {"model.dropout": {"choice": (0.1, 0.2)}}
     return data

@@ -69,7 +69,7 @@ MESSAGES = [
     ("compute: {pack: 0}", "compute.pack", "must be one of auto, off, or a whole number of at least 1"),
     ("compute: {storage: ''}", "compute.storage", "must be a path"),
     ('compute: {storage: "a\\0b"}', "compute.storage", r"'a\x00b' is not allowed"),
-    ("search: {trials: 3}", "search", "must be null"),
+    ("search: {trials: 3}", "search.space", "is missing"),
     ("schema_version: 999", "schema_version", "newer ensemble_svc; upgrade"),
     ("schema_version: true", "schema_version", f"must be {SCHEMA_VERSION}"),
     ("schema_version: '1'", "schema_version", f"must be {SCHEMA_VERSION}"),

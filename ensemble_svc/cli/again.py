@@ -60,12 +60,18 @@ def grow(
     from ensemble_svc.errors import SpecError
     from ensemble_svc.store.run import Run
 
-    before = Run.open(run).job().ensemble.members
+    job = Run.open(run).job()
+    before = job.ensemble.members
     if members < before:
         raise SpecError(f"--members {members}: {run} has {before} members already; a run only grows")
-    train(
-        run / "job.yaml", out=run, overrides=[f"ensemble.members={members}"], address=address, as_json=as_json
-    )
+    changed = [f"ensemble.members={members}"]
+    if job.search is not None:
+        trials, rest = divmod(members, job.search.seeds_per_trial)
+        if rest:
+            words = f"each trial of {run} has {job.search.seeds_per_trial} members"
+            raise SpecError(f"--members {members}: {words}; give a multiple of that")
+        changed.append(f"search.trials={trials}")
+    train(run / "job.yaml", out=run, overrides=changed, address=address, as_json=as_json)
 
 
 def compare(

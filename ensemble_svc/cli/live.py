@@ -154,9 +154,12 @@ class MembersView:
         self._line(f"training.optimizer.lr: auto is {rate:.4g}")
 
     def planned(self, plan: Plan, warnings: Sequence[str]) -> None:
-        """What is left to train."""
+        """What is left to train; a search that learns says so in each round."""
         for warning in warnings:
             self._console.print(Text(f"warning: {printable(warning)}", style="yellow"), soft_wrap=True)
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         self.board = Board.of(plan.slots)
         if self.board.rows:
             self._line(forecast_words(plan.forecast))

@@ -52,7 +52,8 @@ def best_of(picks: Sequence[Pick]) -> Pick:
 
 
 def _candidates(group: Group, room: Room) -> list[Candidate]:
-    return list(candidates(len(group.members), group.work, group.timings, room, largest=group.largest))
+    found = candidates(len(group.members), group.work, group.timings, room, largest=group.largest)
+    return [candidate for candidate in found if not group.whole or len(candidate.sizes) == 1]
 
 
 def _picks(found: Sequence[Sequence[Candidate]]) -> Iterator[Pick]:

@@ -30,6 +30,8 @@ class Group:
     largest: int
     """Members of one pack at most, as the job and the network allow."""
     timings: tuple[Timing, ...] = ()
+    whole: bool = False
+    """Whether all must share one pack."""
 
     @property
     def first(self) -> int:

@@ -8,6 +8,7 @@ rules of thumb (``rules.py``). What the job's ``compute`` sets is a bound in bot
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ensemble_svc.plan.choice import place_by_measurement
 from ensemble_svc.plan.cost import DataShape
@@ -29,17 +30,21 @@ def place(
     measured: Measured | None = None,
     *,
     shape: DataShape,
+    whole: bool = False,
 ) -> Plan:
     """Cut the members into packs and give each a slot.
 
     Args:
         num_rows: training rows of each member, by index.
         measured: timings to choose by; members without any are placed by rule.
+        whole: members of one structure must share one pack.
 
     Raises:
         PlanError: a GPU where there is none.
     """
     groups = groups_of(members, num_rows, compute, resources, measured, shape=shape)
+    if whole:
+        groups = [replace(group, whole=True, largest=len(group.members)) for group in groups]
     processes = compute.processes(on_gpu=device_of(compute, resources) == "cuda")
     timed = [group for group in groups if group.timings and processes == 1]
     slots = _measured_slots(timed, compute, resources, measured.device_bytes if measured else None)

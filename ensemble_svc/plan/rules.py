@@ -22,6 +22,7 @@ GPU_BYTES = 8 * 2**30
 CONTEXT_BYTES = 2**30
 """What a process takes of a GPU before it holds anything."""
 WHY_ALONE = "a network of your own trains alone unless compute.pack says how many"
+WHY_WHOLE = "trials that are halved are ranked together, so they share one pack"
 SHARES = 4
 """Members alone that share one GPU at most, when nothing was measured."""
 
@@ -46,6 +47,8 @@ def _cut(
         return even(number, number), f"{processes} processes share each batch of a member"
     if number == 1:
         return (1,), "the only member of its structure"
+    if group.whole:
+        return (number,), WHY_WHOLE
     if group.largest == 1 and compute.pack == "off":
         return even(number, number), "compute.pack is off"
     if compute.pack == "auto" and not model.packs_unasked:

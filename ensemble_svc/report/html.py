@@ -23,7 +23,7 @@ from ensemble_svc.report.decision import decided
 from ensemble_svc.report.elsewhere import elsewhere
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
-from ensemble_svc.report.figures import classes, curves, numbers, placement, rates, size, strip
+from ensemble_svc.report.figures import classes, curves, numbers, placement, rates, searched, size, strip
 from ensemble_svc.report.findings import told
 from ensemble_svc.report.portrait import portraits
 from ensemble_svc.report.prospect import prospects
@@ -159,8 +159,12 @@ def _sections(view: RunView) -> list[Section]:
         for number, (task, part) in enumerate(view.parts.items())
         for section in _of(part, task, number)
     ]
-    found.append(Section("curves", "Learning curves", tuple(curves.draw(view))))
-    return [*found, Section("rates", "Which learning rate?", tuple(rates.draw(view)))]
+    return [
+        *found,
+        Section("searched", "What was searched", tuple(searched.draw(view))),
+        Section("curves", "Learning curves", tuple(curves.draw(view))),
+        Section("rates", "Which learning rate?", tuple(rates.draw(view))),
+    ]
 
 
 def _of(view: RunView, task: str, number: int) -> list[Section]:

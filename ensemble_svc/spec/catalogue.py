@@ -24,6 +24,7 @@ from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedules import SCHEDULES
+from ensemble_svc.spec.search import ALGORITHMS, SCHEDULERS
 from ensemble_svc.spec.wording import allowed
 
 REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
@@ -41,6 +42,8 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     REGULARIZERS,
     AVERAGES,
     RESAMPLES,
+    ALGORITHMS,
+    SCHEDULERS,
     COMBINES,
     SELECTS,
     CALIBRATES,

@@ -1,7 +1,7 @@
 """Jobs whose every value is right and that still cannot be what was meant; and what members vary.
 
-``ensemble.vary`` deals the values of each of its keys to the members in turn, so a job stands for as
-many recipes as it has members, and each of them must keep the rules.
+``ensemble.vary`` deals the values of each of its keys to the members in turn, and ``search`` draws values for
+each trial, so a job stands for as many recipes as it has members, and each of them must keep the rules.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ensemble_svc.errors import Fault, SpecError, did_you_mean
 from ensemble_svc.spec.anatomy import JOB, shape_at
 from ensemble_svc.spec.augment import Augment
 from ensemble_svc.spec.compose import KeyPath, dotted
+from ensemble_svc.spec.draws import drawn
 from ensemble_svc.spec.faults import explain, overlaps
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.model import Model
@@ -49,7 +50,7 @@ def all_clashes(job: JobSpec) -> Iterator[Clash]:
     if faults := list(_vary_faults(job)):
         told = {clash.paths[0] for clash in own}
         yield from (fault for fault in faults if fault.paths[0] not in told)
-    elif job.ensemble.vary:
+    elif not any(clash.paths[0][0] == "search" for clash in own) and (job.ensemble.vary or job.search):
         yield from _recipe_clashes(job, {clash.message for clash in own})
 
 
@@ -66,12 +67,15 @@ class Varied(NamedTuple):
 def resolve_vary(job: JobSpec, index: int) -> Varied:
     """The recipe of member ``index``.
 
-    Values are dealt in turn: member i has value ``i % len(values)`` of each key.
+    Values are dealt in turn: member i has value ``i % len(values)`` of each key of ``ensemble.vary``. Those of a
+    search are drawn for its trial.
 
     Raises:
         SpecError: keys or values that ``contradictions`` would have refused.
     """
     varied = {key: frozen(values[index % len(values)]) for key, values in job.ensemble.vary.items()}
+    if job.search is not None:
+        varied |= drawn(job, index // job.search.seeds_per_trial)
     if not varied:
         return Varied(job.model, job.training, job.data.augment, varied)
     data = _sections(job)
@@ -81,7 +85,7 @@ def resolve_vary(job: JobSpec, index: int) -> Varied:
         model, training, augment = (_PARTS[key].validate_python(_part(data, key)) for key in _PARTS)
         return Varied(model, training, augment, varied)
     except ValidationError as error:
-        raise SpecError(f"ensemble.vary gives member {index} values that are not allowed: {error}") from error
+        raise SpecError(f"member {index} is given values that are not allowed: {error}") from error
 
 
 def _sections(job: JobSpec) -> dict[str, Any]:
@@ -99,20 +103,42 @@ def _part(data: Mapping[str, Any], section: str) -> Any:
 
 def _vary_faults(job: JobSpec) -> Iterator[Clash]:
     """Keys that do not exist, that lie within one another, or whose values are not allowed."""
-    data, seen = _sections(job), dict[KeyPath, str]()
-    for key, values in job.ensemble.vary.items():
-        where: KeyPath = ("ensemble", "vary", key)
+    data, seen = _sections(job), dict[KeyPath, KeyPath]()
+    for where, values in _varied(job).items():
+        key = str(where[2])
         path = _vary_path(key, data)
         if path is None:
             yield Clash((where,), f"no such key in model, training or data.augment{_near_key(key, data)}")
             continue
         if within := [other for start, other in seen.items() if overlaps(start, [path])]:
-            yield Clash((where,), f"lies within '{escaped(within[0])}', which varies too; vary one of them")
-        seen[path] = key
-        if not values:
+            yield Clash((where,), _twice(within[0], where))
+        seen[path] = where
+        if not values and where[0] == "ensemble":
             yield Clash((where,), "[] holds no value; give at least one, or drop the key")
-        for index, value in enumerate(values):
-            yield from _value_faults(frozen(value), path, data, where=(*where, index))
+        for below, value in values:
+            yield from _value_faults(frozen(value), path, data, where=(*where, *below))
+
+
+def _varied(job: JobSpec) -> dict[KeyPath, list[tuple[KeyPath, Any]]]:
+    """Every key that varies, where it is given, with the values that tell whether all are allowed.
+
+    A domain that holds nothing has none; another rule speaks of it.
+    """
+    found: dict[KeyPath, list[tuple[KeyPath, Any]]] = {}
+    for key, values in job.ensemble.vary.items():
+        found["ensemble", "vary", key] = [((index,), value) for index, value in enumerate(values)]
+    for key, domain in (job.search.space if job.search else {}).items():
+        found["search", "space", key] = domain.ends() if len(domain.laws) == 1 else []
+    return found
+
+
+def _twice(other: KeyPath, where: KeyPath) -> str:
+    """What is wrong with a key that varies within another one, or with it."""
+    if other[2] == where[2]:
+        return f"is in {dotted(other[:2])} too; give it in one place"
+    name = f"'{escaped(str(other[2]))}'"
+    section = "" if other[0] == where[0] else f" of {dotted(other[:2])}"
+    return f"lies within {name}{section}, which varies too; vary one of them"
 
 
 def _vary_path(key: str, data: Mapping[str, Any]) -> KeyPath | None:
@@ -160,6 +186,7 @@ def _keys(data: Mapping[str, Any], start: str = "") -> Iterator[str]:
 def _recipe_clashes(job: JobSpec, known: set[str]) -> Iterator[Clash]:
     """Rules that a member's recipe breaks though the job's own does not; each is told once."""
     period = lcm(*(len(values) for values in job.ensemble.vary.values()))
+    period = job.ensemble.members if job.search else period
     for index in islice(range(job.ensemble.members), min(period, MAX_RECIPES)):
         own = resolve_vary(job, index)
         augmented = job.data.model_copy(update={"augment": own.augment})
@@ -173,8 +200,9 @@ def _recipe_clashes(job: JobSpec, known: set[str]) -> Iterator[Clash]:
 
 def _cause(clash: Clash, job: JobSpec) -> KeyPath:
     """The varied key that a recipe's contradiction comes from."""
-    data = _sections(job)
-    for key in job.ensemble.vary:
-        if overlaps(split_path(key, data), clash.paths):
-            return ("ensemble", "vary", key)
-    return ("ensemble", "vary")
+    data, varied = _sections(job), list(_varied(job))
+    for path in clash.paths:
+        for where in varied:
+            if overlaps(split_path(str(where[2]), data), [path]):
+                return where
+    return varied[0][:2]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    model_validator,
+)
 
 from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import DataSpec
 from ensemble_svc.spec.fields import DataPath, RunName, Share
 from ensemble_svc.spec.model import Mlp, Model
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.tasks import Task as Task
 from ensemble_svc.spec.training import TrainingSpec
@@ -77,7 +85,7 @@ class EnsembleSpec(Spec):
     """How many members there are and in what they differ."""
 
     members: Annotated[PositiveInt, Field(le=100_000)] = 8
-    """Number of members; each has its own initial weights and order of rows."""
+    """Number of members; each has its own initial weights and order of rows. Those of a ``search`` are its trials'."""
     resample: Resample = NoResample()
     """Which training rows each member sees."""
     vary: Mapping[str, tuple[Any, ...]] = {}
@@ -159,8 +167,18 @@ class JobSpec(Spec):
     """The network of one member."""
     training: TrainingSpec = TrainingSpec()
     ensemble: EnsembleSpec = EnsembleSpec()
-    search: None = None
-    """Hyper-parameter search; none."""
+    search: SearchSpec | None = None
+    """Hyper-parameter search: the members are its trials."""
     aggregate: AggregateSpec = AggregateSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _count_trials(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """A search says how many members there are, where the job does not."""
+        job = handler(data)
+        if job.search is None or "members" in job.ensemble.model_fields_set:
+            return job
+        ensemble = job.ensemble.model_copy(update={"members": job.search.num_members})
+        return job.model_copy(update={"ensemble": ensemble})

@@ -97,13 +97,16 @@ def split_path(text: str, data: Any, start: Shape = JOB) -> KeyPath:
 def _own_name(parts: Sequence[str], shape: Shape, there: Any) -> KeyPath:
     """What is left of a path below a mapping of the user's own names, which may have dots.
 
-    Where the items are sections themselves, the longest name that is there and begins the rest is the name.
+    Where the items are sections themselves, the name is the longest that is there and begins the rest; a new one
+    ends where a key of such a section follows.
     """
-    if shape_of(get_args(shape.type)[1]).section(None) is None:
+    section = shape_of(get_args(shape.type)[1]).section(None)
+    if section is None:
         return (".".join(parts),)
     known = there if isinstance(there, Mapping) else {}
-    ends = (end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in known)
-    end = next(ends, 1)
+    ends = [end for end in range(len(parts), 0, -1) if ".".join(parts[:end]) in known]
+    ends += [end for end in range(1, len(parts)) if parts[end] in section.model_fields]
+    end = next(iter(ends), len(parts))
     return (".".join(parts[:end]), *parts[end:])
 
 

@@ -11,7 +11,17 @@ from hashlib import blake2b
 from typing import Literal
 
 Purpose = Literal[
-    "init", "order", "resample", "augment", "dropout", "noise", "split", "bootstrap", "select", "sample"
+    "init",
+    "order",
+    "resample",
+    "augment",
+    "dropout",
+    "noise",
+    "split",
+    "bootstrap",
+    "select",
+    "sample",
+    "search",
 ]
 
 

@@ -37,6 +37,7 @@ from ensemble_svc.spec.preparation import broken_changes, broken_steps, flattens
 from ensemble_svc.spec.preprocess import PerChannelCenter
 from ensemble_svc.spec.regularizers import CutMix, MaxNorm, Mixup, Sparsity
 from ensemble_svc.spec.schedules import Cosine, Linear, Plateau, StepDecay
+from ensemble_svc.spec.searchrules import search_clashes
 from ensemble_svc.spec.source import escaped
 from ensemble_svc.spec.taskrules import task_clashes
 from ensemble_svc.spec.tasks import Task
@@ -258,11 +259,14 @@ def _auto_rate(job: JobSpec) -> Iterator[Clash]:
     path: KeyPath = ("training", "optimizer", "lr")
     if job.training.optimizer.lr != "auto":
         return
-    for key in job.ensemble.vary:
+    varied = [("ensemble", "vary", key) for key in job.ensemble.vary]
+    varied += [("search", "space", key) for key in (job.search.space if job.search else ())]
+    for section, part, key in varied:
         parts = tuple(key.split("."))
         if parts == path[: len(parts)] or key == "training.optimizer.name":
-            words = f"'auto' finds one rate for all members, and ensemble.vary gives '{escaped(key)}'; use numbers"
-            yield Clash((path, ("ensemble", "vary", key)), words)
+            given = f"{section}.{part} gives '{escaped(key)}'"
+            words = f"'auto' finds one rate for all members, and {given}; use numbers"
+            yield Clash((path, (section, part, key)), words)
 
 
 def _schedule(job: JobSpec) -> Iterator[Clash]:
@@ -352,6 +356,8 @@ def _processes(job: JobSpec) -> Iterator[Clash]:
 def _numbers(job: JobSpec) -> Iterator[Clash]:
     """Options whose type is the user's own: no digest, and no file, can hold an infinite number."""
     own: dict[KeyPath, Any] = {("ensemble", "vary"): job.ensemble.vary}
+    for key, domain in (job.search.space if job.search else {}).items():
+        own["search", "space", key, "choice"] = domain.choice
     if isinstance(job.data.source, PythonSource):
         own["data", "source", "options"] = job.data.source.options
     if isinstance(job.model, PythonModel):
@@ -384,6 +390,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     virtual_clashes,
     _measures,
     decision_clashes,
+    search_clashes,
     _recipe,
     _network,
     _sparsity,

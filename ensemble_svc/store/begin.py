@@ -17,7 +17,10 @@ from ensemble_svc.spec.load import dump_job
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.journal import Journal
 
-FREE = ("compute", "evaluate", "aggregate", "ensemble.members", "ensemble.quorum", "data.source")
+FREE = (
+    *("compute", "evaluate", "aggregate", "ensemble.members", "ensemble.quorum", "data.source"),
+    *("search.trials", "search.metric"),
+)
 """Keys that may change between two starts: none of them alters a member (the data's hash speaks for the source)."""
 
 PACKAGES = ("ensemble-svc", "torch", "lightning", "ray", "torchmetrics", "numpy", "safetensors")

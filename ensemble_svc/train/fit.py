@@ -36,6 +36,7 @@ from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
 from ensemble_svc.train.record import verdicts
+from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
@@ -141,6 +142,7 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
+        rungs=None if attempt.number else Rungs.of(payload.search),
     )
     trains = ledger.any_active
     if trains:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.split import Split
+from ensemble_svc.spec.search import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -21,3 +22,5 @@ class Payload:
     """Seconds between commits of the training state; 0 commits every epoch."""
     health: bool = True
     """Whether the members' layers are looked at while they train."""
+    search: SearchSpec | None = None
+    """The search whose trials the members are, for what it stops."""

@@ -67,7 +67,7 @@ class Record:
             return "diverged", self.entry.reason
         if self.sick and self.attempt.members[self.position].training.on_sick == "exclude":
             return "excluded", self.sick.reason
-        return "done", ""
+        return "done", self.entry.reason
 
     @cached_property
     def _findings(self) -> list[Finding]:

@@ -24,6 +24,7 @@ from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -37,6 +38,7 @@ class Watch(L.Callback):
         commit_every_s: shortest time between two commits; the last epoch is not committed, since
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
+        rungs: stop the worst of a search's trials; None where none are stopped.
     """
 
     def __init__(
@@ -51,11 +53,12 @@ class Watch(L.Callback):
         feed: Feed,
         judged: Judged,
         examiner: Examiner | None = None,
+        rungs: Rungs | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
-        self.judged, self.examiner = judged, examiner
+        self.judged, self.examiner, self.rungs = judged, examiner, rungs
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
@@ -79,6 +82,8 @@ class Watch(L.Callback):
             validation=self._validate(pl_module),
         )
         self.epoch_began = now
+        if self.rungs is not None:
+            self.rungs.close(self.ledger, self.epoch, self.epochs)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
         trainer.should_stop = not self.ledger.any_active

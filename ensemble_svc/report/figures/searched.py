@@ -1,0 +1,72 @@
+"""What was searched: each hyper-parameter against the metric that its trials were judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.looks import Look, look
+from ensemble_svc.report.panel import Panel, Range, width_of
+from ensemble_svc.report.text import clean, is_number
+from ensemble_svc.report.view import RunView
+
+PLOTS_UP_TO = 12
+WIDE = 25.0
+"""Ratio of the largest to the smallest value above which an axis is logarithmic."""
+KINDS = ("stop-dot", "member-dot", "ensemble-dot")
+WORDS = ("stopped before the last epoch", "a member", "in the ensemble")
+Dot = tuple[float, float, str, str]
+"""Value, metric, kind of mark, words."""
+
+
+def draw(view: RunView) -> list[Figure]:
+    """A figure for each searched key with numbers for values; none without a search."""
+    search = view.job.get("search") or {}
+    face = look(search.get("metric") or "nll")
+    found = {key: _dots(view, key, face) for key in search.get("space") or ()}
+    found = {key: dots for key, dots in found.items() if len({x for x, *_ in dots}) > 1}
+    shown = list(found.items())[:PLOTS_UP_TO]
+    width = width_of(len(shown))
+    return [_figure(key, search["space"][key], dots, face, width) for key, dots in shown]
+
+
+def _dots(view: RunView, key: str, face: Look) -> list[Dot]:
+    chosen = set((view.manifest.get("ensemble") or {}).get("members") or ())
+    dots = list[Dot]()
+    for member in view.members:
+        x = (member.get("hyperparameters") or {}).get(key)
+        measured = member.get("metrics") or {}
+        y = (measured.get("validation") or measured.get("oob") or {}).get(face.name)
+        if is_number(x) and is_number(y):
+            kind = KINDS[2] if member["id"] in chosen else KINDS[0] if member.get("stopped") else KINDS[1]
+            dots.append((x, y, kind, f"{clean(member['id'])}: {x:.4g}, {face.show(y)}"))
+    return sorted(dots, key=lambda dot: KINDS.index(dot[2]))
+
+
+def _figure(key: str, law: Mapping[str, Any], dots: Sequence[Dot], face: Look, width: float) -> Figure:
+    title = clean(key, limit=80)
+    panel = Panel(
+        _range([x for x, *_ in dots], log="loguniform" in law, auto="choice" in law),
+        _range([y for _, y, *_ in dots], face, auto=face.factor == 1),
+        label=f"{title} against validation {face.label}",
+        x_label=title,
+        y_label=f"validation {face.label} {face.unit}".strip(),
+        width=width,
+    )
+    for x, y, kind, words in dots:
+        ((across, down),) = panel.points([x], [y])
+        panel.pen.dot((across, down), 4.2 if kind == KINDS[2] else 3.2, kind, words)
+    present = {kind for *_, kind, _ in dots}
+    legend = tuple((kind, words) for kind, words in zip(KINDS, WORDS, strict=True) if kind in present)
+    return Figure(title, panel.drawing.markup(), "", legend)
+
+
+def _range(
+    values: Sequence[float], face: Look | None = None, *, log: bool = False, auto: bool = False
+) -> Range:
+    """What an axis spans; ``auto`` makes it logarithmic where the values span much."""
+    low, high = min(values), max(values)
+    if 0 < low < high and (log or (auto and high / low > WIDE)):
+        return Range(low / 1.1, high * 1.1, log=True)
+    return Range.over(values, factor=face.factor, within=face.span) if face else Range.over(values)
