@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from ensemble_svc import pipeline
-from ensemble_svc.errors import OtherJob
+from ensemble_svc.cli.main import app
+from ensemble_svc.errors import OtherJob, SpecError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.plan import MemberSpec
@@ -102,6 +104,23 @@ def test_more_trials_leave_the_old_ones_as_they_are(tmp_path: Path) -> None:
     assert before.items() <= after.items()
     with pytest.raises(OtherJob, match="search.space"):
         train(job_of({"trials": 6, "space": {RATE: SPACE[RATE]}}), tmp_path / "run")
+    with pytest.raises(OtherJob, match="search.metric"):
+        train(job_of({"trials": 6, "metric": "accuracy"}), tmp_path / "run")
+
+
+def test_a_search_grows_by_whole_trials(tmp_path: Path) -> None:
+    run = train(job_of({"trials": 2, "seeds_per_trial": 2}), tmp_path / "run")
+    before = weights(run)
+    uneven = CliRunner().invoke(app, ["grow", str(run.path), "--members", "7"])
+    assert isinstance(uneven.exception, SpecError)
+    assert "give a multiple" in str(uneven.exception)
+    grown = CliRunner().invoke(
+        app, ["grow", str(run.path), "--members", "6", "--json"], catch_exceptions=False
+    )
+    assert grown.exit_code == 0
+    assert Run(run.path).job().search.num_trials == 3
+    assert before.items() <= weights(Run(run.path)).items()
+    assert len(weights(Run(run.path))) == 6
 
 
 @pytest.mark.parametrize("metric, turn", [("accuracy", max), ("nll", min)])

@@ -18,8 +18,13 @@ from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.journal import Journal
 
 FREE = (
-    *("compute", "evaluate", "aggregate", "ensemble.members", "ensemble.quorum", "data.source"),
-    *("search.trials", "search.metric"),
+    "compute",
+    "evaluate",
+    "aggregate",
+    "ensemble.members",
+    "ensemble.quorum",
+    "data.source",
+    "search.trials",
 )
 """Keys that may change between two starts: none of them alters a member (the data's hash speaks for the source)."""
 
