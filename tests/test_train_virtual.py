@@ -398,7 +398,7 @@ class TestTheWholeWay:
             .gather(2, stored["target"].view(1, -1, 1).expand(len(metrics), -1, 1))
             .mean((1, 2))
         )
-        assert best_on_validation(metrics) == int(nll.argmin())
+        assert best_on_validation(run.job(), metrics) == int(nll.argmin())
 
 
 def rows_of(run: Run, stored: dict[str, Tensor]) -> np.ndarray[Any, Any]:
