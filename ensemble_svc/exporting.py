@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.errors import DataError, EnsembleError
-from ensemble_svc.planning import prepare
+from ensemble_svc.errors import EnsembleError
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.serving import traced
 from ensemble_svc.serving.check import TOLERANCE, differences, random_rows
 from ensemble_svc.serving.described import describe, outputs_of
@@ -70,12 +70,9 @@ def export(run: Run, output: Path) -> Exported:
 
 def own_test_rows(run: Run) -> tuple[Array | None, str]:
     """The run's test rows as its source gives them today; None and the reason where it does not."""
-    try:
-        prepared = prepare(run.job(), run.directory)
-    except DataError as fault:
-        return None, f"the run's data cannot be read: {fault}"
-    if prepared.dataset.hash != run.rows_hash():
-        return None, "the run's source holds other data now"
+    prepared = own_data(run)
+    if isinstance(prepared, str):
+        return None, prepared
     rows = prepared.split.test
     return (prepared.dataset.x[rows], "") if len(rows) else (None, "the run has no test rows")
 

@@ -14,16 +14,15 @@ from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load
+from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
-from ensemble_svc.foreign import extend_metrics
-from ensemble_svc.planning import Prepared, prepare
+from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
-from ensemble_svc.spec.data import Table
+from ensemble_svc.rereading import own_data
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
-from ensemble_svc.spec.preprocess import Impute
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
@@ -92,20 +91,14 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
         raise DataError(
             "an ensemble of several tasks is all of its members; there is nothing to select by rows"
         )
-    source = parse_source(data)
-    if isinstance(source, Table):
-        known = [name for name, _ in ensemble.schema.categories]
-        source = source.model_copy(
-            update={"categorical": tuple(dict.fromkeys([*source.categorical, *known]))}
-        )
-    imputes = any(isinstance(step, Impute) for step in job.data.preprocess)
+    source = as_known(parse_source(data), ensemble.schema)
     read = load(source, task=job.task, directory=directory)
     if read.hash == run.rows_hash():
         raise DataError(
             f"{data} holds the run's own rows, those that members were trained on and those that are reported "
             "among them; only other rows can decide. Without --data the run's held-out rows do."
         )
-    dataset = conform(read, ensemble.schema, missing=imputes)
+    dataset = conform(read, ensemble.schema, missing=imputes(job))
     _refuse_reported(run, dataset, data)
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return HeldOut("data", ensemble.members(dataset.x), target)
@@ -113,8 +106,8 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
 
 def _refuse_reported(run: Run, dataset: Dataset, data: str) -> None:
     """Make sure that no row that is reported is among those that decide, as far as the run's source can be read."""
-    own = prepared_again(run)
-    if own is None:
+    own = own_data(run)
+    if isinstance(own, str):
         return
     reported = set(digests(own.dataset, own.split.test))
     both = sum(digest in reported for digest in digests(dataset, np.arange(len(dataset))))
@@ -122,12 +115,3 @@ def _refuse_reported(run: Run, dataset: Dataset, data: str) -> None:
         raise DataError(
             f"{data} holds {both} rows of the run's test split; a row that is reported must not decide. Leave them out."
         )
-
-
-def prepared_again(run: Run) -> Prepared | None:
-    """The run's data as its source gives them today; None where it does not, or has changed."""
-    try:
-        found = prepare(run.job(), Path(run.journal.of_kind("begin")[-1]["directory"]))
-    except DataError:
-        return None
-    return found if found.dataset.hash == run.rows_hash() else None

@@ -51,6 +51,14 @@ def shards_of(source: Source, directory: Path) -> list[Source]:
     return [source.model_copy(update={"path": str(file)}) for file in files]
 
 
+def as_known(source: Source, schema: InputSchema) -> Source:
+    """The source with the ensemble's categories read as categories, whatever their values look like."""
+    if not isinstance(source, Table):
+        return source
+    known = [name for name, _ in schema.categories]
+    return source.model_copy(update={"categorical": tuple(dict.fromkeys([*source.categorical, *known]))})
+
+
 def stream_labelled(
     source: Source,
     schema: InputSchema,
@@ -70,11 +78,7 @@ def stream_labelled(
     Raises:
         DataError: as ``load`` and ``conform``, when the piece with the fault is reached.
     """
-    if isinstance(source, Table):
-        known = [name for name, _ in schema.categories]
-        source = source.model_copy(
-            update={"categorical": tuple(dict.fromkeys([*source.categorical, *known]))}
-        )
+    source = as_known(source, schema)
     seen = 0
     match source:
         case Csv() | Parquet():
