@@ -29,8 +29,8 @@ from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.foreign import Doubts, add_doubts, by_parts
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
+from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.rules import METRICS_OF
 
 HELD_ROWS, HELD_NUMBERS = 20_000, 1 << 24
 """Rows, and numbers that the members say of them, up to which all are held."""

@@ -29,8 +29,8 @@ from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import EvaluateSpec, JobSpec
+from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.rules import METRICS_OF
 from ensemble_svc.spec.search import HIGHER_IS_BETTER
 from ensemble_svc.spec.tasks import Task
 

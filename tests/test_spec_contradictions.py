@@ -15,7 +15,7 @@ from ensemble_svc.evaluate.metrics import METRICS
 from ensemble_svc.spec.contradictions import contradictions, resolve_vary
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
-from ensemble_svc.spec.rules import METRICS_OF
+from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.yaml import read
 
 REGRESSION = "{data: {source: diabetes}, task: regression, "
