@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
 from ensemble_svc.aggregate.calibration.variance import VarianceScale
-from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, decide, equal
+from ensemble_svc.aggregate.choosing import decide
+from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, equal
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.contrast import contrast

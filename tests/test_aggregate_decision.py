@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ensemble_svc.aggregate.decision import Decision, HeldOut, apply, decide, equal
+from ensemble_svc.aggregate.choosing import decide
+from ensemble_svc.aggregate.decision import Decision, HeldOut, apply, equal
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.registry import Choice

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.decision import HeldOut, apply, decide
+from ensemble_svc.aggregate.choosing import decide
+from ensemble_svc.aggregate.decision import HeldOut, apply
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.spec.aggregate import AggregateSpec
 

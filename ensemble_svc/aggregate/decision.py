@@ -1,16 +1,13 @@
 """What is decided about an ensemble on held-out rows: who is in it, with what weight, and how sure it is taken to be.
 
-A decision is a frozen value of plain numbers. It is made once (``decide``) and applied to any rows (``apply``);
-the rows that it was made on are never those that are reported.
-
-Out-of-bag rows are pooled as mixtures whatever ``combine`` says (the rules of the job allow no other there).
+A decision is a frozen value of plain numbers. It is made once (``choosing.decide``) and applied to any rows
+(``apply``); the rows that it was made on are never those that are reported.
 
 Shapes: K candidates, N held-out rows, C classes, D targets; M chosen members.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,49 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.calibration import isotonic, temperature, variance, vector
+from ensemble_svc.aggregate.calibration import temperature, variance
 from ensemble_svc.aggregate.calibration.conformal import (
     PredictionIntervals,
     PredictionSets,
-    fit_intervals,
-    fit_sets,
 )
-from ensemble_svc.aggregate.calibration.plain import Calibration, from_plain, to_plain
-from ensemble_svc.aggregate.diverse import diverse
-from ensemble_svc.aggregate.likelihood import log_likelihood
-from ensemble_svc.aggregate.outofbag import (
-    OutOfBagPool,
-    greedy_out_of_bag,
-    out_of_bag_classes,
-    out_of_bag_numbers,
-)
+from ensemble_svc.aggregate.calibration.plain import Calibration, from_plain
 from ensemble_svc.aggregate.pooling import geometric, vote
-from ensemble_svc.aggregate.pools import LikelihoodPool, Pool, accuracy_pool, brier_pool, squared_error_pool
 from ensemble_svc.aggregate.predictions import combine
-from ensemble_svc.aggregate.selection import Selection, bagged, greedy, take_all, top_k
-from ensemble_svc.aggregate.stacking import by_likelihood
-from ensemble_svc.errors import EnsembleError
 from ensemble_svc.registry import Spec
-from ensemble_svc.spec.aggregate import (
-    AggregateSpec,
-    All,
-    Calibrate,
-    Combine,
-    Diverse,
-    Geometric,
-    Greedy,
-    Isotonic,
-    Mean,
-    NoCalibration,
-    Score,
-    Select,
-    Stacking,
-    Temperature,
-    TopK,
-    Variance,
-    Vector,
-    Vote,
-)
 
 Pooling = Literal["mean", "geometric", "vote"]
 Rows = Literal["none", "validation", "oob", "oof", "data"]
@@ -132,59 +95,6 @@ def equal(ids: Sequence[str]) -> Decision:
     return Decision(members=tuple(ids), weights=tuple(1 / len(ids) for _ in ids))
 
 
-def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *, seed: int) -> Decision:
-    """The ensemble that the job asks for.
-
-    Args:
-        ids: of the K candidates.
-        held_out: None where there are none; then nothing may be asked that needs them.
-        seed: of what is random (bags of a selection).
-
-    Raises:
-        EnsembleError: held-out predictions that cannot be selected from or calibrated on.
-    """
-    held_out, promising = _shared_out(spec, held_out, seed)
-    chosen, pooling = _select(spec, len(ids), held_out, seed), _pooling(spec.combine)
-    members = chosen.chosen
-    decision = Decision(
-        members=tuple(ids[k] for k in members),
-        weights=tuple(chosen.weights[k] for k in members),
-        combine=pooling,
-        picks=tuple(ids[k] for k in chosen.picks) if not isinstance(spec.select, All) else (),
-        scores=chosen.scores,
-    )
-    if held_out is None:
-        return decision
-    used = chosen.scores or not isinstance(spec.select, All) or isinstance(spec.combine, Stacking)
-    if isinstance(spec.calibrate, NoCalibration) and spec.conformal is None:
-        facts = {"rows": held_out.kind, "num_rows": len(held_out)} if used else {}
-        return decision.model_copy(update=facts)
-    decision = decision.model_copy(update={"rows": held_out.kind, "num_rows": len(held_out)})
-    own = _rows_of(held_out, members)
-    fitted = _calibrate(spec.calibrate, decision, own)
-    if fitted is not None:
-        decision = decision.model_copy(update={"calibration": to_plain(fitted)})
-    if spec.conformal is not None and promising is not None:
-        covered = _conformal(decision, _rows_of(promising, members), spec.conformal)
-        decision = decision.model_copy(update={"conformal": to_plain(covered)})
-    return decision
-
-
-def _shared_out(
-    spec: AggregateSpec, held_out: HeldOut | None, seed: int
-) -> tuple[HeldOut | None, HeldOut | None]:
-    """The rows that select and calibrate, and those on which sets or intervals are fitted.
-
-    Coverage is promised of rows that decided nothing else, so where more is decided each has one half.
-    """
-    more = any(rule.needs_rows for rule in (spec.combine, spec.select, spec.calibrate))
-    if held_out is None or spec.conformal is None or not more:
-        return held_out, held_out
-    order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(seed))
-    first, second = (half.sort().values for half in order.tensor_split(2))
-    return held_out.at(first), held_out.at(second)
-
-
 def apply(decision: Decision, members: Mapping[str, Tensor], target: Tensor | None = None) -> Prediction:
     """The ensemble's prediction.
 
@@ -220,146 +130,3 @@ POOLINGS: Mapping[Pooling, Callable[[Tensor, Tensor], Tensor]] = {
     "geometric": geometric,
     "vote": vote,
 }
-
-
-def _pooling(choice: Combine) -> Pooling:
-    match choice:
-        case Mean() | Stacking():
-            return "mean"
-        case Geometric():
-            return "geometric"
-        case Vote():
-            return "vote"
-
-
-def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, seed: int) -> Selection:
-    select: Select = spec.select
-    if held_out is None or (isinstance(select, All) and not isinstance(spec.combine, Stacking)):
-        return take_all(num_members)
-    match select:
-        case All():
-            assert isinstance(spec.combine, Stacking)
-            likelihood_KN = log_likelihood(held_out.members, held_out.target)
-            blend = by_likelihood(likelihood_KN, prior_rows=spec.combine.prior_rows)
-            return Selection(blend.weights, tuple(range(num_members)), ())
-        case TopK(k=k):
-            return top_k(pool_of(select.score, held_out), min(k, num_members))
-        case Greedy() if held_out.seen_KN is not None:
-            likelihood_KN = log_likelihood(held_out.members, held_out.target)
-            return greedy_out_of_bag(OutOfBagPool(likelihood_KN, held_out.seen_KN), select.picks)
-        case Greedy(bags=0):
-            start = min(select.sorted_start, select.picks, num_members)
-            return greedy(pool_of(select.score, held_out), select.picks, sorted_start=start)
-        case Greedy():
-            start = min(select.sorted_start, select.picks, num_members)
-            pool = pool_of(select.score, held_out)
-            return bagged(
-                pool, select.picks, bags=select.bags, share=select.share, seed=seed, sorted_start=start
-            )
-        case Diverse(k=k):
-            error_K, disagreement_KK = _disagreement(held_out)
-            return diverse(error_K, disagreement_KK, min(k, num_members), diversity=select.diversity)
-
-
-def pool_of(score: Score, held_out: HeldOut) -> Pool:
-    """The candidates as a selection by ``score`` sees them."""
-    members, target = held_out.members, held_out.target
-    match score:
-        case "auto" | "nll":
-            return LikelihoodPool(log_likelihood(members, target))
-        case "accuracy":
-            return accuracy_pool(members["log_probs"], target)
-        case "brier":
-            return brier_pool(members["log_probs"], target)
-        case "rmse":
-            return squared_error_pool(members["mean"], target)
-
-
-def _disagreement(held_out: HeldOut) -> tuple[Tensor, Tensor]:
-    """Each member's share of wrong rows [K], and the share of rows on which two say different classes [K, K]."""
-    said_KN = held_out.members["log_probs"].argmax(2)
-    error_K = (said_KN != held_out.target).double().mean(1)
-    return error_K, torch.stack([(said_KN != said_N).double().mean(1) for said_N in said_KN])
-
-
-def _rows_of(held_out: HeldOut, members: Sequence[int]) -> HeldOut:
-    """The same rows as only the chosen predict them."""
-    index = torch.tensor(members)
-    seen_KN = held_out.seen_KN
-    return HeldOut(
-        held_out.kind,
-        {name: value[index] for name, value in held_out.members.items()},
-        held_out.target,
-        None if seen_KN is None else seen_KN[index],
-    )
-
-
-def _pooled(decision: Decision, own: HeldOut) -> tuple[Prediction, Tensor]:
-    """The ensemble's prediction of the deciding rows, and their targets; training rows by who did not see them."""
-    if own.seen_KN is None:
-        return apply(decision, own.members), own.target
-    weights_M = torch.tensor(decision.weights, dtype=torch.float64)
-    if "log_probs" in own.members:
-        found = out_of_bag_classes(own.members["log_probs"], own.seen_KN, weights_M)
-        if isinstance(
-            calibrator := decision.calibrator,
-            temperature.Temperature | vector.VectorScaling | isotonic.Isotonic,
-        ):
-            found.prediction["log_probs"] = calibrator.apply(found.prediction["log_probs"])
-    else:
-        members = own.members
-        calibrator = decision.calibrator
-        if isinstance(calibrator, variance.VarianceScale):
-            members = {**members, "log_variance": calibrator.apply(members["log_variance"])}
-        found = out_of_bag_numbers(members["mean"], members.get("log_variance"), own.seen_KN, weights_M)
-    scored_N = found.scored_N
-    return {name: value[scored_N] for name, value in found.prediction.items()}, own.target[scored_N]
-
-
-def _calibrate(choice: Calibrate, decision: Decision, own: HeldOut) -> Calibration | None:
-    match choice:
-        case NoCalibration():
-            return None
-        case Variance():
-            if own.seen_KN is None:
-                weights_M = torch.tensor(decision.weights, dtype=torch.float64)
-                return variance.fit_mixture(
-                    own.members["mean"], own.members["log_variance"], own.target, weights_M
-                )
-            pooled, target = _pooled(decision, own)
-            return variance.fit_gaussian(pooled["mean"], pooled["log_variance"], target)
-        case Temperature():
-            return _temperature(choice, decision, own)
-        case Vector():
-            pooled, target = _pooled(decision, own)
-            return vector.fit_vector(pooled["log_probs"], target)
-        case Isotonic():
-            pooled, target = _pooled(decision, own)
-            return isotonic.fit_isotonic(pooled["log_probs"], target)
-
-
-def _temperature(choice: Temperature, decision: Decision, own: HeldOut) -> temperature.Temperature:
-    pooled, target = _pooled(decision, own)
-    after = temperature.fit_after(pooled["log_probs"], target)
-    if choice.when == "after" or own.seen_KN is not None or decision.combine != "mean":
-        return after
-    weights_M = torch.tensor(decision.weights, dtype=torch.float64)
-    before = temperature.fit_before(own.members["log_probs"], target, weights_M)
-    if choice.when == "before":
-        return before
-    losses = [
-        -t.pool(own.members["log_probs"], weights_M).gather(1, target[:, None]).double().mean()
-        for t in (after, before)
-    ]
-    return after if losses[0] <= losses[1] else before
-
-
-def _conformal(decision: Decision, own: HeldOut, alpha: float) -> PredictionSets | PredictionIntervals:
-    pooled, target = _pooled(decision, own)
-    if (least := math.ceil(1 / alpha) - 1) > len(target):
-        raise EnsembleError(
-            f"aggregate.conformal {alpha} needs at least {least} held-out rows, and there are {len(target)}."
-        )
-    if "log_probs" in pooled:
-        return fit_sets(pooled["log_probs"], target, alpha=alpha)
-    return fit_intervals(pooled["mean"], pooled.get("log_variance"), target, alpha=alpha)
