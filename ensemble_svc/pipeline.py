@@ -25,7 +25,7 @@ from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
-from ensemble_svc.rounds import explored
+from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run

@@ -24,7 +24,7 @@ from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
-from ensemble_svc.spec.search import Halving
+from ensemble_svc.spec.schedulers import Halving
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 

@@ -15,7 +15,7 @@ from ensemble_svc.errors import OtherJob, SpecError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.searching import WORST, ask, losses
+from ensemble_svc.search.asking import WORST, ask, losses
 from ensemble_svc.spec.draws import drawn
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job

@@ -16,7 +16,7 @@ from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, w
 from ensemble_svc.errors import SpecError
 from ensemble_svc.plan.executor import Node, Resources
 from ensemble_svc.planning import make_plan, prepare
-from ensemble_svc.spec.search import Halving
+from ensemble_svc.spec.schedulers import Halving
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.rungs import ranked_out
 

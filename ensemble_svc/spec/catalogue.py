@@ -12,6 +12,7 @@ from ensemble_svc.registry import Choice, Registry
 from ensemble_svc.spec.activations import ACTIVATIONS
 from ensemble_svc.spec.aggregate import CALIBRATES, COMBINES, SELECTS, SOUPS
 from ensemble_svc.spec.anatomy import field_shape
+from ensemble_svc.spec.askers import ALGORITHMS
 from ensemble_svc.spec.augment import AUGMENT
 from ensemble_svc.spec.averages import AVERAGES
 from ensemble_svc.spec.data import SOURCES, SPLITS
@@ -23,8 +24,8 @@ from ensemble_svc.spec.norms import NORMS
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
+from ensemble_svc.spec.schedulers import SCHEDULERS
 from ensemble_svc.spec.schedules import SCHEDULES
-from ensemble_svc.spec.search import ALGORITHMS, SCHEDULERS
 from ensemble_svc.spec.wording import allowed
 
 REGISTRIES: Final[tuple[Registry[Choice], ...]] = (

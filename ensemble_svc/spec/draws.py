@@ -7,10 +7,10 @@ from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
+from ensemble_svc.spec.askers import Grid, Random, Sobol, Tpe
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import Grid, Random, Sobol, Tpe
 from ensemble_svc.spec.yaml import frozen
 
 

@@ -4,96 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
-from ensemble_svc.registry import Choice, Registry, Shorthand, Spec
+from ensemble_svc.registry import Spec
+from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
 from ensemble_svc.spec.domains import Domain
+from ensemble_svc.spec.schedulers import NoScheduler, Scheduler
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
 """What a trial is judged by: measured of every member when it is finished."""
 
 HIGHER_IS_BETTER: Final = frozenset({"accuracy"})
 
-MOST_MEMBERS = 100_000
 AUTO_TRIALS = 32
 """Trials where the job does not say."""
-
-
-class Asker(Choice):
-    """What says which values a trial has."""
-
-    learns: ClassVar[bool] = False
-    """Whether it asks for the results of earlier trials."""
-
-
-class Random(Asker):
-    """Each trial on its own, by the laws of the space (Bergstra & Bengio 2012)."""
-
-    name: Literal["random"] = "random"
-
-
-class Grid(Asker):
-    """Every combination of the values of a space that has finitely many; the last key changes fastest."""
-
-    name: Literal["grid"] = "grid"
-
-
-class Sobol(Asker):
-    """Points that leave no gap: a scrambled Sobol sequence through the laws of the space (Owen 1998)."""
-
-    name: Literal["sobol"] = "sobol"
-
-
-class Tpe(Asker):
-    """Where earlier trials were good: the tree-structured Parzen estimator of Optuna (Bergstra et al. 2011).
-
-    It is asked for ``batch`` trials at a time, which train together, and told their results. Trials that are out
-    count as bad ones meanwhile (the constant liar), so that a batch spreads.
-    """
-
-    learns: ClassVar[bool] = True
-    name: Literal["optuna"] = "optuna"
-    batch: Annotated[PositiveInt, Field(le=MOST_MEMBERS)] = 16
-    """Trials that are asked for at a time."""
-    startup: NonNegativeInt = 16
-    """Trials at random before it learns from them."""
-
-
-Algorithm = Annotated[Random | Grid | Sobol | Tpe, Field(discriminator="name"), Shorthand()]
-ALGORITHMS: Registry[Choice] = Registry("algorithm", Algorithm)
-
-
-class NoScheduler(Choice):
-    """Every trial trains all of its epochs."""
-
-    name: Literal["none"] = "none"
-
-
-class Halving(Choice):
-    """Successive halving: after some epochs the worst trials stop (Jamieson & Talwalkar 2016, arXiv:1502.07943).
-
-    All trials of one structure train as one pack and are ranked together, so that no trial waits for another. The
-    learning rate's schedule is laid over all epochs, as though no trial were stopped.
-    """
-
-    name: Literal["halving"] = "halving"
-    factor: Annotated[int, Field(ge=2, le=1000)] = 3
-    """One in so many trials goes on after each rung, one at least."""
-    min_epochs: PositiveInt = 1
-    """Epochs of the first rung; each further one comes after ``factor`` times as many."""
-
-    def is_rung(self, epoch: int, epochs: int) -> bool:
-        """Whether trials are stopped after this epoch, of so many."""
-        rung = self.min_epochs
-        while rung < epoch:
-            rung *= self.factor
-        return rung == epoch < epochs
-
-
-Scheduler = Annotated[NoScheduler | Halving, Field(discriminator="name"), Shorthand()]
-SCHEDULERS: Registry[Choice] = Registry("scheduler", Scheduler)
 
 
 class SearchSpec(Spec):

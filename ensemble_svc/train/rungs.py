@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from ensemble_svc.optim.plateau import HIGHER_IS_BETTER
-from ensemble_svc.spec.search import Halving, SearchSpec
+from ensemble_svc.spec.schedulers import Halving
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.train.ledger import Entry, Ledger
 
 

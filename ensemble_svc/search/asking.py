@@ -13,9 +13,10 @@ from itertools import groupby
 from typing import Any, Final
 
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.askers import Tpe
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec, Tpe
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 from ensemble_svc.store.members import Sealed
 
 Values = Mapping[str, Any]

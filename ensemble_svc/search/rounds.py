@@ -14,9 +14,10 @@ from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
-from ensemble_svc.searching import Values, ask, losses
+from ensemble_svc.search.asking import Values, ask, losses
+from ensemble_svc.spec.askers import Tpe
 from ensemble_svc.spec.draws import with_trials
-from ensemble_svc.spec.search import SearchSpec, Tpe
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import check_networks
