@@ -29,6 +29,7 @@ from ensemble_svc.deciding import (
     only_trained,
     targets_of,
 )
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.souping import kitchen_of, make_soup
@@ -70,6 +71,7 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     soup, written = _soup(run, job, prepared, done, seals)
     files |= written
     files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)
+    files |= write_exhibits(run, job, decision, ids, predictions, prepared)
     return Concluded(decision, files)
 
 

@@ -25,6 +25,7 @@ from ensemble_svc.data.streams import cut, shards_of
 from ensemble_svc.deciding import chosen_of, only_members
 from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
 from ensemble_svc.evaluate.detection import detect
+from ensemble_svc.evaluate.overlap import overlap
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.data import BreastCancer, Csv, Diabetes, Npz, Parquet, Source
@@ -92,8 +93,8 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
     """AUROC, AUPR (both ways) and FPR95 by score: of the ensemble, and the mean over its members' own.
 
     Returns:
-        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}}}}``; of several tasks
-        ``scores`` by task.
+        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}, "histogram": {…}}}}``,
+        the last as ``evaluate.overlap.overlap``; of several tasks ``scores`` by task.
     """
     scores = {
         task: {name: _detection(own, foreign[task], name) for name in own if not name.endswith("/members")}
@@ -109,6 +110,8 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
 
 def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"ensemble": asdict(detect(usual[name], foreign[name]))}
+    if usual[name].isfinite().all() and foreign[name].isfinite().all():
+        found["histogram"] = overlap(usual[name], foreign[name])
     each = f"{name}/members"
     if each in usual:
         pairs = zip(usual[each], foreign[each], strict=True)

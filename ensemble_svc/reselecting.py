@@ -17,6 +17,7 @@ from ensemble_svc.data.sources import load
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
@@ -56,6 +57,9 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
+        own = own_data(run)
+        known = None if isinstance(own, str) else own
+        files |= write_exhibits(run, job, decision, ids, predictions, known)
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)
         amend_manifest(run.path, extend_metrics(run, job, directory))

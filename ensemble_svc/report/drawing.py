@@ -45,6 +45,20 @@ class Drawing:
         """Strokes through points; a point that is not finite lifts the pen."""
         self._add("path", kind, tip, d=_path(points))
 
+    def curve(self, points: Sequence[Point], kind: str, tip: str = "", *, bend: float = 0.4) -> None:
+        """A smooth stroke through points from left to right, level at each.
+
+        Args:
+            bend: share of the way to the next point at which it begins to turn.
+        """
+        steps = [f"M{_short(points[0][0])} {_short(points[0][1])}"]
+        for (x, y), (a, b) in zip(points, points[1:], strict=False):
+            way = (a - x) * bend
+            steps.append(
+                f"C{_short(x + way)} {_short(y)} {_short(a - way)} {_short(b)} {_short(a)} {_short(b)}"
+            )
+        self._add("path", kind, tip, d="".join(steps))
+
     def area(self, points: Sequence[Point], kind: str) -> None:
         """A filled outline."""
         if points:
