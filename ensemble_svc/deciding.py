@@ -139,6 +139,30 @@ def _measure_one(
     plain = decision.is_plain and len(decision.members) == len(ids)
     rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
+    extra = of_all_rows(job, task, decision, ids, members, target)
+    if task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
+        extra["classes"] = each_class(ensemble["log_probs"], target)
+    return {**summary, **extra}
+
+
+def of_all_rows(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+) -> dict[str, Any]:
+    """What takes the rows all at once: size curve, forecast, diversity, coverage.
+
+    Args:
+        members: as ``measure``, of one task.
+    """
+    spec = measured_by(job, task)
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    chosen = chosen_of(decision, ids, members)
+    names = () if spec.metrics == "auto" else spec.metrics
     curve = size_curve(
         task,
         members,
@@ -153,12 +177,9 @@ def _measure_one(
         extra["forecast"] = more
     if len(decision.members) > 1:
         extra["diversity"] = diversity(task, decision, chosen, target)
-    if task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
-        extra["classes"] = each_class(ensemble["log_probs"], target)
     if decision.conformal is not None:
-        extra["coverage"] = coverage(decision, ensemble, target)
-    return {**summary, **extra}
+        extra["coverage"] = coverage(decision, scored(decision, chosen, target, names), target)
+    return extra
 
 
 def beside(
