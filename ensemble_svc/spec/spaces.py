@@ -17,9 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ensemble_svc.spec.compose import KeyPath, dotted
 from ensemble_svc.spec.domains import LAWS, Domain
 
+KeyPath = tuple[str | int, ...]
 Found = dict[str, Any]
 """The values that were drawn, by dimension."""
 
@@ -199,7 +199,7 @@ def _laid(
     yield Dim(name, key, where, plain, under, domain.choice)
     for number, item in enumerate(domain.choice):
         for path, law in laws_within(item):
-            inner, place = dotted(path), (*where, "choice", number, *path)
+            inner, place = ".".join(map(str, path)), (*where, "choice", number, *path)
             own = Under(name, frozenset({number}))
             yield from _laid(f"{name}[{number}].{inner}", f"{key}.{inner}", place, law, domains, (own,))
 
