@@ -17,6 +17,7 @@ from ensemble_svc.aggregate.calibration.variance import VarianceScale
 from ensemble_svc.aggregate.choosing import decide
 from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, equal
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
@@ -167,13 +168,13 @@ def of_all_rows(
         task,
         members,
         target,
-        lambda some: together(some, target),
+        mixtures,
         names=tuple(name for name in names if METRICS[name].usual) or "auto",
         bins=spec.bins,
         seed=seed,
     )
     extra: dict[str, Any] = {"size_curve": curve}
-    if (more := prospect(task, members, target, together, seed=seed)) is not None:
+    if (more := prospect(task, members, target, mixtures, seed=seed)) is not None:
         extra["forecast"] = more
     if len(decision.members) > 1:
         extra["diversity"] = diversity(task, decision, chosen, target)
