@@ -18,6 +18,7 @@ from ensemble_svc.foreign import extend_metrics
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.plan.single import parts
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
@@ -139,7 +140,7 @@ class Course:
         """
         job, prepared, clock = self.ready.job, self.ready.prepared, self.ready.clock
         clock.seconds["train"] = round(train_s, 3)
-        members = sorted(self.whole.members, key=lambda member: member.index)
+        members, single = parts(tuple(self.whole.members))
         files: dict[str, str] = {}
 
         def publish() -> None:
@@ -153,11 +154,12 @@ class Course:
                 files=files,
                 warnings=prepared.warnings,
                 seconds=clock.seconds,
+                single=single,
             )
 
         publish()
         with clock.stage("evaluate"):
-            decision, written = conclude(self.run, job, prepared, members)
+            decision, written = conclude(self.run, job, prepared, members, single)
             files |= written
             if decision is not None:
                 record_ensemble(self.run.journal, decision.model_dump(mode="json"))
