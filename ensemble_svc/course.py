@@ -118,6 +118,7 @@ class Course:
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
             search=self.ready.written.search,
+            tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:
