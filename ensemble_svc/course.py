@@ -19,6 +19,7 @@ from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.plan.single import parts
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
@@ -26,6 +27,7 @@ from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.payload import Payload
 
@@ -119,7 +121,12 @@ class Course:
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
             search=self.ready.written.search,
+            tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
+
+    def heard(self, progress: Progress) -> None:
+        """Note the end of an epoch for whoever looks at the run meanwhile."""
+        note_progress(self.run.path, progress)
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:
         """Record an attempt that failed."""

@@ -214,6 +214,7 @@ class _Desk:
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
+        self._by_pack[slot.pack.id].heard(progress)
         self._listener.progress(slot, progress)
         if len(self._open) > 1:
             self.finish_sealed()

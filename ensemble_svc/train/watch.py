@@ -18,6 +18,7 @@ from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.fresh import Judged
@@ -39,6 +40,8 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        events: the members' event files, which grow with each commit; None where nobody asked.
+        metric: what is told of the members, in place of what stops them early.
     """
 
     def __init__(
@@ -54,11 +57,14 @@ class Watch(L.Callback):
         judged: Judged,
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
+        events: EventFiles | None = None,
+        metric: str | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
         self.judged, self.examiner, self.rungs = judged, examiner, rungs
+        self.events, self.metric = events, metric
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
@@ -108,6 +114,8 @@ class Watch(L.Callback):
         tensors, facts = self.ledger.state()
         tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
         self.commits.write(self.epoch, tensors, facts)
+        if self.events is not None:
+            self.events.grow(self.ledger.entries)
         self.committed = time.monotonic()
 
     def _progress(self) -> Progress:
@@ -116,7 +124,7 @@ class Watch(L.Callback):
             pack=self.pack.id,
             epoch=self.epoch,
             epochs=self.epochs,
-            members=tuple(_member_progress(member, entry) for member, entry in members),
+            members=tuple(_member_progress(member, entry, self.metric) for member, entry in members),
             seconds=time.monotonic() - self.began,
         )
 
@@ -183,9 +191,9 @@ def scores(
     return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
 
 
-def _member_progress(member: MemberSpec, entry: Entry) -> MemberProgress:
+def _member_progress(member: MemberSpec, entry: Entry, metric: str | None = None) -> MemberProgress:
     watched = member.training.early_stopping
-    metric = watched.metric if watched else "nll"
+    metric = metric or (watched.metric if watched else "nll")
     last = entry.history[-1] if entry.history else {}
     return MemberProgress(
         id=member.id,
