@@ -29,6 +29,7 @@ from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.spending import NOT_STARTED
 from ensemble_svc.train.payload import Payload
 
 
@@ -183,7 +184,8 @@ class Course:
 
     def shortfall(self) -> QuorumError | None:
         """What to raise where fewer members finished than ``ensemble.quorum`` asks."""
-        entries, quorum = self.run.manifest()["members"], self.ready.job.ensemble.quorum
+        quorum = self.ready.job.ensemble.quorum
+        entries = [e for e in self.run.manifest()["members"] if e["reason"] != NOT_STARTED]
         done = sum(entry["status"] == "done" for entry in entries)
         if done >= quorum * len(entries) - 1e-9:
             return None

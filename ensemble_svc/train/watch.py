@@ -26,6 +26,7 @@ from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -87,6 +88,7 @@ class Watch(L.Callback):
             seconds=now - self.epoch_began,
             validation=self._validate(pl_module),
         )
+        stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
         if self.rungs is not None:
             self.rungs.close(self.ledger, self.epoch, self.epochs)
