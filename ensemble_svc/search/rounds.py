@@ -79,7 +79,8 @@ def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
         listener.failure(slot, reason, again)
 
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    executor.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
+    placed = executor.racing(course.races) if course.races else executor
+    placed.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
 
 
 def _more(ready: Ready, trials: tuple[Values, ...], count: int) -> tuple[Values, ...]:

@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
 from ensemble_svc.spec.domains import Domain
-from ensemble_svc.spec.schedulers import NoScheduler, Scheduler
+from ensemble_svc.spec.schedulers import Asynchronous, NoScheduler, Scheduler
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
 """What a trial is judged by: measured of every member when it is finished."""
@@ -58,3 +58,8 @@ class SearchSpec(Spec):
     def num_members(self) -> int:
         """Members of all trials."""
         return self.num_trials * self.seeds_per_trial
+
+    @property
+    def races(self) -> bool:
+        """Whether its trials are stopped as their results come, so that each is a slot."""
+        return isinstance(self.scheduler, Asynchronous)
