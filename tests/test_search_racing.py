@@ -30,6 +30,7 @@ from ensemble_svc.plan.progress import Progress
 from ensemble_svc.plan.race import Race, Verdict
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.load import load_job
 from ensemble_svc.spec.schedulers import Asha, Median
 from ensemble_svc.store.run import Run
 
@@ -288,6 +289,18 @@ def test_each_trial_has_a_slot_whatever_its_structure() -> None:
         plan = make_plan(job, prepare(job, Path.cwd()), Resources(12, 0.0, nodes))
         assert [len(slot.pack) for slot in plan.slots] == [seeds] * trials
         assert all(len({m.index // seeds for m in slot.pack.members}) == 1 for slot in plan.slots)
+
+
+def test_the_job_of_structures_packs_by_them_and_races_apart() -> None:
+    path = Path(__file__).parents[1] / "jobs" / "search_structure.yaml"
+    counts = {}
+    for scheduler in ("none", "asha"):
+        job = load_job(path, (f"search.scheduler={scheduler}",))
+        plan = make_plan(job, prepare(job, Path.cwd()), Resources(2, 0.0, (Node("n", 2, 0.0, 2**34),)))
+        counts[scheduler] = [len(slot.pack) for slot in plan.slots]
+    assert len(counts["none"]) == 12
+    assert sum(counts["none"]) == 48
+    assert counts["asha"] == [1] * 48
 
 
 def test_an_executor_without_neighbours_is_refused(tmp_path: Path) -> None:
