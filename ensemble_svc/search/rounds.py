@@ -88,7 +88,8 @@ def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
         listener.progress(slot, progress)
 
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    executor.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
+    placed = executor.racing(course.races) if course.races else executor
+    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
 
 
 def _more(ready: Ready, trials: tuple[Values, ...], count: int) -> tuple[Values, ...]:
