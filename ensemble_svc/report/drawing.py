@@ -14,6 +14,8 @@ from markupsafe import Markup
 from ensemble_svc.report.text import clean
 
 Point = tuple[float, float]
+NARROW, WIDE = 400.0, 700.0
+"""Widths between which a drawing's words grow where the page is narrow, since it shrinks there."""
 
 
 class Drawing:
@@ -22,8 +24,9 @@ class Drawing:
     def __init__(self, width: float, height: float, label: str) -> None:
         self.width, self.height = width, height
         view = f"0 0 {width:g} {height:g}"
+        kind = "plot half" if NARROW < width < WIDE else "plot"
         self._root = ET.Element(
-            "svg", {"viewBox": view, "role": "img", "class": "plot", "aria-label": clean(label)}
+            "svg", {"viewBox": view, "role": "img", "class": kind, "aria-label": clean(label)}
         )
         self._pen = self._root
 
