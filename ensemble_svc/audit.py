@@ -25,6 +25,7 @@ from ensemble_svc.evaluate.places import row_keys
 from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
+from ensemble_svc.familiar import Own
 from ensemble_svc.foreign import Tell, add_doubts, by_parts
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
@@ -65,6 +66,8 @@ class Terms:
     job: JobSpec
     ensemble: Ensemble
     wish: Wish
+    own: Own | str | None = None
+    """The rows that the run was made of, or why they are not to be had; None where nothing is asked of them."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,9 @@ def take_in(terms: Terms, books: Books, piece: Piece) -> None:
     target = torch.from_numpy(np.ascontiguousarray(piece.rows.y))
     key_N = row_keys(piece.shard, piece.start, len(piece))
     books.rows += len(piece)
+    if isinstance(terms.own, Own):
+        trained, chosen = terms.own.count(piece.rows)
+        books.trained, books.chosen = books.trained + trained, books.chosen + chosen
     _hold(terms, books, piece, members, target)
     each = _judged(terms, members, target)
     for task, judged in each.items():

@@ -24,6 +24,7 @@ from ensemble_svc.evaluate.bootstrap import percentile_interval
 from ensemble_svc.evaluate.metrics import METRICS, measure
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.evaluating import Wish, evaluate
+from ensemble_svc.familiar import marks
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
@@ -337,6 +338,52 @@ class TestElsewhere:
     def test_a_bad_source_is_told(self, text, told, digits, tmp_path):
         with pytest.raises(EnsembleSvcError, match=told):
             evaluate(digits, Wish(ood=(text,)), tmp_path)
+
+
+class TestOwnRows:
+    """Law 5: rows that trained or decided are not taken for a test."""
+
+    def test_they_are_counted_and_told(self, tables, tmp_path):
+        found = evaluate(tables, Wish(data=source(tables.directory / "train.csv")), tmp_path).metrics["data"]
+        rows = tables.manifest()["rows"]
+        assert found["own_rows"] == {"trained": rows["train"], "chosen": rows["validation"]}
+        command = [sys.executable, "-m", "ensemble_svc", "evaluate", str(tables.path), "--data"]
+        path = source(tables.directory / "train.csv")
+        done = subprocess.run([*command, path], capture_output=True, text=True, check=True)
+        told = f"warning: {rows['train']} of these rows equal rows that members were trained on"
+        assert told in " ".join(done.stdout.split())
+
+    def test_others_are_not(self, tables, tmp_path):
+        new = pd.concat([frame(50, seed=77), frame(400).iloc[:5]])
+        new.to_parquet(tmp_path / "new.parquet")
+        found = evaluate(tables, Wish(data=source(tmp_path / "new.parquet")), tmp_path).metrics["data"]
+        assert sum(found["own_rows"].values()) <= 5
+        new.iloc[:50].to_parquet(tmp_path / "new.parquet")
+        found = evaluate(tables, Wish(data=source(tmp_path / "new.parquet")), tmp_path).metrics["data"]
+        assert found["own_rows"] == {"trained": 0, "chosen": 0}
+
+    def test_images_and_other_order_and_pieces(self, digits, tmp_path, monkeypatch):
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 100)
+        found = evaluate(digits, Wish(data="digits"), tmp_path).metrics["data"]
+        rows = digits.manifest()["rows"]
+        assert found["own_rows"] == {"trained": rows["train"], "chosen": rows["validation"]}
+
+    def test_what_cannot_be_read_again_is_not_taken_for_new(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        run = train(tmp_path)
+        (tmp_path / "train.csv").rename(tmp_path / "moved.csv")
+        found = evaluate(run, Wish(data=source(tmp_path / "moved.csv")), tmp_path).metrics["data"]
+        assert "cannot be read" in found["own_rows"]["unknown"]
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(["float32", "uint8"]))
+    def test_marks_are_equal_where_rows_are(self, seed, width, dtype):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(0, 3, (300, width)).astype(dtype)
+        y = rng.integers(0, 2, 300)
+        first = {}
+        for mark, row in zip(marks(x, y).tolist(), map(tuple, np.column_stack([x, y]).tolist()), strict=True):
+            assert first.setdefault(row, mark) == mark
+        assert len(set(first.values())) == len(first)
 
 
 class TestShift:
