@@ -122,7 +122,7 @@ def take_in(terms: Terms, books: Books, piece: Piece) -> None:
     Raises:
         DataError: a column to slice by that the rows lack, or of too many values.
     """
-    members = terms.ensemble.members(piece.rows.x)
+    members = terms.ensemble.members(piece.rows.x, energy=bool(terms.wish.ood))
     target = torch.from_numpy(np.ascontiguousarray(piece.rows.y))
     key_N = row_keys(piece.shard, piece.start, len(piece))
     books.rows += len(piece)
@@ -150,7 +150,8 @@ def _hold(terms: Terms, books: Books, piece: Piece, members: Mapping[str, Tensor
     if books.sample is None:
         seed = derive_seed(terms.job.seed, -1, "sample")
         books.sample = Sample(terms.wish.held, HELD_NUMBERS, seed=seed)
-    books.sample.offer(members, target, shard=piece.shard, start=piece.start)
+    said = {name: value for name, value in members.items() if value.ndim == 3}
+    books.sample.offer(said, target, shard=piece.shard, start=piece.start)
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from ensemble_svc.foreign import (
     foreign_doubts,
     foreign_rows,
     imputes,
-    stored_doubts,
+    usual_doubts,
 )
 from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.settling import settle
 from ensemble_svc.spec.data import Source
 from ensemble_svc.spec.load import parse_source
@@ -73,7 +74,8 @@ def evaluate(
     split = "test" if wish.data is None else "data"
     if stored:
         terms = terms_of(run.path, wish)
-        metrics, usual, broken = run.metrics(), stored_doubts(run, terms.ensemble), list[str]()
+        usual = usual_doubts(run, terms.ensemble, own_data(run))
+        metrics, broken = run.metrics(), list[str]()
     else:
         terms, books, broken = _books(run, wish, directory, spread, tell)
         best = _best(run, terms.ensemble)

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble_svc import pipeline
+from ensemble_svc.aggregate.doubt import energy
 from ensemble_svc.batch import predict_file
 from ensemble_svc.data import inputs
 from ensemble_svc.errors import DataError, EnsembleSvcError
@@ -25,9 +26,12 @@ from ensemble_svc.evaluate.metrics import METRICS, measure
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.familiar import marks
+from ensemble_svc.foreign import doubts_of
 from ensemble_svc.local import LocalExecutor
+from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
+from ensemble_svc.train.forward import outputs
 
 SPECIES = ("asp", "bee", "cow")
 
@@ -305,6 +309,30 @@ class TestElsewhere:
         assert other["scores"]["mutual_information"]["ensemble"]["auroc"] > 0.7
         assert "mean_member" in other["scores"]["entropy"]
         assert "mean_member" not in other["scores"]["mutual_information"]
+        assert other["scores"]["energy"].keys() == {"ensemble", "mean_member"}
+
+    def test_the_energy_is_that_of_the_networks_outputs(self, digits):
+        ensemble = Ensemble.load(digits.path)
+        x = np.random.default_rng(0).uniform(0, 16, (50, 1, 8, 8)).astype(np.float32)
+        (group,) = ensemble.groups
+        logits_KNC = outputs(group.net, group.weights, torch.from_numpy(x))[list(ensemble.order)]
+        members = ensemble.members(x, energy=True)
+        assert "energy" not in ensemble.members(x)
+        torch.testing.assert_close(-members["energy"], logits_KNC.logsumexp(-1), rtol=1e-6, atol=0)
+        doubt_N = doubts_of(ensemble.decision, members)["energy"]
+        torch.testing.assert_close(doubt_N.double(), energy(logits_KNC), rtol=1e-6, atol=1e-6)
+
+    def test_rows_that_are_gone_are_compared_by_what_is_kept_of_them(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        odd = frame(50, seed=9).assign(length=lambda rows: rows["length"] + 40)
+        odd.to_parquet(tmp_path / "odd.parquet")
+        run = train(tmp_path)
+        wish = Wish(ood=(str(tmp_path / "odd.parquet"),))
+        whole = next(iter(evaluate(run, wish, tmp_path).metrics["test"]["ood"].values()))["scores"]
+        (tmp_path / "train.csv").unlink()
+        kept = next(iter(evaluate(run, wish, tmp_path).metrics["test"]["ood"].values()))["scores"]
+        assert whole.keys() - kept.keys() == {"energy"}
+        assert all(same(kept[name], whole[name], rel=0.02) for name in kept)
 
     def test_a_job_measures_its_ood_sets_at_the_end_of_training(self, tmp_path):
         frame(200).to_csv(tmp_path / "train.csv", index=False)
