@@ -17,6 +17,7 @@ from ensemble_svc.aggregate.calibration.variance import VarianceScale
 from ensemble_svc.aggregate.choosing import decide
 from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, equal
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
@@ -163,28 +164,49 @@ def _measure_one(
     rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
     rivals |= {} if single is None else {"single": scored(single.decision, single.said, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
+    extra = of_all_rows(job, task, decision, ids, members, target)
+    if task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
+        extra["classes"] = each_class(ensemble["log_probs"], target)
+    return {**summary, **extra}
+
+
+def of_all_rows(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+) -> dict[str, Any]:
+    """What takes the rows all at once: size curve, forecast, diversity, coverage.
+
+    Args:
+        members: as ``measure``, of one task.
+    """
+    spec = measured_by(job, task)
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    chosen = chosen_of(decision, ids, members)
+    names = () if spec.metrics == "auto" else spec.metrics
     curve = size_curve(
         task,
         members,
         target,
-        lambda some: together(some, target),
+        mixtures,
         names=tuple(name for name in names if METRICS[name].usual) or "auto",
         bins=spec.bins,
         seed=seed,
     )
     extra: dict[str, Any] = {"size_curve": curve}
-    if (more := prospect(task, members, target, together, seed=seed)) is not None:
+    if (more := prospect(task, members, target, mixtures, seed=seed)) is not None:
         extra["forecast"] = more
     if len(ids) > 1 and _are_draws(job):
         extra["decomposition"] = {**decompose(task, members, target), "members": len(ids)}
     if len(decision.members) > 1:
         extra["diversity"] = diversity(task, decision, chosen, target)
-    if task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
-        extra["classes"] = each_class(ensemble["log_probs"], target)
     if decision.conformal is not None:
-        extra["coverage"] = coverage(decision, ensemble, target)
-    return {**summary, **extra}
+        extra["coverage"] = coverage(decision, scored(decision, chosen, target, names), target)
+    return extra
 
 
 def _are_draws(job: JobSpec) -> bool:

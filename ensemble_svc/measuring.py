@@ -77,6 +77,8 @@ def plan_measured(
 
 def is_wanted(job: JobSpec, plan: Plan, prepared: Prepared) -> bool:
     """Whether the plan's members should be measured: by the job's word, or since they will take long."""
+    if job.search is not None and job.search.races:
+        return False  # where its trials train is settled
     if job.compute.measure != "auto":
         return job.compute.measure == "on" and not _all_measured(plan)
     if plan.forecast is not None:

@@ -19,7 +19,7 @@ from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
-from ensemble_svc.plan.placement import place
+from ensemble_svc.plan.placement import place, place_trials
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.plan.single import single_of
 from ensemble_svc.spec.data import Column
@@ -96,6 +96,8 @@ def make_plan(
     _check_bags(members, prepared)
     sizes = bag_sizes(members, prepared)
     shape = data_shape(job, prepared)
+    if job.search is not None and job.search.races:
+        return place_trials(members, sizes, job.compute, resources, job.search.seeds_per_trial, shape=shape)
     whole = job.search is not None and isinstance(job.search.scheduler, Halving)
     return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
