@@ -21,6 +21,7 @@ from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
@@ -118,7 +119,7 @@ class Course:
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
-            search=self.ready.written.search,
+            search=_bare(self.ready.job),
         )
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:
@@ -248,3 +249,8 @@ def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
     cpus = max(machine.cpus for machine in resources.machines)
     gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
     return Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))
+
+
+def _bare(job: JobSpec) -> SearchSpec | None:
+    """What slots need of the search: not the trials that it has settled."""
+    return job.search and job.search.model_copy(update={"first": ()})
