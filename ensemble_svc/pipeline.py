@@ -194,8 +194,11 @@ def _train(courses: Sequence[Course], executor: Executor, listener: Listener) ->
     slots = tuple(chain.from_iterable(course.left.slots for course in courses))
     if slots:
         payloads = {slot.pack.id: course.payload for course in courses for slot in course.left.slots}
+        races = [race for course in courses for race in course.races]
         try:
-            executor.run(slots, fit_own, payloads, on_progress=desk.progress, on_failure=desk.failure)
+            (executor.racing(races) if races else executor).run(
+                slots, fit_own, payloads, on_progress=desk.progress, on_failure=desk.failure
+            )
         except EnsembleSvcError:
             desk.finish_sealed()
             raise
@@ -216,6 +219,7 @@ class _Desk:
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
+        self._by_pack[slot.pack.id].heard(progress)
         self._listener.progress(slot, progress)
         if len(self._open) > 1:
             self.finish_sealed()

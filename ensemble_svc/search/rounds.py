@@ -13,6 +13,7 @@ from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask
@@ -133,8 +134,13 @@ def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
         course.failed(slot, reason, again)
         listener.failure(slot, reason, again)
 
+    def heard(slot: Slot, progress: Progress) -> None:
+        course.heard(progress)
+        listener.progress(slot, progress)
+
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    executor.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
+    placed = executor.racing(course.races) if course.races else executor
+    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
 
 
 def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Values, ...]:

@@ -13,7 +13,7 @@ from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
 from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.refining import CoarseToFine, RefitSpec
-from ensemble_svc.spec.schedulers import NoScheduler, Scheduler
+from ensemble_svc.spec.schedulers import Asynchronous, NoScheduler, Scheduler
 from ensemble_svc.spec.spaces import Space
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
@@ -93,6 +93,11 @@ class SearchSpec(Spec):
     def num_members(self) -> int:
         """Members of all trials."""
         return self.num_trials * self.seeds_per_trial
+
+    @property
+    def races(self) -> bool:
+        """Whether its trials are stopped as their results come, so that each is a slot."""
+        return isinstance(self.scheduler, Asynchronous)
 
 
 def takes_cut(search: SearchSpec | None) -> bool:

@@ -27,12 +27,14 @@ def write_manifest(
     files: Mapping[str, str],
     warnings: Sequence[str],
     seconds: Mapping[str, float],
+    single: MemberSpec | None = None,
 ) -> dict[str, Any]:
     """Write ``manifest.json`` as of now and return it.
 
     Args:
         files: the run's own files (predictions, metrics, report) and their SHA-256.
         seconds: wall time of each stage of the pipeline.
+        single: the single model that the ensemble is measured against, which is no member.
     """
     journal = Journal(run / "journal.jsonl")
     begun = journal.of_kind("begin")[-1]
@@ -49,6 +51,7 @@ def write_manifest(
         "rows": dict(rows),
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
+        **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
         "packs": [_pack(slot, seals) for slot in plan.slots],
         "candidates": _candidates(job, entries),
         "ensemble": current_ensemble(journal),
