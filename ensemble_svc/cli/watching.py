@@ -181,7 +181,7 @@ def picture(runs: Sequence[Reached]) -> Group:
 
 def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     """The members, the most telling first where there are too many."""
-    face, size = look(metric_of(run)), seeds(run)
+    face, size, going = look(metric_of(run)), seeds(run), run.state == "running"
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("member", *(["trial"] if run.spec().search else []), "status"):
         table.add_column(name, no_wrap=True)
@@ -191,7 +191,7 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     rows = run.ordered()
     shown = rows if len(rows) <= most else sorted(rows, key=_rank)[:most]
     for member in shown:
-        group = group_of(member)
+        group = group_of(member, going=going)
         status = "retrying" if member.status == "retrying" else group
         last = member.last(face.name)
         loss = member.curve[-1][1] if member.curve else None
