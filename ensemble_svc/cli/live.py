@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ensemble_svc.cli.tables import forecast_words
+from ensemble_svc.cli.tables import forecast_words, trained_words
 from ensemble_svc.cli.watching import facts
 from ensemble_svc.pipeline import Listener
 from ensemble_svc.plan.plan import Plan, Slot
@@ -173,9 +173,7 @@ class MembersView:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
         elif self.board.rows:
-            self._line(
-                f"{count(len(self.board.rows), 'member')} to train in {count(len(plan.slots), 'slot')}"
-            )
+            self._line(f"{trained_words(plan)} to train in {count(len(plan.slots), 'slot')}")
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch."""

@@ -29,6 +29,7 @@ POINTS_UP_TO = 120
 """Epochs of a curve."""
 KEYS_UP_TO = 12
 PACKS_UP_TO = 60
+RUNGS_UP_TO = 20
 WARNINGS_UP_TO = 20
 WORDS_UP_TO = 200
 
@@ -63,7 +64,9 @@ def detail(run: Reached, now: float) -> dict[str, Any]:
     keys = list(dict.fromkeys(key for member in shown for key in member.spec.varied))[:KEYS_UP_TO]
     return {
         **summary(run, now),
-        "rungs": [{"epoch": r.epoch, "came": r.came, "went_on": r.went_on} for r in rungs(run)],
+        "rungs": [
+            {"epoch": r.epoch, "came": r.came, "went_on": r.went_on} for r in rungs(run)[-RUNGS_UP_TO:]
+        ],
         "keys": [{"name": _words(key), "log": _is_log(run, key)} for key in keys],
         "columns": ["id", "number", "group", "epoch", "loss", "value", "node", "chosen", "values", "why"],
         "members": [_row(run, m, keys, chosen, going=going) for m in shown],

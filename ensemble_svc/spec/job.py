@@ -43,6 +43,7 @@ Metric = Literal[
     "ece_classwise",
     "ece_smooth",
     "aurc",
+    "excess_aurc",
     "brier_reliability",
     "brier_resolution",
     "crps",
@@ -112,6 +113,10 @@ class EvaluateSpec(Spec):
     """Bootstrap resamples of the rows behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that an interval is meant to cover."""
+    single: Literal["none", "auto", "width", "epochs"] = "none"
+    """Also train one single model that costs what all members cost together, by the parameters it has times the
+    rows it reads, and measure the ensemble against it: as much wider (``width``), trained as much longer (``epochs``),
+    or wider where the network has a width (``auto``). It is never in the ensemble."""
     ood: tuple[DataPath, ...] = ()
     """Data sets from elsewhere, each a path or a source in YAML's flow style; at the end of training it is measured
     how well the ensemble's doubt tells them from the test rows."""

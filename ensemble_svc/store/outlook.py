@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ensemble_svc.spec.schedulers import Halving
+from ensemble_svc.spec.schedulers import Asha, Halving, Scheduler
 from ensemble_svc.spec.search import HIGHER_IS_BETTER
 from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
@@ -66,7 +66,7 @@ def counts(reached: Reached) -> dict[str, int]:
     """Members by group; those that a search has not asked for yet are pending."""
     going = reached.state == "running"
     found = Counter(group_of(member, going=going) for member in reached.members.values())
-    to_come = max(0, reached.spec().ensemble.members - len(reached.members))
+    to_come = 0 if reached.ended else max(0, reached.spec().ensemble.members - len(reached.members))
     return {name: found[name] + (to_come if name == "pending" else 0) for name in GROUPS}
 
 
@@ -109,13 +109,20 @@ def rungs(reached: Reached) -> tuple[Rung, ...]:
     if search is None:
         return ()
     epochs, scheduler = reached.spec().training.epochs, search.scheduler
-    at = {e for e in range(1, epochs) if isinstance(scheduler, Halving) and scheduler.is_rung(e, epochs)}
+    at = {epoch for epoch in range(1, epochs) if _is_rung(scheduler, epoch, epochs)}
     firsts = [m for m in reached.ordered() if m.spec.index % search.seeds_per_trial == 0]
     stopped = Counter(member.epoch for member in firsts if member.stopped)
     if scheduler.name != "none":
         at |= stopped.keys()
     came = {epoch: sum(member.epoch >= epoch for member in firsts) for epoch in at}
     return tuple(Rung(e, came[e], came[e] - stopped[e] if stopped[e] else 0) for e in sorted(at))
+
+
+def _is_rung(scheduler: Scheduler, epoch: int, epochs: int) -> bool:
+    """Whether a scheduler has a rung at this epoch; one that may stop trials at any epoch has none."""
+    if isinstance(scheduler, Halving):
+        return scheduler.is_rung(epoch, epochs)
+    return isinstance(scheduler, Asha) and scheduler.asks(epoch)
 
 
 def left_s(reached: Reached, now: float) -> float | None:

@@ -36,6 +36,7 @@ from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.record import verdicts
 from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.share import ALONE, Share
@@ -126,9 +127,10 @@ def _attempt(
 
     Where several processes train a member, each start has processes of its own, and None is returned.
     """
-    commits = commits_of(Path(payload.run), attempt.pack)
+    run = Path(payload.run)
+    commits = commits_of(run, attempt.pack)
     if share.leads:
-        _note_start(Path(payload.run), attempt, commits.attempt)
+        _note_start(run, attempt, commits.attempt)
     rows = training_rows(payload, attempt.pack.members)
     module = _begin(payload, attempt, rows, share)
     ledger, search = module.ledger, payload.search
@@ -145,6 +147,7 @@ def _attempt(
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
         rungs=None if attempt.number else Rungs.of(search),
+        entrant=None if attempt.number or parents else Entrant.of(search, attempt.pack.id, run),
         events=events,
         metric=search.metric if search else None,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -25,7 +26,9 @@ from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -42,6 +45,7 @@ class Watch(L.Callback):
         rungs: stop the worst of a search's trials; None where none are stopped.
         events: the members' event files, which grow with each commit; None where nobody asked.
         metric: what is told of the members, in place of what stops them early.
+        entrant: the pack as a trial that is stopped from elsewhere; None where it is not.
     """
 
     def __init__(
@@ -59,11 +63,12 @@ class Watch(L.Callback):
         rungs: Rungs | None = None,
         events: EventFiles | None = None,
         metric: str | None = None,
+        entrant: Entrant | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
-        self.judged, self.examiner, self.rungs = judged, examiner, rungs
+        self.judged, self.examiner, self.rungs, self.entrant = judged, examiner, rungs, entrant
         self.events, self.metric = events, metric
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
@@ -87,18 +92,29 @@ class Watch(L.Callback):
             seconds=now - self.epoch_began,
             validation=self._validate(pl_module),
         )
+        stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
         if self.rungs is not None:
             self.rungs.close(self.ledger, self.epoch, self.epochs)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
+        self._tell()
         trainer.should_stop = not self.ledger.any_active
-        self.report(self._progress())
         if trainer.should_stop:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
         if time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
+
+    def _tell(self) -> None:
+        """Report the epoch, and again where the verdict on it is that the trial stops."""
+        now = self._progress()
+        if self.entrant is None or self.epoch == self.epochs:
+            self.report(now)
+            return
+        self.report(replace(now, objective=self.entrant.shows(self.ledger)))
+        if self.entrant.hear(self.ledger, self.epoch):
+            self.report(self._progress())
 
     def _validate(self, module: SlotModule) -> dict[str, Tensor]:
         """Validation metrics [A] of the members in the stack."""
