@@ -18,7 +18,9 @@ from ensemble_svc.foreign import extend_metrics
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.plan.race import VERDICT, Race, Verdict
+from ensemble_svc.plan.single import parts
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
@@ -28,7 +30,9 @@ from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.spending import NOT_STARTED
 from ensemble_svc.train.payload import Payload
 
 
@@ -121,7 +125,12 @@ class Course:
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
             search=self.ready.written.search,
+            tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
+
+    def heard(self, progress: Progress) -> None:
+        """Note the end of an epoch for whoever looks at the run meanwhile."""
+        note_progress(self.run.path, progress)
 
     @property
     def races(self) -> tuple[Race, ...]:
@@ -164,7 +173,7 @@ class Course:
         """
         job, prepared, clock = self.ready.job, self.ready.prepared, self.ready.clock
         clock.seconds["train"] = round(train_s, 3)
-        members = sorted(self.whole.members, key=lambda member: member.index)
+        members, single = parts(tuple(self.whole.members))
         files: dict[str, str] = {}
 
         def publish() -> None:
@@ -178,11 +187,12 @@ class Course:
                 files=files,
                 warnings=prepared.warnings,
                 seconds=clock.seconds,
+                single=single,
             )
 
         publish()
         with clock.stage("evaluate"):
-            decision, written = conclude(self.run, job, prepared, members)
+            decision, written = conclude(self.run, job, prepared, members, single)
             files |= written
             if decision is not None:
                 record_ensemble(self.run.journal, decision.model_dump(mode="json"))
@@ -199,7 +209,8 @@ class Course:
 
     def shortfall(self) -> QuorumError | None:
         """What to raise where fewer members finished than ``ensemble.quorum`` asks."""
-        entries, quorum = self.run.manifest()["members"], self.ready.job.ensemble.quorum
+        quorum = self.ready.job.ensemble.quorum
+        entries = [e for e in self.run.manifest()["members"] if e["reason"] != NOT_STARTED]
         done = sum(entry["status"] == "done" for entry in entries)
         if done >= quorum * len(entries) - 1e-9:
             return None

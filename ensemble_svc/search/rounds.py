@@ -12,6 +12,7 @@ from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask, losses
@@ -20,6 +21,7 @@ from ensemble_svc.spec.draws import with_trials
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
+from ensemble_svc.store.spending import is_spent, settle_sign
 from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.start import fit_own
 
@@ -36,6 +38,7 @@ def explored(ready: Ready, executor: Executor, listener: Listener) -> Ready:
         EnsembleSvcError: as training; the same command again goes on.
     """
     search = ready.job.search
+    settle_sign(ready.run.path, search.budget if search else None)
     if search is None or not isinstance(search.algorithm, Tpe):
         return ready
     with ready.clock.stage("search"):
@@ -50,6 +53,8 @@ def _explored(ready: Ready, search: SearchSpec, batch: int, executor: Executor, 
             return known
         if trials:
             _train(known, executor, listener)
+            if is_spent(ready.run.path):
+                return known
         trials = (*trials, *_more(known, trials, min(batch, search.num_trials - len(trials))))
 
 
@@ -78,9 +83,13 @@ def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
         course.failed(slot, reason, again)
         listener.failure(slot, reason, again)
 
+    def heard(slot: Slot, progress: Progress) -> None:
+        course.heard(progress)
+        listener.progress(slot, progress)
+
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
     placed = executor.racing(course.races) if course.races else executor
-    placed.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
+    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
 
 
 def _more(ready: Ready, trials: tuple[Values, ...], count: int) -> tuple[Values, ...]:

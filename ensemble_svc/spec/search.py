@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
 
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
+from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.schedulers import Asynchronous, NoScheduler, Scheduler
+from ensemble_svc.spec.spaces import Space
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
 """What a trial is judged by: measured of every member when it is finished."""
@@ -42,16 +44,33 @@ class SearchSpec(Spec):
     learns from."""
     scheduler: Scheduler = NoScheduler()
     """What stops trials before their last epoch."""
+    budget: BudgetSpec | None = None
+    """What all starts of the run may use together."""
     first: tuple[Mapping[str, Any], ...] = ()
-    """Configurations to try before all others; each gives every key of the space."""
+    """Configurations to try before all others; each gives every key of the space that its choices leave."""
+
+    @cached_property
+    def flat(self) -> Space:
+        """The space by its dimensions. Narrow a space with ``over``, since copies keep this."""
+        return Space(self.space)
+
+    def over(self, space: Mapping[str, Domain]) -> SearchSpec:
+        """The same search of another space."""
+        return SearchSpec.model_validate({**dict(self), "space": dict(space)})
 
     @property
     def num_trials(self) -> int:
-        """How many trials there are."""
+        """How many trials there are: those that are wanted, or the budget's where they are fewer."""
+        most = self.budget.trials if self.budget else None
+        return self.num_wanted if most is None else min(self.num_wanted, most)
+
+    @property
+    def num_wanted(self) -> int:
+        """How many trials there would be with any budget."""
         if self.trials != "auto":
             return self.trials
         if isinstance(self.algorithm, Grid):
-            return max(1, prod(domain.num_values or 1 for domain in self.space.values() if domain.laws))
+            return max(1, self.flat.num_cells)
         return max(AUTO_TRIALS, len(self.first))
 
     @property

@@ -19,6 +19,7 @@ from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.fresh import Judged
@@ -27,6 +28,7 @@ from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -41,6 +43,8 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        events: the members' event files, which grow with each commit; None where nobody asked.
+        metric: what is told of the members, in place of what stops them early.
         entrant: the pack as a trial that is stopped from elsewhere; None where it is not.
     """
 
@@ -57,12 +61,15 @@ class Watch(L.Callback):
         judged: Judged,
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
+        events: EventFiles | None = None,
+        metric: str | None = None,
         entrant: Entrant | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
         self.judged, self.examiner, self.rungs, self.entrant = judged, examiner, rungs, entrant
+        self.events, self.metric = events, metric
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
@@ -85,6 +92,7 @@ class Watch(L.Callback):
             seconds=now - self.epoch_began,
             validation=self._validate(pl_module),
         )
+        stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
         if self.rungs is not None:
             self.rungs.close(self.ledger, self.epoch, self.epochs)
@@ -122,6 +130,8 @@ class Watch(L.Callback):
         tensors, facts = self.ledger.state()
         tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
         self.commits.write(self.epoch, tensors, facts)
+        if self.events is not None:
+            self.events.grow(self.ledger.entries)
         self.committed = time.monotonic()
 
     def _progress(self) -> Progress:
@@ -130,7 +140,7 @@ class Watch(L.Callback):
             pack=self.pack.id,
             epoch=self.epoch,
             epochs=self.epochs,
-            members=tuple(_member_progress(member, entry) for member, entry in members),
+            members=tuple(_member_progress(member, entry, self.metric) for member, entry in members),
             seconds=time.monotonic() - self.began,
         )
 
@@ -197,9 +207,9 @@ def scores(
     return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
 
 
-def _member_progress(member: MemberSpec, entry: Entry) -> MemberProgress:
+def _member_progress(member: MemberSpec, entry: Entry, metric: str | None = None) -> MemberProgress:
     watched = member.training.early_stopping
-    metric = watched.metric if watched else "nll"
+    metric = metric or (watched.metric if watched else "nll")
     last = entry.history[-1] if entry.history else {}
     return MemberProgress(
         id=member.id,
