@@ -97,7 +97,7 @@ def read_rows(path: Path, known: dict[str, Place], names: Sequence[str], rows: s
         for name in names:
             one = known[name]
             found[name] = torch.empty((one.shape[0], number, *one.shape[2:]), dtype=one.dtype)
-            into = memoryview(found[name].view(torch.uint8).flatten().numpy())
+            into = found[name].view(torch.uint8).flatten().numpy().data
             size = number * one.row_bytes
             for k in range(one.shape[0]):
                 at = one.begin + (k * one.shape[1] + rows.start) * one.row_bytes
