@@ -83,7 +83,9 @@ def history(searched: Searched, width: float) -> Figure | None:
     xs = [x for trial in known for x in (trial.number - 0.5, trial.number + 0.5)]
     panel.line(xs, [value for value in best for _ in range(2)], "ensemble-line")
     first = known[next(i for i, value in enumerate(best) if value == best[-1])]
-    caption = f"The best, {face.show(best[-1])}, came with trial {first.number} of {len(known):,} (the first is 0)."
+    caption = (
+        f"The best, {face.show(best[-1])}, came with trial {first.number} of {len(known):,} (the first is 0)."
+    )
     legend = [("ensemble-line", "best so far"), ("member-dot", "a trial")]
     legend += [("stop-dot", "stopped early")] if any(t.ended == "stopped" for t in known) else []
     legend += [("pick-dot", "in the ensemble")] if any(map(searched.is_chosen, known)) else []
