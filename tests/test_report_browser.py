@@ -91,7 +91,8 @@ def test_nothing_stands_out_of_a_narrow_page(task: str, width: int, tmp_path: Pa
         task, members=16, rows=60, names=("y",) if task == "regression" else tuple(map(str, range(12)))
     )
     html = re.sub(r"<meta http-equiv[^>]*>", "", render(view))
-    told = "<script>const page = document.documentElement; parent.postMessage(page.scrollWidth - page.clientWidth, '*')</script>"
+    wider = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    told = f"<script>parent.postMessage({wider}, '*')</script>"
     (tmp_path / "report.html").write_text(html.replace("</body>", f"{told}</body>"), encoding="utf-8")
     outer = (
         "<title>none</title><script>addEventListener('message', e => { document.title = e.data })</script>"
