@@ -21,10 +21,11 @@ from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.placement import place
 from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.plan.rooms import num_devices
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
-from ensemble_svc.spec.schedulers import Halving
+from ensemble_svc.spec.schedulers import Ranked
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
@@ -93,9 +94,23 @@ def make_plan(
     """
     members = members_of(job, prepared)
     _check_bags(members, prepared)
-    sizes = bag_sizes(members, prepared)
-    shape = data_shape(job, prepared)
-    whole = job.search is not None and isinstance(job.search.scheduler, Halving)
+    return place_members(job, prepared, members, resources, measured)
+
+
+def place_members(
+    job: JobSpec,
+    prepared: Prepared,
+    members: Sequence[MemberSpec],
+    resources: Resources,
+    measured: Measured | None = None,
+) -> Plan:
+    """The same for some of the job's members, or for all.
+
+    Trials that are ranked together share one pack where there is one device, so that they need not leave it.
+    """
+    sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
+    ranked = job.search is not None and isinstance(job.search.scheduler, Ranked)
+    whole = ranked and job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
     return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
 

@@ -11,17 +11,16 @@ from dataclasses import replace
 from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
-from ensemble_svc.plan.plan import Slot
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask, losses
+from ensemble_svc.search.climbing import climbed, train_left
 from ensemble_svc.spec.askers import Tpe
 from ensemble_svc.spec.draws import with_trials
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.assemble import check_networks
-from ensemble_svc.train.start import fit_own
 
 EVENT = "asked"
 
@@ -69,17 +68,7 @@ def _with(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready
 
 def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
     """Train what is not sealed of a round, and of those before it."""
-    course = ready.course(executor.resources())
-    if not course.left.slots:
-        return
-    listener.planned(course.left, ())
-
-    def failed(slot: Slot, reason: str, again: bool) -> None:
-        course.failed(slot, reason, again)
-        listener.failure(slot, reason, again)
-
-    payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    executor.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
+    train_left(climbed(ready, executor, listener), executor, listener)
 
 
 def _more(ready: Ready, trials: tuple[Values, ...], count: int) -> tuple[Values, ...]:

@@ -36,7 +36,7 @@ from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
 from ensemble_svc.train.record import verdicts
-from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.rungs import Rungs, pause, recall
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
@@ -131,7 +131,8 @@ def _attempt(
     rows = training_rows(payload, attempt.pack.members)
     module = _begin(payload, attempt, rows, share)
     ledger = module.ledger
-    module.first_epoch = resume(commits, module, ledger, () if attempt.number else parents)
+    before = ((), 0) if attempt.number else (parents, attempt.slot.since)
+    module.first_epoch = resume(commits, module, ledger, *before)
     watch = Watch(
         attempt.pack,
         ledger,
@@ -142,23 +143,35 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
-        rungs=None if attempt.number else Rungs.of(payload.search),
+        rungs=None if attempt.number else Rungs.of(payload.search, attempt.slot),
+        until=None if attempt.number else attempt.slot.until,
     )
-    trains = ledger.any_active
+    trains = ledger.any_active and not watch.is_over
     if trains:
         _run(module, watch, share)
+    open_ = _paused(payload, attempt, ledger, watch.epoch)
     sick = verdicts(attempt, module, ledger, rows)
-    again = [k for k, found in enumerate(sick) if found and _starts_anew(attempt, k)]
+    again = [k for k, found in enumerate(sick) if found and k not in open_ and _starts_anew(attempt, k)]
     if share.leads:
-        if again and trains:
+        if again and trains and not open_:
             watch.commit(module)
         spent = time.monotonic() - began
-        seal_members(attempt, module, ledger, payload, rows, sick=sick, later=again, seconds=spent)
+        later = {*again, *open_}
+        seal_members(attempt, module, ledger, payload, rows, sick=sick, later=later, seconds=spent)
     if not again or (trains and share.processes > 1):
         return None
     following = attempt.again(again)
     report(_told_anew(following, [found for k in again if (found := sick[k])]))
     return following
+
+
+def _paused(payload: Payload, attempt: Attempt, ledger: Ledger, epoch: int) -> list[int]:
+    """Positions of the members that wait at a rung until they are ranked; those that were stop, or go on elsewhere."""
+    if attempt.number or epoch != attempt.slot.until or payload.search is None:
+        return []
+    recall(Path(payload.run), ledger, epoch)
+    pause(Path(payload.run), attempt.pack, ledger, epoch, payload.search.metric)
+    return [k for k, entry in enumerate(ledger.entries) if entry.active]
 
 
 def _begin(payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share) -> SlotModule:
@@ -204,7 +217,7 @@ def _run(module: SlotModule, watch: Watch, share: Share) -> None:
     with synchronised(module.net, share):
         trainer = bare_trainer(
             module.recipe.device,
-            watch.epochs - watch.epoch,
+            watch.until - watch.epoch,
             watch,
             devices=share.processes,
             strategy=strategy_of(module),

@@ -24,6 +24,7 @@ from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.regather import gathered
 from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
@@ -39,6 +40,7 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        until: epoch at which the pack pauses, its state committed; None: it trains to its end.
     """
 
     def __init__(
@@ -54,12 +56,14 @@ class Watch(L.Callback):
         judged: Judged,
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
+        until: int | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
         self.judged, self.examiner, self.rungs = judged, examiner, rungs
         self.epochs = max(member.training.epochs for member in pack.members)
+        self.until = self.epochs if until is None else min(until, self.epochs)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
     def on_train_batch_start(
@@ -83,16 +87,21 @@ class Watch(L.Callback):
         )
         self.epoch_began = now
         if self.rungs is not None:
-            self.rungs.close(self.ledger, self.epoch, self.epochs)
+            self.rungs.close(self.ledger, self.epoch)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
-        trainer.should_stop = not self.ledger.any_active
+        trainer.should_stop = not self.ledger.any_active or self.is_over
         self.report(self._progress())
-        if trainer.should_stop:
+        if not self.ledger.any_active:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
-        if time.monotonic() - self.committed >= self.commit_every_s:
+        if self.is_over or time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch of this start has been trained."""
+        return self.epoch >= self.until
 
     def _validate(self, module: SlotModule) -> dict[str, Tensor]:
         """Validation metrics [A] of the members in the stack."""
@@ -133,19 +142,24 @@ def drop_stopped(module: SlotModule, ledger: Ledger, feed: Feed) -> None:
         feed.drop(keep)
 
 
-def resume(commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequence[Pack] = ()) -> int:
+def resume(
+    commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequence[Pack] = (), since: int = 0
+) -> int:
     """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0.
 
     Args:
         parents: larger packs of which this one was a part, the smallest first; where it has no commit
             of its own, it goes on from theirs.
+        since: epoch whose slices of other packs it goes on from, where it has no commit at all.
     """
     found = commits.newest()
     for pack in parents:
         if found is None:
             digests = tuple(member.digest for member in pack.members)
             whole = Commits(commits.run, pack.id, digests, commits.attempt).newest()
-            found = whole and take_part(*whole, pack.members, ledger.members)
+            found = whole and take_part(*whole, digests, [member.digest for member in ledger.members])
+    if found is None and since:
+        found = gathered(commits.run, ledger.members, since)
     if found is None:
         return 0
     tensors, facts = found
