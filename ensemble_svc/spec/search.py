@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import prod
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PositiveInt
@@ -12,6 +12,7 @@ from ensemble_svc.registry import Spec
 from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.schedulers import NoScheduler, Scheduler
+from ensemble_svc.spec.spaces import Space
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
 """What a trial is judged by: measured of every member when it is finished."""
@@ -43,7 +44,16 @@ class SearchSpec(Spec):
     scheduler: Scheduler = NoScheduler()
     """What stops trials before their last epoch."""
     first: tuple[Mapping[str, Any], ...] = ()
-    """Configurations to try before all others; each gives every key of the space."""
+    """Configurations to try before all others; each gives every key of the space that its choices leave."""
+
+    @cached_property
+    def flat(self) -> Space:
+        """The space by its dimensions. Narrow a space with ``over``, since copies keep this."""
+        return Space(self.space)
+
+    def over(self, space: Mapping[str, Domain]) -> SearchSpec:
+        """The same search of another space."""
+        return SearchSpec.model_validate({**dict(self), "space": dict(space)})
 
     @property
     def num_trials(self) -> int:
@@ -51,7 +61,7 @@ class SearchSpec(Spec):
         if self.trials != "auto":
             return self.trials
         if isinstance(self.algorithm, Grid):
-            return max(1, prod(domain.num_values or 1 for domain in self.space.values() if domain.laws))
+            return max(1, self.flat.num_cells)
         return max(AUTO_TRIALS, len(self.first))
 
     @property

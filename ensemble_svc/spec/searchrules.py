@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ensemble_svc.errors import did_you_mean
-from ensemble_svc.spec.askers import MOST_MEMBERS, Grid, Sobol
+from ensemble_svc.spec.askers import MOST_MEMBERS, Grid
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
-from ensemble_svc.spec.domainrules import broken
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.schedulerrules import scheduler_clashes
 from ensemble_svc.spec.search import SearchSpec
-from ensemble_svc.spec.source import escaped
-from ensemble_svc.spec.wording import shown
+from ensemble_svc.spec.spacerules import first_clashes, space_clashes
 
-MOST_SOBOL_KEYS = 21_201
-"""Dimensions that the sequence has."""
 _METRICS = {"classification": ("nll", "accuracy"), "regression": ("nll", "rmse"), "multitask": ("nll",)}
-_SPACE: KeyPath = ("search", "space")
 
 
 def search_clashes(job: JobSpec) -> Iterator[Clash]:
@@ -26,47 +20,13 @@ def search_clashes(job: JobSpec) -> Iterator[Clash]:
     search = job.search
     if search is None:
         return
-    faults = list(_space(search))
+    faults = list(space_clashes(search))
     yield from faults
     if not faults:
-        yield from _first(search)
+        yield from first_clashes(search)
         yield from _trials(job, search)
     yield from _metric(job, search)
     yield from scheduler_clashes(job, search)
-
-
-def _space(search: SearchSpec) -> Iterator[Clash]:
-    if not search.space:
-        yield Clash((_SPACE,), "{} has no key to search; give one, such as training.optimizer.lr")
-    for key, domain in search.space.items():
-        faults = list(broken(domain))
-        yield from (Clash(((*_SPACE, key, *below),), words) for below, words in faults)
-        if isinstance(search.algorithm, Grid) and not faults and domain.num_values is None:
-            (law,) = domain.laws
-            words = f"{law} has no end of values, and a grid has them all; use choice, randint or quniform"
-            yield Clash(((*_SPACE, key, law), ("search", "algorithm")), words)
-    if isinstance(search.algorithm, Sobol) and len(search.space) > MOST_SOBOL_KEYS:
-        yield Clash((_SPACE,), f"{len(search.space):,} keys; the sequence has {MOST_SOBOL_KEYS:,} dimensions")
-
-
-def _first(search: SearchSpec) -> Iterator[Clash]:
-    if search.first and isinstance(search.algorithm, Grid):
-        yield Clash((("search", "first"), ("search", "algorithm")), "a grid tries every configuration anyway")
-        return
-    for number, given in enumerate(search.first):
-        where: KeyPath = ("search", "first", number)
-        for key in given:
-            if key not in search.space:
-                near = did_you_mean(key[:100], search.space)
-                yield Clash(((*where, key),), f"is no key of search.space.{near}")
-        for key, domain in search.space.items():
-            if key not in given:
-                yield Clash(
-                    (where,), f"'{escaped(key)}' is missing; a configuration gives every key of the space"
-                )
-            elif not domain.holds(given[key]):
-                words = f"{shown(given[key])} is not in the space: {shown(domain.model_dump())}"
-                yield Clash(((*where, key),), words)
 
 
 def _trials(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
