@@ -25,7 +25,7 @@ from ensemble_svc.plan.rooms import num_devices
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
-from ensemble_svc.spec.schedulers import Ranked
+from ensemble_svc.spec.schedulers import Pbt, Ranked
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
@@ -106,11 +106,13 @@ def place_members(
 ) -> Plan:
     """The same for some of the job's members, or for all.
 
-    Trials that are ranked together share one pack where there is one device, so that they need not leave it.
+    Trials that are ranked together share one pack where there is one device, so that they need not leave it; those
+    that are made like each other share one wherever that is.
     """
     sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
-    ranked = job.search is not None and isinstance(job.search.scheduler, Ranked)
-    whole = ranked and job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
+    scheduler = job.search and job.search.scheduler
+    alone = job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
+    whole = isinstance(scheduler, Pbt) or (isinstance(scheduler, Ranked) and alone)
     return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
 

@@ -22,7 +22,7 @@ GPU_BYTES = 8 * 2**30
 CONTEXT_BYTES = 2**30
 """What a process takes of a GPU before it holds anything."""
 WHY_ALONE = "a network of your own trains alone unless compute.pack says how many"
-WHY_WHOLE = "trials that are ranked together need not leave the pack that holds them all"
+WHY_WHOLE = "trials that are compared with each other while they train share one pack"
 SHARES = 4
 """Members alone that share one GPU at most, when nothing was measured."""
 

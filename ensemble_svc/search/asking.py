@@ -52,7 +52,7 @@ def _loss(search: SearchSpec, seals: Sequence[Mapping[str, Any]]) -> float | Non
 def ask(
     search: SearchSpec, seed: int, tried: Sequence[tuple[Values, float | None]], count: int
 ) -> tuple[dict[str, Any], ...]:
-    """The values of the next ``count`` trials; fewer are the first of more.
+    """The values of the next ``count`` trials by what was learned; fewer are the first of more.
 
     Args:
         seed: of the job.
@@ -60,14 +60,14 @@ def ask(
     """
     import optuna  # here, since a job that does not search need not wait for it
 
-    assert isinstance(search.algorithm, Tpe)
+    startup = search.algorithm.startup if isinstance(search.algorithm, Tpe) else 0
     logging.getLogger("optuna").setLevel(logging.WARNING)
     space = search.flat
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
             seed=derive_seed(seed, len(tried), "search") % 2**32,
-            n_startup_trials=search.algorithm.startup,
+            n_startup_trials=startup,
             multivariate=True,
             group=bool(space.parents),
             constant_liar=True,

@@ -14,9 +14,11 @@ from ensemble_svc.plan.executor import Executor
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask, losses
+from ensemble_svc.search.brackets import ask_bracket, losses_at_rungs
 from ensemble_svc.search.climbing import climbed, train_left
-from ensemble_svc.spec.askers import Tpe
+from ensemble_svc.spec.askers import Bohb, Tpe
 from ensemble_svc.spec.draws import with_trials
+from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
@@ -35,13 +37,13 @@ def explored(ready: Ready, executor: Executor, listener: Listener) -> Ready:
         EnsembleSvcError: as training; the same command again goes on.
     """
     search = ready.job.search
-    if search is None or not isinstance(search.algorithm, Tpe):
+    if search is None or not search.algorithm.learns:
         return ready
     with ready.clock.stage("search"):
-        return _explored(ready, search, search.algorithm.batch, executor, listener)
+        return _explored(ready, search, executor, listener)
 
 
-def _explored(ready: Ready, search: SearchSpec, batch: int, executor: Executor, listener: Listener) -> Ready:
+def _explored(ready: Ready, search: SearchSpec, executor: Executor, listener: Listener) -> Ready:
     trials = _known(ready.run.journal, search)
     while True:
         known = _with(ready, trials, executor) if trials else ready
@@ -49,7 +51,21 @@ def _explored(ready: Ready, search: SearchSpec, batch: int, executor: Executor, 
             return known
         if trials:
             _train(known, executor, listener)
-        trials = (*trials, *_more(known, trials, min(batch, search.num_trials - len(trials))))
+        trials = (
+            *trials,
+            *_more(known, trials, min(_round(ready, len(trials)), search.num_trials) - len(trials)),
+        )
+
+
+def _round(ready: Ready, known: int) -> int:
+    """The number of trials at the end of the next round: of a batch, or of a bracket."""
+    search = ready.job.search
+    assert search is not None
+    if isinstance(search.algorithm, Tpe):
+        return known + search.algorithm.batch
+    ladder = Ladder.of(search, ready.job.training.epochs)
+    assert ladder is not None
+    return ladder.bracket_end(known)
 
 
 def _known(journal: Journal, search: SearchSpec) -> tuple[Values, ...]:
@@ -76,7 +92,14 @@ def _more(ready: Ready, trials: tuple[Values, ...], count: int) -> tuple[Values,
     search = ready.job.search
     assert search is not None
     members = sorted(ready.plan.members, key=lambda member: member.index) if trials else []
-    found = losses(search, members, sealed(ready.run.path))
-    asked = ask(search, ready.job.seed, list(zip(trials, found, strict=True)), count)
+    seals = sealed(ready.run.path)
+    if isinstance(search.algorithm, Bohb):
+        ladder = Ladder.of(search, ready.job.training.epochs)
+        assert ladder is not None
+        tried = list(zip(trials, losses_at_rungs(ladder, ready.run.path, members, seals), strict=True))
+        asked = ask_bracket(ready.job, search.algorithm, tried, count)
+    else:
+        found = losses(search, members, seals)
+        asked = ask(search, ready.job.seed, list(zip(trials, found, strict=True)), count)
     ready.run.journal.append(EVENT, trials=asked)
     return asked

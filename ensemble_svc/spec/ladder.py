@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from ensemble_svc.spec.askers import Bohb
 from ensemble_svc.spec.schedulers import Ranked
 from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 
@@ -31,7 +32,8 @@ class Ladder:
         """What the search asks for; None where no trial is ranked."""
         if search is None or not isinstance(search.scheduler, Ranked):
             return None
-        return cls(search.scheduler, search.metric, search.seeds_per_trial, epochs)
+        in_turn = isinstance(search.algorithm, Bohb)
+        return cls(search.scheduler, search.metric, search.seeds_per_trial, epochs, in_turn)
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -47,6 +49,13 @@ class Ladder:
         dealt = _dealt(self.scheduler.sizes(self.epochs), self.in_turn)
         turn, place = divmod(trial, len(dealt))
         return (turn if self.in_turn else 0), dealt[place]
+
+    def bracket_end(self, trial: int) -> int:
+        """Of brackets that come one after another, the number of trials when the one of ``trial`` is full."""
+        own, end = self.bracket(trial), trial
+        while self.bracket(end) == own:
+            end += 1
+        return end
 
     def loss(self, values: Sequence[float]) -> float:
         """A trial's loss by the metric of its members: their mean, turned so that less is better."""

@@ -104,5 +104,22 @@ class Hyperband(Ranked):
         return most
 
 
-Scheduler = Annotated[NoScheduler | Halving | Hyperband, Field(discriminator="name"), Shorthand()]
+class Pbt(Choice):
+    """Population based training: bad trials go on as copies of good ones (Jaderberg et al. 2017, arXiv:1711.09846).
+
+    All trials train as one pack. Every ``interval`` epochs the worst of them take over the weights, the optimiser's
+    state and the averages of some of the best, and a value near theirs for each key of the space: times 0.8 or 1.2,
+    the value before or after it, or drawn anew. Keys that give trials other networks cannot be in the space.
+    """
+
+    name: Literal["pbt"] = "pbt"
+    interval: PositiveInt = 4
+    """Epochs from one comparison to the next."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """Share of the trials that give up, and of those that they are made like; one trial at least."""
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Chance that a key's value is drawn anew rather than moved."""
+
+
+Scheduler = Annotated[NoScheduler | Halving | Hyperband | Pbt, Field(discriminator="name"), Shorthand()]
 SCHEDULERS: Registry[Choice] = Registry("scheduler", Scheduler)

@@ -35,6 +35,7 @@ from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
+from ensemble_svc.train.population import Population
 from ensemble_svc.train.record import verdicts
 from ensemble_svc.train.rungs import Rungs, pause, recall
 from ensemble_svc.train.share import ALONE, Share
@@ -132,7 +133,8 @@ def _attempt(
     module = _begin(payload, attempt, rows, share)
     ledger = module.ledger
     before = ((), 0) if attempt.number else (parents, attempt.slot.since)
-    module.first_epoch = resume(commits, module, ledger, *before)
+    population = None if attempt.number else Population.of(payload, attempt.pack)
+    module.first_epoch = resume(commits, module, ledger, *before, population=population)
     watch = Watch(
         attempt.pack,
         ledger,
@@ -145,6 +147,7 @@ def _attempt(
         examiner=Examiner(module, ledger, rows) if payload.health else None,
         rungs=None if attempt.number else Rungs.of(payload.search, attempt.slot),
         until=None if attempt.number else attempt.slot.until,
+        population=population,
     )
     trains = ledger.any_active and not watch.is_over
     if trains:

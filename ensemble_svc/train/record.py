@@ -60,7 +60,7 @@ class Record:
             "findings": [finding.to_json() for finding in self._findings],
             "restarts": self.attempt.number,
             "rate_factor": self.attempt.rate_factor,
-        }
+        } | ({"lineage": self.entry.turns} if self.entry.turns else {})
 
     def _ending(self) -> tuple[str, str]:
         if self.entry.status == "diverged":

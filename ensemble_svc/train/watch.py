@@ -24,6 +24,8 @@ from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.pack import PackModule
+from ensemble_svc.train.population import Population
 from ensemble_svc.train.regather import gathered
 from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
@@ -40,6 +42,7 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        population: copies the best members over the worst; None where each remains itself.
         until: epoch at which the pack pauses, its state committed; None: it trains to its end.
     """
 
@@ -57,11 +60,12 @@ class Watch(L.Callback):
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
         until: int | None = None,
+        population: Population | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
-        self.judged, self.examiner, self.rungs = judged, examiner, rungs
+        self.judged, self.examiner, self.rungs, self.population = judged, examiner, rungs, population
         self.epochs = max(member.training.epochs for member in pack.members)
         self.until = self.epochs if until is None else min(until, self.epochs)
         self.began = self.epoch_began = self.committed = time.monotonic()
@@ -86,6 +90,8 @@ class Watch(L.Callback):
             validation=self._validate(pl_module),
         )
         self.epoch_began = now
+        if self.population is not None:
+            self.population.note(self.ledger, self.epoch)
         if self.rungs is not None:
             self.rungs.close(self.ledger, self.epoch)
         if self.examiner is not None:
@@ -95,6 +101,8 @@ class Watch(L.Callback):
         if not self.ledger.any_active:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
+        if self.population is not None and isinstance(pl_module, PackModule):
+            self.population.turn(pl_module, self.ledger, self.epoch)
         if self.is_over or time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
 
@@ -143,13 +151,20 @@ def drop_stopped(module: SlotModule, ledger: Ledger, feed: Feed) -> None:
 
 
 def resume(
-    commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequence[Pack] = (), since: int = 0
+    commits: Commits,
+    module: SlotModule,
+    ledger: Ledger,
+    parents: Sequence[Pack] = (),
+    since: int = 0,
+    *,
+    population: Population | None = None,
 ) -> int:
     """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0.
 
     Args:
         parents: larger packs of which this one was a part, the smallest first; where it has no commit
             of its own, it goes on from theirs.
+        population: which may have changed the members' values.
         since: epoch whose slices of other packs it goes on from, where it has no commit at all.
     """
     found = commits.newest()
@@ -167,7 +182,13 @@ def resume(
     if len(standing) < len(ledger.members):
         module.drop(standing)
     ledger.load(tensors, facts)
+    if population is not None and isinstance(module, PackModule):
+        population.restore(module, ledger)
     module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
+    if population is not None and isinstance(module, PackModule):
+        population.restore(
+            module, ledger
+        )  # once more: what draws, and the targets' scales, lie in the weights
     return int(facts["epoch"])
 
 
