@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.aggregate.outofbag import seen_by
-from ensemble_svc.data.dataset import Array
+from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.deciding import (
     TRAINED,
     Splits,
@@ -31,6 +31,7 @@ from ensemble_svc.deciding import (
 )
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
+from ensemble_svc.rival import Rival, rival_of
 from ensemble_svc.souping import kitchen_of, make_soup
 from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
@@ -53,10 +54,19 @@ class Concluded(NamedTuple):
     """The files that were written, and their SHA-256."""
 
 
-def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> Concluded:
+def conclude(
+    run: Run,
+    job: JobSpec,
+    prepared: Prepared,
+    members: Sequence[MemberSpec],
+    single: MemberSpec | None = None,
+) -> Concluded:
     """Write ``predictions/`` and ``metrics.json`` from the sealed members, and decide the ensemble.
 
     Members that diverged, failed or were excluded as sick take no part; with none left there is nothing to write.
+
+    Args:
+        single: the single model that the ensemble is measured against.
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
@@ -69,7 +79,10 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     best = best_on_validation(job, list(known.values()))
     soup, written = _soup(run, job, prepared, done, seals)
     files |= written
-    files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)
+    rival = read_rival(run, job, prepared.schema, single, done, predictions)
+    files["metrics.json"] = write_metrics(
+        run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
+    )
     return Concluded(decision, files)
 
 
@@ -82,6 +95,7 @@ def write_metrics(
     *,
     best: int | None,
     soup: Mapping[str, Any] | None = None,
+    rival: Rival | None = None,
 ) -> str:
     """Measure the ensemble on validation and test rows, write ``metrics.json``; returns its SHA-256.
 
@@ -89,6 +103,7 @@ def write_metrics(
         ids: of the K candidates of the predictions.
         best: position of the one that was best on validation.
         soup: what is told of the soup, with its ``predictions`` by split.
+        rival: the single model that costs what the ensemble does.
     """
     metrics: dict[str, Any] = {}
     seed = derive_seed(job.seed, -1, "bootstrap")
@@ -96,7 +111,10 @@ def write_metrics(
         if name != "train":
             members, target = only_members(split), split["target"]
             own = best if name == "test" else None
-            metrics[name] = measure(job, decision, ids, members, target, best=own)
+            alone = None if rival is None else rival.on(name)
+            metrics[name] = measure(job, decision, ids, members, target, best=own, single=alone)
+            if rival is not None:
+                metrics[name]["single"] = rival.facts
             if soup is not None:
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
             if job.task != "multitask" and (trained := only_trained(split)):
@@ -104,6 +122,21 @@ def write_metrics(
                 found = worth(job.task, members, trained, target, spec=spec, seed=seed)
                 metrics[name]["trainings"] = found
     return write_document(run.path / "metrics.json", metrics)
+
+
+def read_rival(
+    run: Run,
+    job: JobSpec,
+    schema: InputSchema,
+    single: MemberSpec | None,
+    done: Sequence[MemberSpec],
+    predictions: Splits,
+) -> Rival | None:
+    """The single model as it is sealed; None where the job has none."""
+    if single is None:
+        return None
+    targets = {split: own["target"] for split, own in predictions.items() if split != "train"}
+    return rival_of(run, job, schema, single, done, sealed(run.path), targets)
 
 
 def _soup(

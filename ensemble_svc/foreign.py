@@ -80,11 +80,16 @@ def by_parts(ensemble: Ensemble, members: Mapping[str, Tensor]) -> dict[str, dic
 def add_doubts(known: Doubts, ensemble: Ensemble, members: Mapping[str, Tensor]) -> Doubts:
     """What is known of earlier rows, and these."""
     found = {t: doubts_of(ensemble.decision, part) for t, part in by_parts(ensemble, members).items()}
-    if not known:
-        return found
+    return joined_doubts(known, found)
+
+
+def joined_doubts(known: Doubts, more: Doubts) -> Doubts:
+    """Of the rows of both, in this order."""
+    if not known or not more:
+        return known or more
     return {
-        task: {n: torch.cat([known[task][n], more], dim=-1) for n, more in own.items()}
-        for task, own in found.items()
+        task: {n: torch.cat([known[task][n], value], dim=-1) for n, value in own.items()}
+        for task, own in more.items()
     }
 
 

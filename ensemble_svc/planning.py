@@ -19,9 +19,10 @@ from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
-from ensemble_svc.plan.placement import place
+from ensemble_svc.plan.placement import place, place_trials
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.plan.rooms import num_devices
+from ensemble_svc.plan.single import single_of
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
@@ -92,7 +93,7 @@ def make_plan(
     Raises:
         DataError: a member whose rows are too few for its preprocessing.
     """
-    members = members_of(job, prepared)
+    members = trained_by(job, prepared)
     _check_bags(members, prepared)
     return place_members(job, prepared, members, resources, measured)
 
@@ -110,6 +111,8 @@ def place_members(
     that are made like each other share one wherever that is.
     """
     sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
+    if job.search is not None and job.search.races:
+        return place_trials(members, sizes, job.compute, resources, job.search.seeds_per_trial, shape=shape)
     scheduler = job.search and job.search.scheduler
     alone = job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
     whole = isinstance(scheduler, Pbt) or (isinstance(scheduler, Ranked) and alone)
@@ -129,6 +132,20 @@ def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
     for rules in {member.training.regularizers for member in members}:
         check_mixing(dataset, rules)
     return members
+
+
+def trained_by(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
+    """All that the job trains: its members, and the single model that they are measured against, if it asks for one.
+
+    Raises:
+        DataError: as ``members_of``.
+        SpecError: a single model that breaks a rule of the job.
+    """
+    members = members_of(job, prepared)
+    if job.evaluate.single == "none":
+        return members
+    sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
+    return (*members, single_of(job, members, sizes, shape, num_rows=len(prepared.split.train)))
 
 
 def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:

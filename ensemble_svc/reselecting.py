@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.conclude import with_targets, write_metrics
+from ensemble_svc.conclude import read_rival, with_targets, write_metrics
 from ensemble_svc.data.conform import conform
-from ensemble_svc.data.dataset import Dataset
+from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.foreign import extend_metrics, imputes
+from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
 from ensemble_svc.rereading import own_data
+from ensemble_svc.rival import Rival
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.store.begin import changes
@@ -55,7 +59,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         decision = decided(job, job.aggregate, ids, rows)
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
-        files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best)}
+        rival = _rival(run, job, manifest, predictions)
+        files = {"metrics.json": write_metrics(run, job, decision, ids, predictions, best=best, rival=rival)}
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files)
         amend_manifest(run.path, extend_metrics(run, job, directory))
@@ -73,6 +78,22 @@ def check_change(run: Run, job: JobSpec) -> None:
         raise OtherJob(
             f"only the aggregate and evaluate sections can change without training: {', '.join(found)}"
         )
+
+
+def _rival(run: Run, job: JobSpec, manifest: Mapping[str, Any], predictions: Splits) -> Rival | None:
+    """The run's single model, calibrated as the job says now; None where it has none."""
+    if "single" not in manifest or job.evaluate.single == "none":
+        return None
+    single, *members = (
+        MemberSpec.from_json(json.dumps(entry["spec"])) for entry in (manifest["single"], *finished(manifest))
+    )
+    schema = InputSchema.from_json(json.dumps(manifest["input_schema"]))
+    return read_rival(run, job, schema, single, members, predictions)
+
+
+def finished(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The entries of the members that finished."""
+    return [entry for entry in manifest["members"] if entry["status"] == "done"]
 
 
 def read_predictions(run: Run) -> Splits:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.deciding import together
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.equivalents import equivalents
@@ -63,7 +64,7 @@ def worth(
         task,
         trained,
         target,
-        lambda some: together(some, target),
+        mixtures,
         names=spec.metrics,
         bins=spec.bins,
         seed=seed,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.predictions import combine, mixture_log_density
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.portrait import differences, each_class
 from ensemble_svc.evaluate.prospect import prospect
@@ -83,7 +84,7 @@ def measure(task: Task, each: dict[str, Tensor], target: Tensor, *, best: bool) 
         return whole
 
     summary = summarize(task, each, together(each), target, spec=SPEC, best=0 if best else None, seed=1)
-    curve = size_curve(task, each, target, together, seed=1, draws=6)
+    curve = size_curve(task, each, target, mixtures, seed=1, draws=6)
     extra: dict[str, Any] = (
         {"reliability": reliability(combine(each)["log_probs"], target)} if task == "classification" else {}
     )
@@ -91,15 +92,9 @@ def measure(task: Task, each: dict[str, Tensor], target: Tensor, *, best: bool) 
         extra["classes"] = each_class(combine(each)["log_probs"], target)
     even = torch.full((len(each["log_probs" if task == "classification" else "mean"]),), 1.0).double()
     extra["diversity"] = differences(task, each, target, even / even.sum()) if len(even) > 1 else {}
-    if more := prospect(
-        task, each, target, lambda some, some_target: _mixed(task, some, some_target), seed=1
-    ):
+    if more := prospect(task, each, target, mixtures, seed=1):
         extra["forecast"] = more
     return {**summary, "size_curve": curve, **extra}
-
-
-def _mixed(task: Task, some: Any, target: Tensor) -> dict[str, Tensor]:
-    return combine(some, target_ND=target if task == "regression" else None)
 
 
 def _predictions(

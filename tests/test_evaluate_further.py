@@ -12,6 +12,7 @@ from report_views import make_view
 
 from ensemble_svc.aggregate.decision import equal
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.deciding import diversity, scored
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.calibration_error import brier_parts
@@ -165,14 +166,14 @@ def test_the_truth_against_the_rest_keeps_the_likelihood(seed, num_members) -> N
 
 def test_a_prospect_is_the_forecast_of_the_whole() -> None:
     members, target = classifiers(3, 6, 80)
-    found = prospect("classification", members, target, lambda some, _: combine(some), seed=5)
-    whole = forecast("classification", members, target, combine, name="nll", seed=5)
+    found = prospect("classification", members, target, mixtures, seed=5)
+    whole = forecast("classification", members, target, mixtures, name="nll", seed=5)
     assert found is not None
     assert found["estimate"] == pytest.approx(whole.more(6).estimate, rel=1e-5)
     assert found["error"] == pytest.approx(whole.more(6).error, rel=1e-4)
     assert found["estimate"] < 0
     two = {"log_probs": members["log_probs"][:2]}
-    assert prospect("classification", two, target, lambda some, _: combine(some), seed=5) is None
+    assert prospect("classification", two, target, mixtures, seed=5) is None
 
 
 def test_a_prospect_of_many_rows_looks_at_some() -> None:
@@ -180,14 +181,14 @@ def test_a_prospect_of_many_rows_looks_at_some() -> None:
     members, target = classifiers(0, 4, num_rows // 2, 2)
     seen: list[int] = []
 
-    def together(some, some_target):
+    def mixer(some, some_target):
         seen.append(len(some_target))
-        return combine(some)
+        return mixtures(some, some_target)
 
-    found = prospect("classification", members, target, together, seed=0)
+    found = prospect("classification", members, target, mixer, seed=0)
     assert found is not None
     assert math.isfinite(found["error"])
-    assert max(seen) <= MOST_NUMBERS // 4 + 1
+    assert sum(seen) <= MOST_NUMBERS // 4 + 1
 
 
 def test_the_page_and_the_terminal_tell_the_forecast_and_the_hardest_class() -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.equivalents import equivalents
@@ -38,10 +39,6 @@ def classifiers(seed: int, num_members: int, num_rows: int) -> tuple[Tensor, Ten
     target = torch.randint(3, (num_rows,), generator=generator)
     logits = torch.randn(num_members, num_rows, 3, generator=generator, dtype=torch.float64) * 2
     return (logits + 2 * torch.nn.functional.one_hot(target, 3)).log_softmax(-1), target
-
-
-def mean_of(members) -> dict[str, Tensor]:
-    return {"mean": members["mean"].mean(0)}
 
 
 @law
@@ -108,14 +105,14 @@ def test_the_fit_is_numpys_weighted_least_squares(seed, sizes) -> None:
 
 def brier_like(num_members: int, seed: int, num_rows: int = 400) -> Forecast:
     log_probs, target = classifiers(seed, num_members, num_rows)
-    return forecast("classification", {"log_probs": log_probs}, target, combine, name="brier", seed=seed)
+    return forecast("classification", {"log_probs": log_probs}, target, mixtures, name="brier", seed=seed)
 
 
 def test_the_brier_scores_forecast_is_the_ambiguity_decomposition() -> None:
     """Over all subsets of a size the mean Brier score is a + b / k exactly, with b the members' mean ambiguity."""
     log_probs, target = classifiers(0, 4, 100)
     members = {"log_probs": log_probs}
-    found = forecast("classification", members, target, combine, name="brier", seed=0, draws=20)
+    found = forecast("classification", members, target, mixtures, name="brier", seed=0, draws=20)
     truth = torch.nn.functional.one_hot(target, 3)
     probs = log_probs.exp()
     single = (probs - truth).square().sum(-1).mean().item()
@@ -145,7 +142,7 @@ def test_forecasts_come_true_as_often_as_their_errors_say() -> None:
         for seed in range(25):
             log_probs, target = classifiers(seed, 16, 200)
             said = forecast(
-                "classification", {"log_probs": log_probs[:8]}, target, combine, name=name, seed=0
+                "classification", {"log_probs": log_probs[:8]}, target, mixtures, name=name, seed=0
             ).more(8)
             now, then = (
                 measure("classification", combine({"log_probs": log_probs[:k]}), target, names=[name])[name]
@@ -160,22 +157,22 @@ def test_forecasts_come_true_as_often_as_their_errors_say() -> None:
 @pytest.mark.parametrize("num_members", [3, 4, 5, 7, 13, 25, 60, 100])
 def test_any_number_of_members_has_a_forecast(num_members: int) -> None:
     mean, target = regressors(0, num_members, 30)
-    found = forecast("regression", {"mean": mean}, target, mean_of, name="rmse", seed=0, draws=20)
+    found = forecast("regression", {"mean": mean}, target, mixtures, name="rmse", seed=0, draws=20)
     assert found.size == num_members
     assert found.slope > 0
     assert 0 < found.limit_error < 1
-    assert found == forecast("regression", {"mean": mean}, target, mean_of, name="rmse", seed=0, draws=20)
-    few = forecast("regression", {"mean": mean}, target, mean_of, name="rmse", seed=0, draws=4, groups=4)
+    assert found == forecast("regression", {"mean": mean}, target, mixtures, name="rmse", seed=0, draws=20)
+    few = forecast("regression", {"mean": mean}, target, mixtures, name="rmse", seed=0, draws=4, groups=4)
     assert few.slope == pytest.approx(found.slope, abs=6 * math.hypot(few.slope_error, found.slope_error))
 
 
 def test_what_cannot_be_forecast_is_refused() -> None:
     mean, target = regressors(0, 2, 5)
     with pytest.raises(EnsembleError, match="2 members on 5 rows"):
-        forecast("regression", {"mean": mean}, target, mean_of, name="rmse", seed=0)
+        forecast("regression", {"mean": mean}, target, mixtures, name="rmse", seed=0)
     mean, target = regressors(0, 5, 5)
     with pytest.raises(EnsembleError, match="'nll' needs log_variance"):
-        forecast("regression", {"mean": mean}, target, mean_of, name="nll", seed=0)
+        forecast("regression", {"mean": mean}, target, mixtures, name="nll", seed=0)
     with pytest.raises(EnsembleError, match="at two sizes or more"):
         fit_curve([1, 1], [0.1, 0.2])
     with pytest.raises(EnsembleError, match="finite values"):
@@ -188,7 +185,7 @@ def test_what_cannot_be_forecast_is_refused() -> None:
 @given(seeds, st.integers(2, 6))
 def test_an_ensemble_of_independent_members_is_worth_its_own_size(seed, num_members) -> None:
     log_probs, target = classifiers(seed, num_members, 200)
-    curve = size_curve("classification", {"log_probs": log_probs}, target, combine, seed=seed)
+    curve = size_curve("classification", {"log_probs": log_probs}, target, mixtures, seed=seed)
     for name in ("nll", "brier"):
         for point in curve:
             worth = equivalents(point[name]["mean"], curve, name)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.aggregate.predictions import combine
+from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.bootstrap import percentile_interval, resampled_means
 from ensemble_svc.evaluate.curve import curve_sizes, size_curve
@@ -190,11 +191,11 @@ def test_the_seed_decides_the_interval_and_the_global_generator_has_no_part_in_i
     members, target = trained(task, 0, 3, 50)
     state = torch.random.get_rng_state()
     first = table(task, members, target, seed=1)
-    curve = size_curve(task, members, target, combiner(task, target), seed=1)
+    curve = size_curve(task, members, target, mixtures, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(1)
     assert table(task, members, target, seed=1) == first
-    assert size_curve(task, members, target, combiner(task, target), seed=1) == curve
+    assert size_curve(task, members, target, mixtures, seed=1) == curve
     assert table(task, members, target, seed=2)["gain"] != first["gain"]
 
 
@@ -235,11 +236,11 @@ def test_faults_name_the_member() -> None:
 @given(seeds, st.integers(1, 7))
 def test_the_curve_ends_at_the_ensemble_and_starts_at_the_mean_member(task, seed, num_members) -> None:
     members, target = trained(task, seed, num_members, 20)
-    curve = size_curve(task, members, target, combiner(task, target), seed=seed, draws=8)
+    curve = size_curve(task, members, target, mixtures, seed=seed, draws=8)
     assert [point["size"] for point in curve] == list(range(1, num_members + 1))
     found = table(task, members, target)
     for name, value in found["ensemble"].items():
-        assert curve[-1][name] == {"mean": value, "low": value, "high": value}
+        assert curve[-1][name] == pytest.approx({"mean": value, "low": value, "high": value}, rel=1e-12)
         assert curve[0][name]["mean"] == pytest.approx(found["members"]["mean"][name])
         for point in curve:
             assert point[name]["low"] <= point[name]["high"]
@@ -252,7 +253,7 @@ def test_many_members_make_a_curve_of_few_points() -> None:
         assert (sizes[0], sizes[-1]) == (1, num_members)
         assert len(sizes) <= 12
     members, target = trained("classification", 0, 30, 50)
-    curve = size_curve("classification", members, target, combine, seed=0, draws=5, names=("nll",))
+    curve = size_curve("classification", members, target, mixtures, seed=0, draws=5, names=("nll",))
     ensemble = measure("classification", combine(members), target)["nll"]
     assert curve[-1]["nll"] == pytest.approx({"mean": ensemble, "low": ensemble, "high": ensemble}, abs=1e-12)
     assert curve[0]["nll"]["mean"] > curve[3]["nll"]["mean"] > ensemble

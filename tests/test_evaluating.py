@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble_svc import audit, pipeline
+from ensemble_svc import pipeline
 from ensemble_svc.batch import predict_file
 from ensemble_svc.data import inputs
 from ensemble_svc.errors import DataError, EnsembleSvcError
@@ -180,17 +181,19 @@ class TestSums:
         frame(900, seed=3).to_parquet(tmp_path / "new.parquet")
         wish = Wish(data=source(tmp_path / "new.parquet"))
         held = evaluate(tables, wish, tmp_path).metrics["data"]
-        monkeypatch.setattr(audit, "HELD_ROWS", 100)
         monkeypatch.setattr(inputs, "PIECE_ROWS", 64)
-        summed = evaluate(tables, wish, tmp_path).metrics["data"]
+        summed = evaluate(tables, replace(wish, held=100), tmp_path).metrics["data"]
         assert summed["ensemble"] == pytest.approx(held["ensemble"], rel=1e-6)
         for which, gains in summed["gain"].items():
             for name, gain in gains.items():
                 assert gain["estimate"] == pytest.approx(held["gain"][which][name]["estimate"], abs=1e-7)
                 width, true = (g["high"] - g["low"] for g in (gain, held["gain"][which][name]))
                 assert width == pytest.approx(true, rel=0.4)
-        assert "size_curve" in held
-        assert "size_curve" not in summed
+        for name in ("reliability", "classes"):
+            assert same(summed[name], held[name])
+        assert "sampled" not in held
+        assert summed["sampled"] == {"rows": 100, "what": ["size_curve", "forecast", "diversity"]}
+        assert summed["size_curve"][-1]["nll"]["mean"] == pytest.approx(held["ensemble"]["nll"], rel=0.3)
 
     @settings(max_examples=30, deadline=None)
     @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 50))
@@ -365,6 +368,15 @@ class TestSlices:
     def test_a_column_that_cannot_be(self, column, told, tables, tmp_path):
         with pytest.raises(DataError, match=told):
             evaluate(tables, Wish(slices=(column,)), tmp_path)
+
+
+def same(first: Any, second: Any, rel: float = 1e-9) -> bool:
+    """Whether two nests of lists, mappings and numbers are the same to round-off; what is no fraction to the bit."""
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k], rel) for k in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second, [rel] * len(first)))
+    return bool(first == pytest.approx(second, rel=rel) if isinstance(first, float) else first == second)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -48,6 +48,8 @@ ELSEWHERE = {
     "lenet": "needs images of 12x12, and the digits have 8x8; test_jobs.py trains cifar10, test_train_laws.py lenet",
     "bohb": "asks for brackets of hyperband; test_search_bohb.py trains with it",
     "pbt": "copies trials inside a pack, and alone there are none; test_search_pbt.py trains with it",
+    "asha": "stops trials on Ray alone; test_search_racing.py trains with it",
+    "median": "stops trials on Ray alone; test_search_racing.py trains with it",
     "python": "a network of one's own; test_nn_build.py and test_train_laws.py train some",
 }
 DRAWS = {"augment", "input_noise", "weight_noise", "mixup", "cutmix"}

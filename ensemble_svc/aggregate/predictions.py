@@ -123,7 +123,15 @@ def mix_gaussians(
         EnsembleError: shapes or weights that do not match; a member that is not finite.
     """
     check_gaussians(mean_KND, log_variance_KND)
-    weights = member_weights(weights_K, len(mean_KND))
+    return _moments(mean_KND, log_variance_KND, member_weights(weights_K, len(mean_KND)))
+
+
+def equal_moments(mean_KND: Tensor, log_variance_KND: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``mix_gaussians`` with equal weights, of members that were checked before."""
+    return _moments(mean_KND, log_variance_KND, [1 / len(mean_KND)] * len(mean_KND))
+
+
+def _moments(mean_KND: Tensor, log_variance_KND: Tensor, weights: list[float]) -> tuple[Tensor, Tensor]:
     mean_ND = _mean(mean_KND, weights)
     spread = (
         torch.logaddexp(log_variance_ND.double(), 2 * (member_ND.double() - mean_ND).abs().log())

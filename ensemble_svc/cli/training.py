@@ -58,7 +58,8 @@ def train(
         from ensemble_svc import pipeline
         from ensemble_svc.cli.live import follow
 
-        with follow(spec, quiet=as_json) as listener:
+        folder = out or Path(spec.compute.storage).expanduser() / spec.name
+        with follow(spec, run=folder, quiet=as_json) as listener:
             run = pipeline.train(spec, out=out, directory=Path.cwd(), executor=there, listener=listener)
     from ensemble_svc.cli.results import show_run
 

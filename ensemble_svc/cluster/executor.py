@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import ray
 from ray import tune
@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
+from ensemble_svc.cluster.races import Referees
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.cluster.worker import NamedByPack, run_task, train_slot
 from ensemble_svc.errors import ClusterError
@@ -37,6 +38,7 @@ from ensemble_svc.plan.executor import (
     refuse_oversized,
 )
 from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.race import Race
 from ensemble_svc.spec.job import JobSpec
 
 P = TypeVar("P")
@@ -58,6 +60,12 @@ class RayExecutor:
     """Folder for Tune's own state, ``RUN/tune``; on several machines it must be shared by them."""
     retries: int = 2
     """How often one slot is tried again."""
+    races: tuple[Race, ...] = ()
+    """Searches whose trials are stopped by Tune's schedulers."""
+
+    def racing(self, races: Sequence[Race]) -> Self:
+        """As :meth:`ensemble_svc.plan.executor.Executor.racing` says."""
+        return replace(self, races=(*self.races, *races))
 
     def resources(self) -> Resources:
         """What the living nodes have in all, whoever uses it now."""
@@ -113,7 +121,10 @@ class RayExecutor:
             trainable,
             param_space={"pack": tune.grid_search(list(by_pack))},
             tune_config=tune.TuneConfig(
-                reuse_actors=True, trial_name_creator=_pack_of, trial_dirname_creator=_pack_of
+                reuse_actors=True,
+                trial_name_creator=_pack_of,
+                trial_dirname_creator=_pack_of,
+                scheduler=Referees(self.races, listener.fault) if self.races else None,
             ),
             run_config=tune.RunConfig(
                 name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),

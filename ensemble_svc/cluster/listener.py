@@ -57,6 +57,10 @@ class Listener(tune.Callback):
         """Nothing: Tune pickles its callbacks into a state that is never read, and terminals do not pickle."""
         return {}
 
+    def fault(self, fault: Exception) -> None:
+        """End the run with this, at the end of Tune's step."""
+        self._waiting.append(partial(_throw, fault))
+
     def on_trial_result(
         self, iteration: int, trials: Sequence[Any], trial: Any, result: Mapping[str, Any], **_: Any
     ) -> None:
@@ -69,7 +73,7 @@ class Listener(tune.Callback):
                 self._reasons[slot.pack.id] = result["reason"]
             case "refusal":
                 kind = getattr(errors, result["kind"], errors.TrainError)
-                self._waiting.append(partial(_throw, kind(result["reason"])))
+                self.fault(kind(result["reason"]))
             case _:
                 pass
 

@@ -77,17 +77,17 @@ def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit
 
 def run_task(task: Task[P], payload: P, *, gpus: float) -> Any:
     """One task in the surroundings of a slot."""
-    _settle_in(gpus)
+    settle_in(gpus)
     return task(payload)
 
 
 def _claim(slot: Slot) -> None:
     """Make the process the slot's own."""
-    _settle_in(slot.gpus)
+    settle_in(slot.gpus)
     _set_title(slot)
 
 
-def _settle_in(gpus: float) -> None:
+def settle_in(gpus: float) -> None:
     """Make the process fit for training.
 
     A slot without GPUs must not see those of the machine, which Ray leaves visible; Lightning must not

@@ -17,17 +17,17 @@ Shapes: K members, N examples, P subsets, G groups of rows, S statistics of a ro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
-from ensemble_svc.evaluate.checks import check_mixture, check_prediction, split_members
+from ensemble_svc.evaluate.checks import check_prediction, split_members
 from ensemble_svc.evaluate.curve import subsets
 from ensemble_svc.evaluate.metrics import METRICS, applicable
-from ensemble_svc.evaluate.rows import Prediction
+from ensemble_svc.evaluate.portions import Mixer, subset_sums
 from ensemble_svc.spec.job import Task
 
 FEWEST_MEMBERS, FEWEST_DRAWS = 3, 4
@@ -84,7 +84,7 @@ def forecast(
     task: Task,
     members: Mapping[str, Tensor],
     target: Tensor,
-    combine: Callable[[Mapping[str, Tensor]], Prediction],
+    mixer: Mixer,
     *,
     name: str,
     bins: int = 15,
@@ -97,7 +97,7 @@ def forecast(
     Args:
         members: ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, D]; other keys are ignored.
         target: class numbers [N]; or numbers [N, D] in the units of the mean.
-        combine: from members to the ensemble's prediction; for regression it adds ``log_density``.
+        mixer: from members to the predictions of subsets; for regression with ``log_density``.
         name: the metric.
         bins: of the calibration error.
         seed: of the random subsets.
@@ -119,12 +119,8 @@ def forecast(
     kept = {key: members[key] for key in each[0]}
     chosen = _all_subsets(len(each), seed, draws)
     groups = min(groups, len(target))
-    sums = []
-    for subset in chosen:
-        ensemble = combine({key: stack[list(subset)] for key, stack in kept.items()})
-        check_mixture((name,), ensemble, num_members=len(subset))
-        sums.append(_group_sums(METRICS[name].statistics(ensemble, target, bins), groups))
-    return _fitted(name, chosen, torch.stack(sums), _group_sizes(len(target), groups), len(each))
+    sums_PGS = subset_sums(kept, target, chosen, mixer, (name,), bins=bins, groups=groups)[name]
+    return _fitted(name, chosen, sums_PGS, _group_sizes(len(target), groups), len(each))
 
 
 def fit_curve(sizes: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
@@ -221,11 +217,6 @@ def _jackknife(values: Sequence[float]) -> float:
     """Variance of a statistic from its values with one part left out at a time."""
     mean = math.fsum(values) / len(values)
     return (len(values) - 1) / len(values) * math.fsum((value - mean) ** 2 for value in values)
-
-
-def _group_sums(rows_NS: Tensor, groups: int) -> Tensor:
-    group_N = torch.arange(len(rows_NS), device=rows_NS.device) % groups
-    return rows_NS.new_zeros(groups, rows_NS.shape[1]).index_add_(0, group_N, rows_NS).cpu()
 
 
 def _group_sizes(num_rows: int, groups: int) -> Tensor:

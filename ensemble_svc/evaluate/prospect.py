@@ -9,7 +9,7 @@ Shapes: K members, N examples, C classes, D targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.forecast import FEWEST_MEMBERS, forecast
-from ensemble_svc.evaluate.rows import Prediction
+from ensemble_svc.evaluate.portions import Mixer
 from ensemble_svc.spec.job import Task
 
 MOST_NUMBERS = 1_000_000
@@ -28,7 +28,7 @@ def prospect(
     task: Task,
     members: Mapping[str, Tensor],
     target: Tensor,
-    combine: Callable[[Mapping[str, Tensor], Tensor], Prediction],
+    mixer: Mixer,
     *,
     seed: int,
 ) -> dict[str, Any] | None:
@@ -36,7 +36,7 @@ def prospect(
 
     Args:
         members: ``log_probs`` [K, N, C]; or ``mean`` and, for a likelihood, ``log_variance`` [K, N, D].
-        combine: (members, target) → the ensemble's prediction of these rows.
+        mixer: from members to the predictions of subsets.
         seed: of the random subsets.
 
     Returns:
@@ -52,7 +52,7 @@ def prospect(
         kept, target = truth_against_rest(kept["log_probs"], target)
     name = "nll" if task == "classification" or "log_variance" in kept else "rmse"
     try:
-        found = forecast(task, kept, target, lambda some: combine(some, target), name=name, seed=seed)
+        found = forecast(task, kept, target, mixer, name=name, seed=seed)
     except EnsembleError:
         return None
     change = found.more(num_members)

@@ -39,9 +39,11 @@ class Progress:
     """Wall time since this attempt at the slot began."""
     note: str = ""
     """A sentence on something that happened to the pack; empty for a plain end of an epoch."""
+    objective: float | None = None
+    """What the pack's trial shows a scheduler after this epoch; None where nobody asks."""
 
 
-_PACK = ("pack", "epoch", "epochs", "seconds", "note")
+_PACK = ("pack", "epoch", "epochs", "seconds", "note", "objective")
 _MEMBER = tuple(field.name for field in fields(MemberProgress))
 
 

@@ -15,6 +15,7 @@ from ensemble_svc.course import Course, Ready, begun, mend, note
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.store.commits import clear_spent
@@ -31,7 +32,7 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     Raises:
         EnsembleSvcError: as training; the same command again goes on.
     """
-    epochs = max(member.training.epochs for member in ready.plan.members)
+    epochs = max(member.training.epochs for member in ready.plan.members if not member.is_single)
     ladder = Ladder.of(ready.job.search, epochs)
     if ladder is None or not ladder.rungs:
         return ready.course(executor.resources())
@@ -58,8 +59,13 @@ def train_left(course: Course, executor: Executor, listener: Listener) -> set[st
         if not again:
             lost.update(member.digest for member in slot.pack.members)
 
+    def heard(slot: Slot, progress: Progress) -> None:
+        course.heard(progress)
+        listener.progress(slot, progress)
+
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    executor.run(course.left.slots, fit_own, payloads, on_progress=listener.progress, on_failure=failed)
+    placed = executor.racing(course.races) if course.races else executor
+    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
     return lost
 
 
@@ -122,6 +128,8 @@ class _Climb:
 
     def _course(self, slots: Sequence[Slot]) -> Course:
         """The last slots of the run: these, those at work already, and those that seal what has stopped."""
+        aside = (_only(slot, lambda member: member.is_single) for slot in self.ready.plan.slots)
+        slots = (*slots, *(slot for slot in aside if slot is not None))
         every = (*self._lone(), *slots, *self._losers())
         note(self.journal, slots)
         first = begun(self.journal, [member.digest for member in self.ready.plan.members])
@@ -152,7 +160,8 @@ class _Climb:
         return [m for m in self._members() if not {m.digest} & (done.keys() | out.keys() | self.lost)]
 
     def _members(self) -> list[MemberSpec]:
-        return sorted(self.ready.plan.members, key=lambda member: member.index)
+        trials = (member for member in self.ready.plan.members if not member.is_single)
+        return sorted(trials, key=lambda member: member.index)
 
     def _lone(self) -> list[Slot]:
         """Slots at work that rank their trials among themselves, up to the end."""

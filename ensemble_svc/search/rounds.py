@@ -22,6 +22,7 @@ from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
+from ensemble_svc.store.spending import is_spent, settle_sign
 from ensemble_svc.train.assemble import check_networks
 
 EVENT = "asked"
@@ -37,6 +38,7 @@ def explored(ready: Ready, executor: Executor, listener: Listener) -> Ready:
         EnsembleSvcError: as training; the same command again goes on.
     """
     search = ready.job.search
+    settle_sign(ready.run.path, search.budget if search else None)
     if search is None or not search.algorithm.learns:
         return ready
     with ready.clock.stage("search"):
@@ -51,6 +53,8 @@ def _explored(ready: Ready, search: SearchSpec, executor: Executor, listener: Li
             return known
         if trials:
             _train(known, executor, listener)
+            if is_spent(ready.run.path):
+                return known
         trials = (
             *trials,
             *_more(known, trials, min(_round(ready, len(trials)), search.num_trials) - len(trials)),

@@ -10,8 +10,9 @@ from pydantic import Field, PositiveInt
 
 from ensemble_svc.registry import Spec
 from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
+from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.spec.domains import Domain
-from ensemble_svc.spec.schedulers import NoScheduler, Scheduler
+from ensemble_svc.spec.schedulers import Asynchronous, NoScheduler, Scheduler
 from ensemble_svc.spec.spaces import Space
 
 SearchMetric = Literal["nll", "accuracy", "rmse"]
@@ -43,6 +44,8 @@ class SearchSpec(Spec):
     learns from."""
     scheduler: Scheduler = NoScheduler()
     """What stops trials before their last epoch."""
+    budget: BudgetSpec | None = None
+    """What all starts of the run may use together."""
     first: tuple[Mapping[str, Any], ...] = ()
     """Configurations to try before all others; each gives every key of the space that its choices leave."""
 
@@ -57,7 +60,13 @@ class SearchSpec(Spec):
 
     @property
     def num_trials(self) -> int:
-        """How many trials there are."""
+        """How many trials there are: those that are wanted, or the budget's where they are fewer."""
+        most = self.budget.trials if self.budget else None
+        return self.num_wanted if most is None else min(self.num_wanted, most)
+
+    @property
+    def num_wanted(self) -> int:
+        """How many trials there would be with any budget."""
         if self.trials != "auto":
             return self.trials
         if isinstance(self.algorithm, Grid):
@@ -68,3 +77,8 @@ class SearchSpec(Spec):
     def num_members(self) -> int:
         """Members of all trials."""
         return self.num_trials * self.seeds_per_trial
+
+    @property
+    def races(self) -> bool:
+        """Whether its trials are stopped as their results come, so that each is a slot."""
+        return isinstance(self.scheduler, Asynchronous)

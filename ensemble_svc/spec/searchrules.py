@@ -31,13 +31,19 @@ def search_clashes(job: JobSpec) -> Iterator[Clash]:
 
 def _trials(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     where: KeyPath = ("search", "trials")
-    whole = search.model_copy(update={"trials": "auto"}).num_trials
-    if isinstance(search.algorithm, Grid) and search.num_trials != whole:
-        words = f"{search.num_trials:,} trials, and the grid has {whole:,} configurations; leave the key out"
+    whole = search.model_copy(update={"trials": "auto"}).num_wanted
+    if isinstance(search.algorithm, Grid) and search.num_wanted != whole:
+        words = f"{search.num_wanted:,} trials, and the grid has {whole:,} configurations; leave the key out"
         yield Clash((where, ("search", "algorithm")), words)
     elif search.num_trials < len(search.first):
         words = f"{search.num_trials} trials are too few for the {len(search.first)} of search.first"
         yield Clash((where, ("search", "first")), words)
+    elif search.budget and search.budget.trials and search.seeds_per_trial > search.budget.trials:
+        words = f"{search.seeds_per_trial} seeds of each trial, and search.budget.trials is {search.budget.trials}"
+        where = ("search", "seeds_per_trial")
+        yield Clash(
+            (where, ("search", "budget", "trials")), f"{words}; try more configurations with fewer seeds"
+        )
     elif search.num_members > MOST_MEMBERS:
         words = (
             f"{search.num_trials:,} trials of {search.seeds_per_trial:,} are {search.num_members:,} members"

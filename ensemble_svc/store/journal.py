@@ -68,9 +68,29 @@ class Journal:
         for number, line in enumerate(lines[:-1], 1):
             yield _parse(line, number, self.path)
 
+    def since(self, offset: int) -> tuple[list[Event], int]:
+        """The whole events from a byte on, and the byte at which later ones start; for a reader that comes back.
+
+        Raises:
+            CorruptArtifact: as ``events``; lines are counted from the byte.
+        """
+        lines, end = whole_lines(self.path, offset)
+        return [_parse(line, number, self.path) for number, line in enumerate(lines, 1)], end
+
     def of_kind(self, *kinds: str) -> list[Event]:
         """The events of some kinds, in order."""
         return [event for event in self.events() if event["event"] in kinds]
+
+
+def whole_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """The ended lines of a growing file from a byte on, and the byte after them; none of a file that is not there."""
+    if not path.exists():
+        return [], 0
+    with open(path, "rb") as file:
+        file.seek(offset)
+        body = file.read()
+    ended = body[: body.rfind(b"\n") + 1]
+    return ended.split(b"\n")[:-1], offset + len(ended)
 
 
 def _line(event: Event) -> bytes:

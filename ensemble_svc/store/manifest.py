@@ -12,6 +12,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.document import read_document, write_document
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.members import sealed, virtual_ids
+from ensemble_svc.store.spending import NOT_STARTED, account, is_spent
 
 
 def write_manifest(
@@ -25,17 +26,21 @@ def write_manifest(
     files: Mapping[str, str],
     warnings: Sequence[str],
     seconds: Mapping[str, float],
+    single: MemberSpec | None = None,
 ) -> dict[str, Any]:
     """Write ``manifest.json`` as of now and return it.
 
     Args:
         files: the run's own files (predictions, metrics, report) and their SHA-256.
         seconds: wall time of each stage of the pipeline.
+        single: the single model that the ensemble is measured against, which is no member.
     """
     journal = Journal(run / "journal.jsonl")
     begun = journal.of_kind("begin")[-1]
     seals, failures = sealed(run), {m: e for e in journal.of_kind("failed") for m in e["members"]}
     entries = [_entry(member, seals.get(member.digest), failures.get(member.id)) for member in members]
+    if is_spent(run):
+        entries = [e | {"reason": NOT_STARTED} if e["status"] == "pending" else e for e in entries]
     body = {
         "name": job.name,
         "task": job.task,
@@ -45,6 +50,7 @@ def write_manifest(
         "rows": dict(rows),
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
+        **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
         "packs": [_pack(slot, seals) for slot in plan.slots],
         "candidates": [own for entry in entries if entry["status"] == "done" for own in virtual_ids(entry)],
         "ensemble": current_ensemble(journal),
@@ -52,6 +58,7 @@ def write_manifest(
         "warnings": list(warnings),
         "seconds": dict(seconds),
         **_forecast_and_actual(journal, plan, seals),
+        **_budget(run, job),
     }
     write_document(run / "manifest.json", body)
     return body
@@ -107,6 +114,13 @@ def _forecast_and_actual(journal: Journal, plan: Plan, seals: Mapping[str, Event
         else:
             actual = _taken(plan, {d: s for d, s in seals.items() if s["time"] >= since}, event["seconds"])
     return {"forecast": expected, "actual": actual}
+
+
+def _budget(run: Path, job: JobSpec) -> dict[str, Any]:
+    """What was used of the search's budget; nothing where it has none."""
+    if job.search is None or job.search.budget is None:
+        return {}
+    return {"budget": account(run, job.search.budget, job.search.num_trials)}
 
 
 def _taken(plan: Plan, seals: Mapping[str, Event], seconds: float) -> dict[str, Any]:

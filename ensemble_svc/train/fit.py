@@ -26,6 +26,7 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.attempt import MOST_RESTARTS, Attempt, attempts_of
 from ensemble_svc.train.build import build_feed, build_module, training_rows
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.finish import seal_members
 from ensemble_svc.train.fresh import Judged
@@ -36,6 +37,7 @@ from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
 from ensemble_svc.train.population import Population
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.record import verdicts
 from ensemble_svc.train.rungs import Rungs, pause, recall
 from ensemble_svc.train.share import ALONE, Share
@@ -126,12 +128,14 @@ def _attempt(
 
     Where several processes train a member, each start has processes of its own, and None is returned.
     """
-    commits = commits_of(Path(payload.run), attempt.pack)
+    run = Path(payload.run)
+    commits = commits_of(run, attempt.pack)
     if share.leads:
-        _note_start(Path(payload.run), attempt, commits.attempt)
+        _note_start(run, attempt, commits.attempt)
     rows = training_rows(payload, attempt.pack.members)
     module = _begin(payload, attempt, rows, share)
-    ledger = module.ledger
+    ledger, search = module.ledger, payload.search
+    events = _events(payload, attempt) if share.leads else None
     before = ((), 0) if attempt.number else (parents, attempt.slot.since)
     population = None if attempt.number else Population.of(payload, attempt.pack)
     module.first_epoch = resume(commits, module, ledger, *before, population=population)
@@ -145,9 +149,12 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
-        rungs=None if attempt.number else Rungs.of(payload.search, attempt.slot),
+        rungs=None if attempt.number else Rungs.of(search, attempt.slot),
         until=None if attempt.number else attempt.slot.until,
         population=population,
+        entrant=None if attempt.number or parents else Entrant.of(search, attempt.pack.id, run),
+        events=events,
+        metric=search.metric if search else None,
     )
     trains = ledger.any_active and not watch.is_over
     if trains:
@@ -160,7 +167,9 @@ def _attempt(
             watch.commit(module)
         spent = time.monotonic() - began
         later = {*again, *open_}
-        seal_members(attempt, module, ledger, payload, rows, sick=sick, later=later, seconds=spent)
+        seal_members(
+            attempt, module, ledger, payload, rows, sick=sick, later=later, events=events, seconds=spent
+        )
     if not again or (trains and share.processes > 1):
         return None
     following = attempt.again(again)
@@ -175,6 +184,13 @@ def _paused(payload: Payload, attempt: Attempt, ledger: Ledger, epoch: int) -> l
     recall(Path(payload.run), ledger, epoch)
     pause(Path(payload.run), attempt.pack, ledger, epoch, payload.search.metric)
     return [k for k, entry in enumerate(ledger.entries) if entry.active]
+
+
+def _events(payload: Payload, attempt: Attempt) -> EventFiles | None:
+    if not payload.tensorboard:
+        return None
+    seeds = payload.search.seeds_per_trial if payload.search else None
+    return EventFiles(Path(payload.run) / "tensorboard", attempt.members, seeds=seeds)
 
 
 def _begin(payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share) -> SlotModule:

@@ -61,10 +61,11 @@ class Population:
         Args:
             epoch: that has been closed, before the last.
         """
-        if epoch % self.pbt.interval or len(ledger.standing) < 2:
+        if epoch % self.pbt.interval:
             return
         sign = -1.0 if self.search.metric in HIGHER_IS_BETTER else 1.0
-        rows = {k: ledger.entries[k].history[-1] for k in ledger.standing}
+        trials = [k for k in ledger.standing if not self.pack.members[k].is_single]
+        rows = {k: ledger.entries[k].history[-1] for k in trials}
         losses = {k: sign * row[f"val_{self.search.metric}"] for k, row in rows.items()}
         seed = self.pack.members[0].job_seed
         by_index = {self.pack.members[k].index: k for k in losses}

@@ -26,7 +26,7 @@ class Rungs:
     @classmethod
     def of(cls, search: SearchSpec | None, slot: Slot) -> Rungs | None:
         """What the search asks for; None where nothing is stopped here."""
-        epochs = max(member.training.epochs for member in slot.pack.members)
+        epochs = max((m.training.epochs for m in slot.pack.members if not m.is_single), default=0)
         ladder = Ladder.of(search, epochs)
         return None if ladder is None or slot.until is not None else cls(ladder, slot.since)
 
@@ -36,7 +36,7 @@ class Rungs:
             return
         trials: dict[int, list[Entry]] = {}
         for member, entry in zip(ledger.members, ledger.entries, strict=True):
-            if entry.active:
+            if entry.active and not member.is_single:
                 trials.setdefault(self.ladder.trial(member.index), []).append(entry)
         key = f"val_{self.ladder.metric}"
         losses = {

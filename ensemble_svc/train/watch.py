@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -18,6 +19,7 @@ from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.fresh import Judged
@@ -26,8 +28,10 @@ from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.population import Population
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.regather import gathered
 from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -44,6 +48,9 @@ class Watch(L.Callback):
         rungs: stop the worst of a search's trials; None where none are stopped.
         population: copies the best members over the worst; None where each remains itself.
         until: epoch at which the pack pauses, its state committed; None: it trains to its end.
+        events: the members' event files, which grow with each commit; None where nobody asked.
+        metric: what is told of the members, in place of what stops them early.
+        entrant: the pack as a trial that is stopped from elsewhere; None where it is not.
     """
 
     def __init__(
@@ -61,11 +68,15 @@ class Watch(L.Callback):
         rungs: Rungs | None = None,
         until: int | None = None,
         population: Population | None = None,
+        events: EventFiles | None = None,
+        metric: str | None = None,
+        entrant: Entrant | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
-        self.judged, self.examiner, self.rungs, self.population = judged, examiner, rungs, population
+        self.judged, self.examiner, self.rungs, self.entrant = judged, examiner, rungs, entrant
+        self.events, self.metric, self.population = events, metric, population
         self.epochs = max(member.training.epochs for member in pack.members)
         self.until = self.epochs if until is None else min(until, self.epochs)
         self.began = self.epoch_began = self.committed = time.monotonic()
@@ -89,6 +100,7 @@ class Watch(L.Callback):
             seconds=now - self.epoch_began,
             validation=self._validate(pl_module),
         )
+        stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
         if self.population is not None:
             self.population.note(self.ledger, self.epoch)
@@ -96,8 +108,8 @@ class Watch(L.Callback):
             self.rungs.close(self.ledger, self.epoch)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
+        self._tell()
         trainer.should_stop = not self.ledger.any_active or self.is_over
-        self.report(self._progress())
         if not self.ledger.any_active:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
@@ -110,6 +122,16 @@ class Watch(L.Callback):
     def is_over(self) -> bool:
         """Whether the last epoch of this start has been trained."""
         return self.epoch >= self.until
+
+    def _tell(self) -> None:
+        """Report the epoch, and again where the verdict on it is that the trial stops."""
+        now = self._progress()
+        if self.entrant is None or self.epoch == self.epochs:
+            self.report(now)
+            return
+        self.report(replace(now, objective=self.entrant.shows(self.ledger)))
+        if self.entrant.hear(self.ledger, self.epoch):
+            self.report(self._progress())
 
     def _validate(self, module: SlotModule) -> dict[str, Tensor]:
         """Validation metrics [A] of the members in the stack."""
@@ -125,6 +147,8 @@ class Watch(L.Callback):
         tensors, facts = self.ledger.state()
         tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
         self.commits.write(self.epoch, tensors, facts)
+        if self.events is not None:
+            self.events.grow(self.ledger.entries)
         self.committed = time.monotonic()
 
     def _progress(self) -> Progress:
@@ -133,7 +157,7 @@ class Watch(L.Callback):
             pack=self.pack.id,
             epoch=self.epoch,
             epochs=self.epochs,
-            members=tuple(_member_progress(member, entry) for member, entry in members),
+            members=tuple(_member_progress(member, entry, self.metric) for member, entry in members),
             seconds=time.monotonic() - self.began,
         )
 
@@ -218,9 +242,9 @@ def scores(
     return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
 
 
-def _member_progress(member: MemberSpec, entry: Entry) -> MemberProgress:
+def _member_progress(member: MemberSpec, entry: Entry, metric: str | None = None) -> MemberProgress:
     watched = member.training.early_stopping
-    metric = watched.metric if watched else "nll"
+    metric = metric or (watched.metric if watched else "nll")
     last = entry.history[-1] if entry.history else {}
     return MemberProgress(
         id=member.id,
