@@ -33,9 +33,13 @@ def population_clashes(job: JobSpec, search: SearchSpec, pbt: Pbt) -> Iterator[C
     if search.seeds_per_trial > 1:
         words = f"'pbt' changes each member apart, and search.seeds_per_trial is {search.seeds_per_trial}"
         yield Clash((_WHERE, ("search", "seeds_per_trial")), f"{words}; set it to 1")
-    if search.algorithm.learns:
-        words = f"'{search.algorithm.name}' learns what a trial's values are worth, and 'pbt' changes them"
+    if search.goes_in_rounds:
+        own = f"'{search.algorithm.name}'" if search.algorithm.learns else "coarse_to_fine"
+        words = f"{own} learns what a trial's values are worth, and 'pbt' changes them"
         yield Clash((_WHERE, ("search", "algorithm")), f"{words}; set search.algorithm to sobol or random")
+    if search.refit is not None:
+        words = "refit trains the values of a trial again, and 'pbt' changes them"
+        yield Clash((_WHERE, ("search", "refit")), f"{words}; leave search.refit out")
     if isinstance(job.training.schedule, Plateau):
         words = "'plateau' lowers a member's rate by its own past, and 'pbt' gives it another's"
         yield Clash((_WHERE, ("training", "schedule")), f"{words}; take another schedule")

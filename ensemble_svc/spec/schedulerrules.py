@@ -27,6 +27,11 @@ def scheduler_clashes(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
         yield Clash(
             (("search", "algorithm"), _WHERE), f"{words}; set it to hyperband, or algorithm to optuna"
         )
+    elif isinstance(search.algorithm, Bohb) and search.objective != "loss":
+        words = f"'bohb' learns from each trial's own metric at the rungs, not from its {search.objective}"
+        yield Clash(
+            (("search", "algorithm"), ("search", "objective")), f"{words}; leave search.objective out"
+        )
     if isinstance(search.scheduler, Pbt):
         yield from population_clashes(job, search, search.scheduler)
     if isinstance(search.scheduler, Ranked):
