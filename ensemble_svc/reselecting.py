@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.conclude import read_rival, with_targets, write_metrics
+from ensemble_svc.conclude import read_rival, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.oddities import digests
-from ensemble_svc.data.sources import load
+from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
-from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
+from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.plan.plan import MemberSpec
@@ -29,6 +29,7 @@ from ensemble_svc.souping import FILE, make, soup_members
 from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
@@ -125,12 +126,11 @@ def read_predictions(run: Run) -> Splits:
 def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:
     """The candidates' predictions of a source's rows."""
     ensemble = Ensemble.load(run.path, members=ids)
-    if job.task == "multitask":
-        raise DataError(
-            "an ensemble of several tasks is all of its members; there is nothing to select by rows"
-        )
     source = as_known(parse_source(data), ensemble.schema)
-    read = load(source, task=job.task, directory=directory)
+    if job.task == "multitask":
+        read = load_several(source, kinds(job.tasks), directory=directory)
+    else:
+        read = load(source, task=job.task, directory=directory)
     if read.hash == run.rows_hash():
         raise DataError(
             f"{data} holds the run's own rows, those that members were trained on and those that are reported "
