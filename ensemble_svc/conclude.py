@@ -29,6 +29,7 @@ from ensemble_svc.deciding import (
     only_trained,
     targets_of,
 )
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
@@ -36,10 +37,11 @@ from ensemble_svc.rival import Rival, rival_of
 from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
-from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
+from ensemble_svc.store.members import Sealed, candidates, eligible, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 from ensemble_svc.worth import worth
@@ -70,6 +72,8 @@ def conclude(
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})
     files, predictions = _gather(run, job, prepared, done, seals)
@@ -83,6 +87,7 @@ def conclude(
     files["metrics.json"] = write_metrics(
         run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
     )
+    files |= write_exhibits(run, job, decision, ids, predictions, prepared)
     return Concluded(decision, files)
 
 

@@ -19,6 +19,7 @@ from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
 from ensemble_svc.errors import DataError, OtherJob, StoreError
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.predictor import Ensemble
@@ -26,7 +27,6 @@ from ensemble_svc.report.html import write_report
 from ensemble_svc.rereading import own_data
 from ensemble_svc.rival import Rival
 from ensemble_svc.souping import FILE, make, soup_members
-from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
@@ -63,10 +63,14 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         rival = _rival(run, job, manifest, predictions)
-        soup, files = _soup(run, job, manifest, decision)
+        own = own_data(run)
+        members = soup_members(decision, [_spec(entry) for entry in finished(manifest)])
+        soup, files = make(run, job, own, members, sealed(run.path))
         files["metrics.json"] = write_metrics(
             run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
         )
+        known = None if isinstance(own, str) else own
+        files |= write_exhibits(run, job, decision, ids, predictions, known)
         record_ensemble(run.journal, decision.model_dump(mode="json"))
         amend_manifest(run.path, files, dropped=() if FILE in files else (FILE,))
         amend_manifest(run.path, extend_metrics(run, job, directory))
@@ -84,16 +88,6 @@ def check_change(run: Run, job: JobSpec) -> None:
         raise OtherJob(
             f"only the aggregate and evaluate sections can change without training: {', '.join(found)}"
         )
-
-
-def _soup(
-    run: Run, job: JobSpec, manifest: Mapping[str, Any], decision: Decision
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """The chosen members' soup, the way between them measured anew."""
-    if isinstance(job.aggregate.soup, NoSoup):
-        return None, {}
-    members = soup_members(decision, [_spec(entry) for entry in finished(manifest)])
-    return make(run, job, own_data(run), members, sealed(run.path))
 
 
 def _spec(entry: Mapping[str, Any]) -> MemberSpec:
