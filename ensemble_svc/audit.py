@@ -1,16 +1,12 @@
-"""The books of an evaluation: what a piece of labelled rows adds, and what all of them come to.
-
-Up to ``HELD_ROWS`` rows the members' predictions are held and everything is measured as at the end of training.
-Beyond, only sums are (``evaluate.tally``): metrics and gains with intervals; the metrics that are no mean over rows are
-left out.
+"""What a piece of labelled rows adds to the books of an evaluation.
 
 Shapes: K members, N rows of a piece, C classes, D targets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,15 +14,19 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
+from ensemble_svc.books import Books, Tallies, check_slices
 from ensemble_svc.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_svc.data.dataset import Dataset, InputSchema
-from ensemble_svc.deciding import measure, scored, targets_of
+from ensemble_svc.deciding import scored, targets_of
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.evaluate.checks import check_prediction, split_members
 from ensemble_svc.evaluate.metrics import applicable
-from ensemble_svc.evaluate.summary import tabulate
+from ensemble_svc.evaluate.places import row_keys
+from ensemble_svc.evaluate.portrayed import Portrayed
+from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
-from ensemble_svc.foreign import Doubts, add_doubts, by_parts
+from ensemble_svc.familiar import Own
+from ensemble_svc.foreign import Tell, add_doubts, by_parts
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.measured import METRICS_OF
@@ -34,7 +34,6 @@ from ensemble_svc.spec.randomness import derive_seed
 
 HELD_ROWS, HELD_NUMBERS = 20_000, 1 << 24
 """Rows, and numbers that the members say of them, up to which all are held."""
-MOST_SLICES = 100
 SHIFTED: Mapping[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "nll", "ece"),
     "regression": ("rmse", "nll"),
@@ -56,76 +55,136 @@ class Wish:
     """Columns by whose values to measure."""
     strict: bool = False
     """Stop at the first file that cannot be read."""
+    held: int = HELD_ROWS
+    """Rows up to which all are held; beyond, a sample of so many."""
 
 
-@dataclass
-class Books:
-    """What is known of the rows so far."""
+@dataclass(frozen=True)
+class Terms:
+    """What every piece of rows is measured with."""
 
     job: JobSpec
     ensemble: Ensemble
     wish: Wish
-    best: int | None
-    rows: int = 0
-    held: list[tuple[dict[str, Tensor], Tensor]] | None = field(default_factory=list)
-    numbers: int = 0
-    whole: dict[str, Tally] = field(default_factory=dict)
-    slices: dict[str, dict[str, dict[str, Tally]]] = field(default_factory=dict)
-    """Column → value → task."""
-    shifted: dict[tuple[str, int], dict[str, Tally]] = field(default_factory=dict)
-    doubts: Doubts = field(default_factory=dict)
-    white: float | None = None
+    own: Own | str | None = None
+    """The rows that the run was made of, or why they are not to be had; None where nothing is asked of them."""
 
 
-def take_in(books: Books, piece: Dataset) -> None:
+@dataclass(frozen=True)
+class Piece:
+    """Rows that follow each other in a file."""
+
+    rows: Dataset
+    shard: int
+    """Number of the file."""
+    start: int
+    """Place of the first row in it."""
+    white: float
+    """What a white pixel is in the file."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def audit(
+    terms: Terms, rows: Iterable[Dataset], shard: int, tell: Tell, white: float | None = None
+) -> Iterator[Books]:
+    """The books of one file, once it is read to its end or to its fault.
+
+    Args:
+        white: what a white pixel is; the first piece says so when absent.
+
+    Raises:
+        DataError: the fault, after the books of the rows before it.
+    """
+    books = Books()
+    try:
+        for data in rows:
+            white = white or data.white
+            take_in(terms, books, Piece(data, shard, books.rows, white))
+            tell(books.rows)
+    except DataError:
+        if books.rows:
+            yield _closed(books)
+        raise
+    yield _closed(books)
+
+
+def _closed(books: Books) -> Books:
+    if books.sample is not None:
+        books.sample.close()
+    return books
+
+
+def take_in(terms: Terms, books: Books, piece: Piece) -> None:
     """Read a piece into the books.
 
     Raises:
         DataError: a column to slice by that the rows lack, or of too many values.
     """
-    members = books.ensemble.members(piece.x)
-    target = torch.from_numpy(np.ascontiguousarray(piece.y))
+    members = terms.ensemble.members(piece.rows.x, energy=bool(terms.wish.ood))
+    target = torch.from_numpy(np.ascontiguousarray(piece.rows.y))
+    key_N = row_keys(piece.shard, piece.start, len(piece))
     books.rows += len(piece)
-    books.numbers += sum(value.numel() for value in members.values())
-    if books.rows > HELD_ROWS or books.numbers > HELD_NUMBERS:
-        books.held = None
-    if books.held is not None:
-        books.held.append((members, target))
-    each = _judged(books, members, target)
-    for task, (kind, predictions, own) in each.items():
-        names = _names(books.job, kind, predictions[0])
-        _tally(books.whole, task, names, predictions, books).add(predictions, own)
-    for column in books.wish.slices:
-        _slice(books, column, _labels(piece, column, books.ensemble.schema), each)
-    if books.wish.ood:
-        books.doubts = add_doubts(books.doubts, books.ensemble, members)
-    if books.wish.shift:
-        _shift(books, piece, target)
+    if isinstance(terms.own, Own):
+        trained, chosen = terms.own.count(piece.rows)
+        books.trained, books.chosen = books.trained + trained, books.chosen + chosen
+    _hold(terms, books, piece, members, target)
+    each = _judged(terms, members, target)
+    for task, judged in each.items():
+        _tally(terms, books.whole, task, judged, key_N)
+        if judged.kind == "classification":
+            log_probs_NC = judged.predictions[-1]["log_probs"]
+            bins = terms.job.evaluate.bins
+            portrait = books.portraits.setdefault(task, Portrayed(log_probs_NC.shape[1], bins=bins))
+            portrait.add(log_probs_NC, judged.target)
+    for column in terms.wish.slices:
+        _slice(terms, books, column, _labels(piece.rows, column, terms.ensemble.schema), each)
+    if terms.wish.ood:
+        books.doubts = add_doubts(books.doubts, terms.ensemble, members)
+    if terms.wish.shift:
+        _shift(terms, books, piece, target)
 
 
-Judged = dict[str, tuple[Task, list[dict[str, Tensor]], Tensor]]
-"""By task: its kind, the predictions of each member and of the ensemble, the targets."""
+def _hold(terms: Terms, books: Books, piece: Piece, members: Mapping[str, Tensor], target: Tensor) -> None:
+    if books.sample is None:
+        seed = derive_seed(terms.job.seed, -1, "sample")
+        books.sample = Sample(terms.wish.held, HELD_NUMBERS, seed=seed)
+    said = {name: value for name, value in members.items() if value.ndim == 3}
+    books.sample.offer(said, target, shard=piece.shard, start=piece.start)
 
 
-def _judged(books: Books, members: Mapping[str, Tensor], target: Tensor) -> Judged:
-    job, decision = books.job, books.ensemble.decision
-    parts = by_parts(books.ensemble, members)
+@dataclass(frozen=True)
+class Judged:
+    """One task of a piece."""
+
+    kind: Task
+    predictions: list[dict[str, Tensor]]
+    """Of each member, then of the ensemble."""
+    target: Tensor
+
+    def at(self, index: Tensor) -> Judged:
+        """Some of the rows, by position."""
+        part = [{name: value[index] for name, value in one.items()} for one in self.predictions]
+        return Judged(self.kind, part, self.target[index])
+
+
+def _judged(terms: Terms, members: Mapping[str, Tensor], target: Tensor) -> dict[str, Judged]:
+    job, decision = terms.job, terms.ensemble.decision
+    parts = by_parts(terms.ensemble, members)
     if job.task != "multitask":
-        return {"": (job.task, _each(job, job.task, decision, parts[""], target), target)}
+        return {"": _each(job, job.task, decision, parts[""], target)}
     own = dict(zip(job.tasks, targets_of(job, target), strict=True))
-    return {
-        name: (task.kind, _each(job, task.kind, decision, parts[name], own[name]), own[name])
-        for name, task in job.tasks.items()
-    }
+    return {name: _each(job, task.kind, decision, parts[name], own[name]) for name, task in job.tasks.items()}
 
 
 def _each(
     job: JobSpec, kind: Task, decision: Decision, members: Mapping[str, Tensor], target: Tensor
-) -> list[dict[str, Tensor]]:
+) -> Judged:
     ones = split_members(kind, members)
     ensemble = scored(decision, members, target, _names(job, kind, ones[0]))
     check_prediction(kind, ensemble, target, who="the ensemble")
-    return [*ones, ensemble]
+    return Judged(kind, [*ones, ensemble], target)
 
 
 def _names(job: JobSpec, kind: Task, prediction: Mapping[str, Tensor]) -> tuple[str, ...]:
@@ -135,16 +194,19 @@ def _names(job: JobSpec, kind: Task, prediction: Mapping[str, Tensor]) -> tuple[
 
 
 def _tally(
-    tallies: dict[str, Tally],
+    terms: Terms,
+    tallies: Tallies,
     task: str,
-    names: Sequence[str],
-    predictions: Sequence[Mapping[str, Tensor]],
-    books: Books,
+    judged: Judged,
+    key_N: Tensor,
+    *,
+    names: Sequence[str] | None = None,
     **options: Any,
-) -> Tally:
+) -> None:
     if task not in tallies:
-        tallies[task] = Tally(names, len(predictions), bins=books.job.evaluate.bins, **options)
-    return tallies[task]
+        names = names or _names(terms.job, judged.kind, judged.predictions[0])
+        tallies[task] = Tally(names, len(judged.predictions), bins=terms.job.evaluate.bins, **options)
+    tallies[task].add(judged.predictions, judged.target, key_N)
 
 
 def _labels(piece: Dataset, column: str, schema: InputSchema) -> list[str]:
@@ -163,86 +225,28 @@ def _labels(piece: Dataset, column: str, schema: InputSchema) -> list[str]:
     return ["" if code != code else values[int(code)] if code >= 0 else "(unknown)" for code in codes]
 
 
-def _slice(books: Books, column: str, labels: Sequence[str], each: Judged) -> None:
+def _slice(
+    terms: Terms, books: Books, column: str, labels: Sequence[str], each: Mapping[str, Judged]
+) -> None:
     known = books.slices.setdefault(column, {})
     places: dict[str, list[int]] = {}
     for place, label in enumerate(labels):
         places.setdefault(label, []).append(place)
-    if len(known.keys() | places.keys()) > MOST_SLICES:
-        raise DataError(
-            f"--slices {column}: it has more than {MOST_SLICES} values; slice by a column of few."
-        )
+    check_slices(column, len(known.keys() | places.keys()))
     for label, at in places.items():
         index = torch.tensor(at)
-        tallies = known.setdefault(label, {})
-        for task, (kind, predictions, target) in each.items():
-            part = [{name: value[index] for name, value in one.items()} for one in predictions]
-            names = _names(books.job, kind, part[0])
-            _tally(tallies, task, names, part, books, groups=1).add(part, target[index])
+        for task, judged in each.items():
+            _tally(terms, known.setdefault(label, {}), task, judged.at(index), index, groups=1)
 
 
-def _shift(books: Books, piece: Dataset, target: Tensor) -> None:
-    if books.white is None:
-        books.white = piece.white
-    x = torch.from_numpy(np.ascontiguousarray(piece.x))
+def _shift(terms: Terms, books: Books, piece: Piece, target: Tensor) -> None:
+    x = torch.from_numpy(np.ascontiguousarray(piece.rows.x))
+    key_N = torch.arange(len(target))
     for number, name in enumerate(CORRUPTIONS):
         for severity in SEVERITIES:
-            seed = derive_seed(books.job.seed, -1, "noise", books.rows, number, severity)
-            worse = corrupt(
-                x, name, severity, white=books.white, generator=torch.Generator().manual_seed(seed)
-            )
-            judged = _judged(books, books.ensemble.members(worse.numpy()), target)
+            place = (piece.shard, piece.start, number, severity)
+            generator = torch.Generator().manual_seed(derive_seed(terms.job.seed, -1, "noise", *place))
+            worse = corrupt(x, name, severity, white=piece.white, generator=generator)
             tallies = books.shifted.setdefault((name, severity), {})
-            for task, (kind, predictions, own) in judged.items():
-                _tally(tallies, task, SHIFTED[kind], predictions, books, groups=1).add(predictions, own)
-
-
-def settle(books: Books) -> dict[str, Any]:
-    """The numbers of all rows that were taken in, as one split of ``metrics.json``."""
-    job, decision = books.job, books.ensemble.decision
-    if books.held is not None:
-        stacked = {
-            name: torch.cat([members[name] for members, _ in books.held], dim=1) for name in books.held[0][0]
-        }
-        target = torch.cat([target for _, target in books.held])
-        found = measure(job, decision, decision.members, stacked, target, best=books.best)
-    else:
-        seed = derive_seed(job.seed, -1, "bootstrap")
-        each = {
-            task: tabulate(
-                tally.measured(resamples=job.evaluate.resamples, seed=seed),
-                len(decision.members),
-                rows=tally.rows,
-                confidence=job.evaluate.confidence,
-                best=books.best,
-            )
-            for task, tally in books.whole.items()
-        }
-        first = next(iter(each))
-        found = each[""] if "" in each else {**each[first], "task": first, "tasks": each}
-    if books.slices:
-        found["slices"] = {
-            column: [{"value": value, **_points(tallies)} for value, tallies in values.items()]
-            for column, values in books.slices.items()
-        }
-    if books.shifted:
-        found["shift"] = [
-            {"corruption": name, "severity": severity, **_points(tallies)}
-            for (name, severity), tallies in books.shifted.items()
-        ]
-    return found
-
-
-def _points(tallies: Mapping[str, Tally]) -> dict[str, Any]:
-    """Rows, and metrics of the ensemble and of the mean member; of several tasks by task."""
-    each = {task: _point(tally) for task, tally in tallies.items()}
-    return each.get("", {"tasks": each})
-
-
-def _point(tally: Tally) -> dict[str, Any]:
-    point = tally.point()
-    return {
-        "rows": tally.rows,
-        "ensemble": {name: values_M[-1].item() for name, values_M in point.items()},
-        "mean_member": {name: values_M[:-1].mean().item() for name, values_M in point.items()},
-    }
+            for task, judged in _judged(terms, terms.ensemble.members(worse.numpy()), target).items():
+                _tally(terms, tallies, task, judged, key_N, names=SHIFTED[judged.kind], groups=1)

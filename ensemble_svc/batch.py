@@ -5,8 +5,10 @@ Shapes: N rows, C classes, T targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +21,9 @@ from ensemble_svc.foreign import imputes
 from ensemble_svc.predictor import Ensemble, Prediction
 from ensemble_svc.spec.data import Csv, ImageFolder
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spreading import Spread, Tell, in_turn
 from ensemble_svc.store.run import Run
-from ensemble_svc.writing import check_format, written
+from ensemble_svc.writing import Columns, check_format, written
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ def predict_file(
     *,
     id_column: str | None = None,
     strict: bool = False,
-    tell: Callable[[int], None] = lambda rows: None,
+    tell: Tell = lambda rows: None,
+    spread: Spread = in_turn,
 ) -> Predicted:
     """Predict every row of ``source`` and write the answer to ``output``, a piece at a time.
 
@@ -50,29 +54,69 @@ def predict_file(
     Args:
         strict: stop at the first file that cannot be read.
         tell: hears how many rows have been predicted.
+        spread: does the files, where there are several.
 
     Raises:
         DataError: an input the ensemble cannot read, the only one or with ``strict``; an output format that is not
             offered; not one row.
     """
     check_format(output)
-    ensemble, job = Ensemble.load(run), Run.open(run).job()
-    shards, rows, broken = _shards(source, ensemble.schema), 0, list[str]()
-    with written(output) as write:
-        for shard in shards:
-            try:
-                for piece in _pieces(shard, ensemble.schema, job, id_column):
-                    beside = {"shard": np.full(len(piece), shard.name)} if len(shards) > 1 else {}
-                    write(beside | columns_of(ensemble, piece.x, piece.row))
-                    rows += len(piece)
-                    tell(rows)
-            except DataError as fault:
-                if strict or len(shards) == 1:
-                    raise
-                broken.append(str(fault))
+    reader = Reader.load(run)
+    shards, rows, broken = _shards(source, reader.ensemble.schema), 0, list[str]()
+    several = len(shards) > 1
+    load = partial(Reader.load, run.absolute()) if several else lambda: reader
+    work = partial(predict_shard, id_column, several)
+    with (
+        written(output) as write,
+        closing((spread if several else in_turn)(load, work, shards, tell=tell)) as found,
+    ):
+        for _, piece in found:
+            if not isinstance(piece, DataError):
+                write(piece)
+                rows += len(piece["row"])
+            elif strict or not several:
+                raise piece
+            else:
+                broken.append(str(piece))
         if not rows:
             raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
     return Predicted(rows, tuple(broken))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What every piece of rows is predicted with."""
+
+    ensemble: Ensemble
+    job: JobSpec
+
+    @classmethod
+    def load(cls, run: Path) -> Reader:
+        """Of a run folder.
+
+        Raises:
+            StoreError: a run that is not finished.
+        """
+        return cls(Ensemble.load(run), Run.open(run).job())
+
+
+def predict_shard(
+    id_column: str | None, named: bool, reader: Reader, _number: int, shard: Path, tell: Tell
+) -> Iterator[Columns]:
+    """The answer of one file, a piece at a time.
+
+    Args:
+        named: whether the rows say their file, in the column ``shard``.
+
+    Raises:
+        DataError: rows that the ensemble cannot read, when they are reached.
+    """
+    rows = 0
+    for piece in _pieces(shard, reader.ensemble.schema, reader.job, id_column):
+        beside = {"shard": np.full(len(piece), shard.name)} if named else {}
+        rows += len(piece)
+        yield beside | columns_of(reader.ensemble, piece.x, piece.row)
+        tell(rows)
 
 
 def _shards(source: Path, schema: InputSchema) -> list[Path]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.aggregate.outofbag import seen_by
-from ensemble_svc.data.dataset import Array
+from ensemble_svc.data.dataset import Array, InputSchema
 from ensemble_svc.deciding import (
     TRAINED,
     Splits,
@@ -29,16 +29,18 @@ from ensemble_svc.deciding import (
     only_trained,
     targets_of,
 )
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
-from ensemble_svc.souping import kitchen_of, make_soup
-from ensemble_svc.spec.aggregate import NoSoup
+from ensemble_svc.rival import Rival, rival_of
+from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
-from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
+from ensemble_svc.store.members import Sealed, candidates, eligible, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 from ensemble_svc.worth import worth
@@ -53,13 +55,24 @@ class Concluded(NamedTuple):
     """The files that were written, and their SHA-256."""
 
 
-def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[MemberSpec]) -> Concluded:
+def conclude(
+    run: Run,
+    job: JobSpec,
+    prepared: Prepared,
+    members: Sequence[MemberSpec],
+    single: MemberSpec | None = None,
+) -> Concluded:
     """Write ``predictions/`` and ``metrics.json`` from the sealed members, and decide the ensemble.
 
     Members that diverged, failed or were excluded as sick take no part; with none left there is nothing to write.
+
+    Args:
+        single: the single model that the ensemble is measured against.
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})
     files, predictions = _gather(run, job, prepared, done, seals)
@@ -67,9 +80,13 @@ def conclude(run: Run, job: JobSpec, prepared: Prepared, members: Sequence[Membe
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation(job, list(known.values()))
-    soup, written = _soup(run, job, prepared, done, seals)
+    soup, written = make(run, job, prepared, soup_members(decision, done), seals)
     files |= written
-    files["metrics.json"] = write_metrics(run, job, decision, ids, predictions, best=best, soup=soup)
+    rival = read_rival(run, job, prepared.schema, single, done, predictions)
+    files["metrics.json"] = write_metrics(
+        run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
+    )
+    files |= write_exhibits(run, job, decision, ids, predictions, prepared)
     return Concluded(decision, files)
 
 
@@ -82,6 +99,7 @@ def write_metrics(
     *,
     best: int | None,
     soup: Mapping[str, Any] | None = None,
+    rival: Rival | None = None,
 ) -> str:
     """Measure the ensemble on validation and test rows, write ``metrics.json``; returns its SHA-256.
 
@@ -89,6 +107,7 @@ def write_metrics(
         ids: of the K candidates of the predictions.
         best: position of the one that was best on validation.
         soup: what is told of the soup, with its ``predictions`` by split.
+        rival: the single model that costs what the ensemble does.
     """
     metrics: dict[str, Any] = {}
     seed = derive_seed(job.seed, -1, "bootstrap")
@@ -96,7 +115,10 @@ def write_metrics(
         if name != "train":
             members, target = only_members(split), split["target"]
             own = best if name == "test" else None
-            metrics[name] = measure(job, decision, ids, members, target, best=own)
+            alone = None if rival is None else rival.on(name)
+            metrics[name] = measure(job, decision, ids, members, target, best=own, single=alone)
+            if rival is not None:
+                metrics[name]["single"] = rival.facts
             if soup is not None:
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
             if job.task != "multitask" and (trained := only_trained(split)):
@@ -106,24 +128,19 @@ def write_metrics(
     return write_document(run.path / "metrics.json", metrics)
 
 
-def _soup(
-    run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """What is told of the soup, and its file; nothing where none is asked for."""
-    choice = job.aggregate.soup
-    if isinstance(choice, NoSoup) or len(done) < 2:
-        return None, {}
-    kitchen = kitchen_of(done, prepared)
-    found = make_soup(run, choice, kitchen, done, seals)
-    if found.state is None:
-        return {**found.facts, "predictions": {}}, {}
-    split = prepared.split
-    rows = {"validation": split.validation, "test": split.test}
-    said = {name: kitchen.predict(found.state, own) for name, own in rows.items() if len(own)}
-    sha = write_atomic(
-        run.path / "soup.safetensors", encode(found.state, {"members": " ".join(found.chosen)})
-    )
-    return {**found.facts, "predictions": said}, {"soup.safetensors": sha}
+def read_rival(
+    run: Run,
+    job: JobSpec,
+    schema: InputSchema,
+    single: MemberSpec | None,
+    done: Sequence[MemberSpec],
+    predictions: Splits,
+) -> Rival | None:
+    """The single model as it is sealed; None where the job has none."""
+    if single is None:
+        return None
+    targets = {split: own["target"] for split, own in predictions.items() if split != "train"}
+    return rival_of(run, job, schema, single, done, sealed(run.path), targets)
 
 
 def _gather(

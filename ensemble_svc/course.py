@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from ensemble_svc.conclude import conclude
@@ -18,14 +18,21 @@ from ensemble_svc.foreign import extend_metrics
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.plan.progress import Progress
+from ensemble_svc.plan.race import VERDICT, Race, Verdict
+from ensemble_svc.plan.single import parts
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.schedulers import Asha, Median
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.spending import NOT_STARTED
 from ensemble_svc.train.payload import Payload
 
 
@@ -117,8 +124,35 @@ class Course:
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
-            search=self.ready.written.search,
+            search=_bare(self.ready.job),
+            tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
+
+    def heard(self, progress: Progress) -> None:
+        """Note the end of an epoch for whoever looks at the run meanwhile."""
+        note_progress(self.run.path, progress)
+
+    @property
+    def races(self) -> tuple[Race, ...]:
+        """Its search, where the trials that are left are stopped as their results come."""
+        search, journal = self.ready.job.search, self.run.journal
+        if search is None or not isinstance(search.scheduler, Asha | Median):
+            return ()
+        names = [field.name for field in fields(Verdict)]
+        earlier = [Verdict(**{name: event[name] for name in names}) for event in journal.of_kind(VERDICT)]
+
+        def record(verdict: Verdict) -> None:
+            journal.append(VERDICT, **verdict.to_json())
+
+        race = Race(
+            search.scheduler,
+            search.metric in HIGHER_IS_BETTER,
+            max(member.training.epochs for member in self.whole.members),
+            frozenset(slot.pack.id for slot in self.left.slots),
+            tuple(earlier),
+            record,
+        )
+        return (race,)
 
     def failed(self, slot: Slot, reason: str, again: bool) -> None:
         """Record an attempt that failed."""
@@ -139,7 +173,7 @@ class Course:
         """
         job, prepared, clock = self.ready.job, self.ready.prepared, self.ready.clock
         clock.seconds["train"] = round(train_s, 3)
-        members = sorted(self.whole.members, key=lambda member: member.index)
+        members, single = parts(tuple(self.whole.members))
         files: dict[str, str] = {}
 
         def publish() -> None:
@@ -153,18 +187,19 @@ class Course:
                 files=files,
                 warnings=prepared.warnings,
                 seconds=clock.seconds,
+                single=single,
             )
 
         publish()
         with clock.stage("evaluate"):
-            decision, written = conclude(self.run, job, prepared, members)
+            decision, written = conclude(self.run, job, prepared, members, single)
             files |= written
             if decision is not None:
                 record_ensemble(self.run.journal, decision.model_dump(mode="json"))
         publish()
         if "metrics.json" in files and job.evaluate.ood:
             with clock.stage("ood"):
-                files |= extend_metrics(self.run, job, self.run.directory)
+                files |= extend_metrics(self.run, job, self.run.directory, prepared)
             publish()
         if "metrics.json" in files:
             with clock.stage("report"):
@@ -174,7 +209,8 @@ class Course:
 
     def shortfall(self) -> QuorumError | None:
         """What to raise where fewer members finished than ``ensemble.quorum`` asks."""
-        entries, quorum = self.run.manifest()["members"], self.ready.job.ensemble.quorum
+        quorum = self.ready.job.ensemble.quorum
+        entries = [e for e in self.run.manifest()["members"] if e["reason"] != NOT_STARTED]
         done = sum(entry["status"] == "done" for entry in entries)
         if done >= quorum * len(entries) - 1e-9:
             return None
@@ -246,3 +282,8 @@ def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
     cpus = max(machine.cpus for machine in resources.machines)
     gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
     return Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))
+
+
+def _bare(job: JobSpec) -> SearchSpec | None:
+    """What slots need of the search: not the trials that it has settled."""
+    return job.search and job.search.model_copy(update={"first": ()})

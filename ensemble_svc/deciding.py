@@ -6,7 +6,7 @@ Shapes: K candidates (every member that finished), N rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
+from ensemble_svc.evaluate.decompose import decompose
 from ensemble_svc.evaluate.further import mixture_scores
 from ensemble_svc.evaluate.metrics import METRICS
 from ensemble_svc.evaluate.portrait import differences, each_class
@@ -29,6 +30,7 @@ from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.aggregate import AggregateSpec
+from ensemble_svc.spec.averages import Swag
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.measured import METRICS_OF
@@ -41,6 +43,15 @@ Splits = Mapping[str, Mapping[str, Tensor]]
 FACTS = ("target", "row", "seen")
 TRAINED = "trained."
 """Begins the names of what the trained networks predict, where others are the members in their place."""
+
+
+class Alone(NamedTuple):
+    """One network beside the ensemble."""
+
+    decision: Decision
+    """How it is calibrated."""
+    said: Mapping[str, Tensor]
+    """Its predictions, [1, N, …]."""
 
 
 def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
@@ -93,6 +104,7 @@ def measure(
     target: Tensor,
     *,
     best: int | None,
+    single: Alone | None = None,
 ) -> dict[str, Any]:
     """Every number of one split: ensemble, members, gains, size curve, reliability, coverage.
 
@@ -103,11 +115,21 @@ def measure(
         target: of several tasks a column for each.
         best: position of the member that was best on validation; None on the rows that chose it, and
             without a validation split.
+        single: what a single model of the ensemble's cost says of the rows.
     """
     if job.task != "multitask":
-        return _measure_one(job, job.task, decision, ids, members, target, best=best)
+        return _measure_one(job, job.task, decision, ids, members, target, best=best, single=single)
     each = {
-        name: _measure_one(job, task.kind, decision, ids, part_of(members, name), own, best=best)
+        name: _measure_one(
+            job,
+            task.kind,
+            decision,
+            ids,
+            part_of(members, name),
+            own,
+            best=best,
+            single=single._replace(said=part_of(single.said, name)) if single else None,
+        )
         for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
     }
     first = next(iter(each))
@@ -130,6 +152,7 @@ def _measure_one(
     target: Tensor,
     *,
     best: int | None,
+    single: Alone | None = None,
 ) -> dict[str, Any]:
     """The numbers of one task, as ``measure``."""
     spec = measured_by(job, task)
@@ -139,7 +162,32 @@ def _measure_one(
     ensemble = scored(decision, chosen, target, names)
     plain = decision.is_plain and len(decision.members) == len(ids)
     rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
+    rivals |= {} if single is None else {"single": scored(single.decision, single.said, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
+    extra = of_all_rows(job, task, decision, ids, members, target)
+    if task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
+        extra["classes"] = each_class(ensemble["log_probs"], target)
+    return {**summary, **extra}
+
+
+def of_all_rows(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+) -> dict[str, Any]:
+    """What takes the rows all at once: size curve, forecast, diversity, coverage.
+
+    Args:
+        members: as ``measure``, of one task.
+    """
+    spec = measured_by(job, task)
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    chosen = chosen_of(decision, ids, members)
+    names = () if spec.metrics == "auto" else spec.metrics
     curve = size_curve(
         task,
         members,
@@ -152,14 +200,21 @@ def _measure_one(
     extra: dict[str, Any] = {"size_curve": curve}
     if (more := prospect(task, members, target, mixtures, seed=seed)) is not None:
         extra["forecast"] = more
+    if len(ids) > 1 and _are_draws(job):
+        extra["decomposition"] = {**decompose(task, members, target), "members": len(ids)}
     if len(decision.members) > 1:
         extra["diversity"] = diversity(task, decision, chosen, target)
-    if task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
-        extra["classes"] = each_class(ensemble["log_probs"], target)
     if decision.conformal is not None:
-        extra["coverage"] = coverage(decision, ensemble, target)
-    return {**summary, **extra}
+        extra["coverage"] = coverage(decision, scored(decision, chosen, target, names), target)
+    return extra
+
+
+def _are_draws(job: JobSpec) -> bool:
+    """Whether the candidates are draws of one training: one recipe, and one of them from each training."""
+    one_each = not (
+        job.ensemble.snapshots or job.ensemble.mc_samples or isinstance(job.training.average, Swag)
+    )
+    return one_each and not job.ensemble.vary and job.search is None
 
 
 def beside(

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemble_svc.audit import Books, Wish, settle, take_in
+from ensemble_svc.audit import Terms, Wish, audit
+from ensemble_svc.books import Books
 from ensemble_svc.data.conform import conform
-from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.data.inputs import piece_rows
 from ensemble_svc.data.streams import cut, shards_of, stream_labelled
 from ensemble_svc.deciding import best_on_validation
 from ensemble_svc.errors import DataError
+from ensemble_svc.familiar import Own, own_rows
 from ensemble_svc.foreign import (
     Tell,
     detections,
     foreign_doubts,
     foreign_rows,
     imputes,
-    stored_doubts,
+    usual_doubts,
 )
 from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
+from ensemble_svc.settling import settle
 from ensemble_svc.spec.data import Source
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
+from ensemble_svc.spreading import Spread, in_turn
 from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 
@@ -42,11 +48,19 @@ class Evaluated:
     broken: tuple[str, ...] = ()
 
 
-def evaluate(run: Run, wish: Wish, directory: Path, *, tell: Tell = lambda rows: None) -> Evaluated:
+def evaluate(
+    run: Run,
+    wish: Wish,
+    directory: Path,
+    *,
+    tell: Tell = lambda rows: None,
+    spread: Spread = in_turn,
+) -> Evaluated:
     """Measure the run's ensemble as wished.
 
     Args:
         directory: where relative paths start.
+        spread: does the files of labelled rows, where there are several.
         tell: hears how many rows were read.
 
     Raises:
@@ -57,19 +71,16 @@ def evaluate(run: Run, wish: Wish, directory: Path, *, tell: Tell = lambda rows:
     stored = wish.data is None and not (wish.shift or wish.slices)
     if stored and not wish.ood:
         return Evaluated(run.metrics())
-    job, ensemble = run.job(), Ensemble.load(run.path)
-    split, broken = "test" if wish.data is None else "data", list[str]()
+    split = "test" if wish.data is None else "data"
     if stored:
-        metrics, usual = run.metrics(), stored_doubts(run, ensemble)
+        terms = terms_of(run.path, wish)
+        usual = usual_doubts(run, terms.ensemble, own_data(run))
+        metrics, broken = run.metrics(), list[str]()
     else:
-        books = Books(job, ensemble, wish, _best(run, ensemble))
-        _check_wish(books)
-        for piece in _pieces(books, directory, broken):
-            take_in(books, piece)
-            tell(books.rows)
-        if not books.rows:
-            raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
-        metrics, usual = {split: settle(books)}, books.doubts
+        terms, books, broken = _books(run, wish, directory, spread, tell)
+        best = _best(run, terms.ensemble)
+        metrics, usual = {split: settle(terms, books, best=best)}, books.doubts
+    job, ensemble = terms.job, terms.ensemble
     elsewhere = {
         text: detections(
             usual, foreign_doubts(ensemble, foreign_rows(text, ensemble.schema, job, directory), tell)
@@ -86,38 +97,71 @@ def _best(run: Run, ensemble: Ensemble) -> int | None:
     return best_on_validation(run.job(), [metrics[own] for own in ensemble.decision.members])
 
 
-def _check_wish(books: Books) -> None:
-    if books.wish.shift and books.ensemble.schema.kind != "image":
+def terms_of(path: Path, wish: Wish, own: Own | str | None = None) -> Terms:
+    """What the run's rows are measured with.
+
+    Args:
+        own: the run's own rows, where they are known.
+
+    Raises:
+        StoreError: a run that is not finished.
+        DataError: a wish that the ensemble cannot grant.
+    """
+    run = Run.open(path)
+    terms = Terms(run.job(), Ensemble.load(path), wish, own)
+    if wish.shift and terms.ensemble.schema.kind != "image":
         raise DataError("--shift worsens images, and the ensemble reads a table.")
+    return terms
 
 
-def _pieces(books: Books, directory: Path, broken: list[str]) -> Iterator[Dataset]:
-    """The labelled rows; what cannot be read of several files is added to ``broken``."""
-    wish, job, schema = books.wish, books.job, books.ensemble.schema
+def _books(
+    run: Run, wish: Wish, directory: Path, spread: Spread, tell: Tell
+) -> tuple[Terms, Books, list[str]]:
+    """The books of all rows, and what could not be read."""
+    terms, books, broken = terms_of(run.path, wish), Books(), list[str]()
     if wish.data is None:
-        prepared = prepare(job, directory)
-        own = conform(prepared.dataset, schema, missing=imputes(job))
-        books.white = own.white
-        yield from cut(own, piece_rows(schema), prepared.split.test)
-        return
+        for one in _own_rows(terms, directory, tell):
+            books.join(one)
+        return terms, books, broken
+    terms = replace(terms, own=own_rows(run, terms.ensemble.schema))
     shards = shards_of(parse_source(wish.data), directory)
-    for shard in shards:
-        try:
-            yield from _labelled(shard, books, directory)
-        except DataError as fault:
-            if wish.strict or len(shards) == 1:
-                raise
-            broken.append(str(fault))
+    several = len(shards) > 1
+    load = partial(terms_of, run.path.absolute(), wish, terms.own) if several else lambda: terms
+    work = partial(audit_shard, directory.absolute())
+    with closing((spread if several else in_turn)(load, work, shards, tell=tell)) as found:
+        for _, each in found:
+            if not isinstance(each, DataError):
+                books.join(each)
+            elif wish.strict or not several:
+                raise each
+            else:
+                broken.append(str(each))
+    if not books.rows:
+        raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+    return terms, books, broken
 
 
-def _labelled(source: Source, books: Books, directory: Path) -> Iterator[Dataset]:
-    job, schema = books.job, books.ensemble.schema
-    return stream_labelled(
+def _own_rows(terms: Terms, directory: Path, tell: Tell) -> Iterator[Books]:
+    """The books of the run's own test rows."""
+    prepared, schema = prepare(terms.job, directory), terms.ensemble.schema
+    own = conform(prepared.dataset, schema, missing=imputes(terms.job))
+    return audit(terms, cut(own, piece_rows(schema), prepared.split.test), 0, tell, own.white)
+
+
+def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell: Tell) -> Iterator[Books]:
+    """The books of one file of labelled rows.
+
+    Raises:
+        DataError: rows that the ensemble cannot read, after the books of those before.
+    """
+    job = terms.job
+    rows = stream_labelled(
         source,
-        schema,
+        terms.ensemble.schema,
         task=job.task,
         kinds=kinds(job.tasks),
         directory=directory,
-        aside=books.wish.slices,
+        aside=terms.wish.slices,
         missing=imputes(job),
     )
+    return audit(terms, rows, number, tell)

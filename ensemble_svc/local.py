@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
-from ensemble_svc.errors import TrainError
+from ensemble_svc.errors import PlanError, TrainError
 from ensemble_svc.plan.executor import (
     Call,
     Fit,
@@ -28,6 +28,7 @@ from ensemble_svc.plan.executor import (
     refuse_oversized,
 )
 from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.race import Race
 
 P = TypeVar("P")
 
@@ -57,6 +58,14 @@ class LocalExecutor:
     def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> Iterator[Call[P]]:
         """As :meth:`ensemble_svc.plan.executor.Executor.workers` says; tasks run one after another here."""
         yield lambda tasks: [task(payload) for task in tasks]
+
+    def racing(self, races: Sequence[Race]) -> Self:
+        """As :meth:`ensemble_svc.plan.executor.Executor.racing` says: refused."""
+        names = ", ".join(dict.fromkeys(race.scheduler.name for race in races))
+        raise PlanError(
+            f"'{names}' compares trials that train beside each other, and this executor trains one after "
+            "another; use Ray, or search.scheduler: halving"
+        )
 
     def run(
         self,

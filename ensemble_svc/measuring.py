@@ -18,7 +18,7 @@ from ensemble_svc.plan.groups import Group, groups_of
 from ensemble_svc.plan.measurement import Device, Measured, Timing, sizes_to_time
 from ensemble_svc.plan.plan import Plan
 from ensemble_svc.plan.rooms import device_of
-from ensemble_svc.planning import Prepared, bag_sizes, data_shape, make_plan, measured_in, members_of
+from ensemble_svc.planning import Prepared, bag_sizes, data_shape, make_plan, measured_in, trained_by
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.run import Run
@@ -77,6 +77,8 @@ def plan_measured(
 
 def is_wanted(job: JobSpec, plan: Plan, prepared: Prepared) -> bool:
     """Whether the plan's members should be measured: by the job's word, or since they will take long."""
+    if job.search is not None and job.search.races:
+        return False  # where its trials train is settled
     if job.compute.measure != "auto":
         return job.compute.measure == "on" and not _all_measured(plan)
     if plan.forecast is not None:
@@ -131,7 +133,7 @@ def measure(job: JobSpec, prepared: Prepared, executor: Executor, *, budget_s: f
 
 def _groups(job: JobSpec, prepared: Prepared, resources: Resources) -> list[Group]:
     """The structures to measure, the most expensive first."""
-    members = members_of(job, prepared)
+    members = trained_by(job, prepared)
     sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
     found = {g.key: g for g in groups_of(members, sizes, job.compute, resources, shape=shape)}
     ordered = sorted(found.values(), key=lambda g: -len(g.members) * g.work.steps * g.work.epochs)

@@ -25,6 +25,7 @@ from ensemble_svc.plan.forecast import with_forecast
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
+from ensemble_svc.search.budget import Metered
 from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
@@ -93,6 +94,7 @@ def train_together(
             before any of them begins.
     """
     listener, resources = listener or Listener(), executor.resources()
+    executor = Metered(executor)
     ready = _prepare_all(jobs, directory, _share(resources, len(jobs)), read or DataSets())
     with ExitStack() as locks:
         for one in ready:
@@ -192,8 +194,11 @@ def _train(courses: Sequence[Course], executor: Executor, listener: Listener) ->
     slots = tuple(chain.from_iterable(course.left.slots for course in courses))
     if slots:
         payloads = {slot.pack.id: course.payload for course in courses for slot in course.left.slots}
+        races = [race for course in courses for race in course.races]
         try:
-            executor.run(slots, fit_own, payloads, on_progress=desk.progress, on_failure=desk.failure)
+            (executor.racing(races) if races else executor).run(
+                slots, fit_own, payloads, on_progress=desk.progress, on_failure=desk.failure
+            )
         except EnsembleSvcError:
             desk.finish_sealed()
             raise
@@ -214,6 +219,7 @@ class _Desk:
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
+        self._by_pack[slot.pack.id].heard(progress)
         self._listener.progress(slot, progress)
         if len(self._open) > 1:
             self.finish_sealed()

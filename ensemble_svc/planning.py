@@ -19,8 +19,9 @@ from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
-from ensemble_svc.plan.placement import place
+from ensemble_svc.plan.placement import place, place_trials
 from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.plan.single import single_of
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
@@ -91,10 +92,12 @@ def make_plan(
     Raises:
         DataError: a member whose rows are too few for its preprocessing.
     """
-    members = members_of(job, prepared)
+    members = trained_by(job, prepared)
     _check_bags(members, prepared)
     sizes = bag_sizes(members, prepared)
     shape = data_shape(job, prepared)
+    if job.search is not None and job.search.races:
+        return place_trials(members, sizes, job.compute, resources, job.search.seeds_per_trial, shape=shape)
     whole = job.search is not None and isinstance(job.search.scheduler, Halving)
     return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
@@ -112,6 +115,20 @@ def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
     for rules in {member.training.regularizers for member in members}:
         check_mixing(dataset, rules)
     return members
+
+
+def trained_by(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:
+    """All that the job trains: its members, and the single model that they are measured against, if it asks for one.
+
+    Raises:
+        DataError: as ``members_of``.
+        SpecError: a single model that breaks a rule of the job.
+    """
+    members = members_of(job, prepared)
+    if job.evaluate.single == "none":
+        return members
+    sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
+    return (*members, single_of(job, members, sizes, shape, num_rows=len(prepared.split.train)))
 
 
 def data_shape(job: JobSpec, prepared: Prepared) -> DataShape:

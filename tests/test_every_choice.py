@@ -47,6 +47,8 @@ ELSEWHERE = {
     "variance": "a calibration of regression",
     "lenet": "needs images of 12x12, and the digits have 8x8; test_jobs.py trains cifar10, test_train_laws.py lenet",
     "halving": "stops trials in a pack, and alone there are none to rank; test_search_halving.py trains with it",
+    "asha": "stops trials on Ray alone; test_search_racing.py trains with it",
+    "median": "stops trials on Ray alone; test_search_racing.py trains with it",
     "python": "a network of one's own; test_nn_build.py and test_train_laws.py train some",
 }
 DRAWS = {"augment", "input_noise", "weight_noise", "mixup", "cutmix"}

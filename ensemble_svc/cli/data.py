@@ -6,12 +6,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ensemble_svc.cli.options import Json, RunFolder, console, print_json
 
+if TYPE_CHECKING:
+    from ensemble_svc.spreading import Spread
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="A running Ray cluster, e.g. 10.0.0.1:6379: its actors read the files, each some; without it this process "
+        "reads them one after another. One file is read here."
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first file that cannot be read.")]
 
 
@@ -42,6 +52,7 @@ def evaluate(
         typer.Option(help="A column by whose values to measure; repeatable.", metavar="COLUMN"),
     ] = None,
     strict: Strict = False,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Measure finished ensembles: on their own splits, or on new labelled data."""
@@ -54,7 +65,7 @@ def evaluate(
     broken: list[str] = []
     for folder in runs:
         with rows_told(folder.name) as tell:
-            one = measure(Run.open(folder), wish, Path.cwd(), tell=tell)
+            one = measure(Run.open(folder), wish, Path.cwd(), tell=tell, spread=_spread(address))
         found[str(folder)] = one.metrics
         broken += [fault for fault in one.broken if fault not in broken]
         if not as_json:
@@ -65,7 +76,7 @@ def evaluate(
 
 
 def _show(folder: Path | None, metrics: dict[str, Any]) -> None:
-    from ensemble_svc.cli.measures import foreign_table, shift_table, slices_tables
+    from ensemble_svc.cli.measures import foreign_table, remarks, shift_table, slices_tables
     from ensemble_svc.cli.tables import metrics_table
 
     out = console()
@@ -75,6 +86,9 @@ def _show(folder: Path | None, metrics: dict[str, Any]) -> None:
     for split in metrics.values():
         for table in (*slices_tables(split), *shift_table(split), *foreign_table(split)):
             out.print(table)
+        for words in remarks(split):
+            style = "yellow" if words.startswith("warning") else "dim"
+            out.print(words, style=style, highlight=False, markup=False)
 
 
 def _end(broken: list[str]) -> None:
@@ -96,14 +110,28 @@ def predict(
     output: Annotated[Path, typer.Option("--output", help="Where to write: .parquet, .csv or .npz.")],
     id_column: Annotated[str | None, typer.Option("--id", help="Column with each row's id.")] = None,
     strict: Strict = False,
+    address: Address = None,
 ) -> None:
     """Predict new rows: the mean, the predictive entropy and the mutual information of each."""
     from ensemble_svc.batch import predict_file
 
     with rows_told(source.name) as tell:
-        done = predict_file(run, source, output, id_column=id_column, strict=strict, tell=tell)
+        done = predict_file(
+            run, source, output, id_column=id_column, strict=strict, tell=tell, spread=_spread(address)
+        )
     typer.echo(f"{done.rows:,} rows → {output}")
     _end(list(done.broken))
+
+
+def _spread(address: str | None) -> Spread:
+    """Who reads several files: this process, or actors of a cluster."""
+    if address is None:
+        from ensemble_svc.spreading import in_turn
+
+        return in_turn
+    from ensemble_svc.cluster.batch import Actors
+
+    return Actors(address)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +16,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ensemble_svc.cli.tables import forecast_words
+from ensemble_svc.cli.tables import forecast_words, trained_words
+from ensemble_svc.cli.watching import facts
 from ensemble_svc.pipeline import Listener
 from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.report.text import count
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.reached import Reached
 
 MOST_ROWS = 20
 LINE_EVERY_S = 5.0
@@ -101,16 +104,17 @@ class Board:
 
 
 @contextmanager
-def follow(job: JobSpec, *, quiet: bool = False) -> Iterator[Listener]:
+def follow(job: JobSpec, *, run: Path | None = None, quiet: bool = False) -> Iterator[Listener]:
     """Listeners for a pipeline that show its members on standard error until the block ends.
 
     Args:
+        run: its folder, which says what the events of one slot do not: the best so far, what is left.
         quiet: show nothing, as for a script.
     """
     if quiet:
         yield Listener()
         return
-    with MembersView(job.name) as view:
+    with MembersView(job.name, run=run) as view:
         yield Listener(
             measuring=view.measuring,
             found=view.found,
@@ -126,10 +130,12 @@ class MembersView:
     Args:
         name: of the job.
         console: where to; standard error when absent, so that standard output stays clean.
+        run: the run folder, for the lines about the whole of it.
     """
 
-    def __init__(self, name: str, console: Console | None = None) -> None:
+    def __init__(self, name: str, console: Console | None = None, *, run: Path | None = None) -> None:
         self.name, self.board = name, Board({})
+        self._reached = None if run is None else Reached(run)
         self._console = console or Console(stderr=True)
         self._live: Live | None = None
         self._began = self._last = time.monotonic()
@@ -167,9 +173,7 @@ class MembersView:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
         elif self.board.rows:
-            self._line(
-                f"{count(len(self.board.rows), 'member')} to train in {count(len(plan.slots), 'slot')}"
-            )
+            self._line(f"{trained_words(plan)} to train in {count(len(plan.slots), 'slot')}")
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch."""
@@ -178,7 +182,7 @@ class MembersView:
             self._line(self.board.notes[-1])
         elif self._live is None and time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
-            self._line(f"{self.board.counts()}; {_describe(progress)}")
+            self._line("; ".join([self.board.counts(), _describe(progress), *self._facts()[1:]]))
 
     def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
         """An attempt at a slot has failed."""
@@ -189,12 +193,20 @@ class MembersView:
     def _line(self, text: str) -> None:
         self._console.print(Text(f"[{_clock(time.monotonic() - self._began)}] {text}"), soft_wrap=True)
 
+    def _facts(self) -> list[str]:
+        """What the run folder says of the whole run; nothing where there is none to look into."""
+        if self._reached is None:
+            return []
+        self._reached.update()
+        return facts(self._reached) if self._reached.begun else []
+
     def _render(self) -> Group:
         shown = self.board.shown()
         parts: list[Table | Text] = [_table(shown)]
         more = len(self.board.rows) - len(shown)
         summary = f"{self.name}: {self.board.counts()} · {_clock(time.monotonic() - self._began)}"
         parts.append(Text(f"and {more} more: {summary}" if more else summary, style="dim"))
+        parts += [Text(words, style="dim") for words in self._facts()[1:]]
         parts += [Text(note, style="yellow") for note in self.board.notes[-3:]]
         return Group(*parts)
 

@@ -19,9 +19,17 @@ def add_verbs(app: typer.Typer) -> None:
 def status(
     run: RunFolder,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file's hash.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Live until the run, or each run of a storage folder, ends.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show what each member of a run has reached, from its journal."""
+    if watch:
+        from ensemble_svc.cli.watching import watch as look_on
+
+        look_on(run, as_json=as_json)
+        return
     from ensemble_svc.errors import CorruptArtifact
     from ensemble_svc.store.run import Run
     from ensemble_svc.store.status import damage, status_of

@@ -128,6 +128,7 @@ def _slot_cells(slot: Slot) -> list[object]:
     whole = indices == list(range(indices[0], indices[-1] + 1))
     runs = f"{indices[0]}–{indices[-1]}" if whole else f"{indices[0]}, … {indices[-1]}"
     members = f"{len(indices):,} ({runs})" if len(indices) > 1 else f"1 ({indices[0]})"
+    members = "single model" if slot.pack.members[0].is_single else members
     held, expected = slot.gpus or slot.cpus, slot.forecast
     model = slot.pack.members[0].model.name
     return [
@@ -143,9 +144,16 @@ def _slot_cells(slot: Slot) -> list[object]:
 def _plan_total(plan: Plan) -> str:
     if not plan.slots:
         return "every member is done; there is nothing to train"
-    total = f"{count(sum(1 for _ in plan.members), 'member')} in {count(len(plan.slots), 'slot')}"
+    total = f"{trained_words(plan)} in {count(len(plan.slots), 'slot')}"
     more = len(plan.slots) - SLOTS_UP_TO
     return f"{total}; {more:,} slots more than shown" if more > 0 else total
+
+
+def trained_words(plan: Plan) -> str:
+    """``16 members``, or ``16 members and a single model``."""
+    single = sum(member.is_single for member in plan.members)
+    members = count(sum(1 for _ in plan.members) - single, "member")
+    return f"{members} and a single model" if single else members
 
 
 def forecast_words(expected: Forecast | None, where: str = "") -> str:
@@ -226,10 +234,11 @@ def status_table(found: Mapping[str, Any]) -> Table:
         ["Member", "Status", "Epochs", *(look(name).label for _, name in columns), "Time", "Pack"], words=2
     )
     table.columns[-1].justify = "left"
-    for member in members:
+    single = [found["single"]] if "single" in found else []
+    for member in (*members, *single):
         row = member_table([member], columns).rows[0]
         status = f"{row.status}: {row.reason}" if row.reason else row.status
-        epochs = f"{member.get('epochs', 0)} of {found['epochs']}"
+        epochs = f"{member.get('epochs', 0)} of {member.get('of_epochs', found['epochs'])}"
         style = _STATES[row.state] if member["status"] != "training" else "cyan"
         cells = [(row.id, ""), (clean(status, limit=120), style), (epochs, "")]
         plain = (*row.metrics, duration(member.get("seconds")), clean(member.get("pack", "")))

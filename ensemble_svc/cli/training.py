@@ -58,7 +58,8 @@ def train(
         from ensemble_svc import pipeline
         from ensemble_svc.cli.live import follow
 
-        with follow(spec, quiet=as_json) as listener:
+        folder = out or Path(spec.compute.storage).expanduser() / spec.name
+        with follow(spec, run=folder, quiet=as_json) as listener:
             run = pipeline.train(spec, out=out, directory=Path.cwd(), executor=there, listener=listener)
     from ensemble_svc.cli.results import show_run
 
@@ -142,7 +143,9 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable(
+    words: str = "stopped; what is committed is kept, and the same command goes on from there",
+) -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into an orderly stop: nothing committed is lost, exit status 130."""
 
     def stop(*_: object) -> None:
@@ -152,7 +155,7 @@ def terminable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; what is committed is kept, and the same command goes on from there", err=True)
+        typer.echo(words, err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

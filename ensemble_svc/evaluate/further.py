@@ -23,7 +23,7 @@ from ensemble_svc.evaluate.calibration_error import (
 from ensemble_svc.evaluate.checks import MIXTURE_KEYS
 from ensemble_svc.evaluate.density import crps_gaussian, crps_mixture, mixture_quantiles
 from ensemble_svc.evaluate.rows import Prediction
-from ensemble_svc.evaluate.selective import aurc
+from ensemble_svc.evaluate.selective import aurc, excess_aurc
 
 LEVELS = (0.05, 0.95)
 """Ends of the central 90 % interval."""
@@ -78,8 +78,17 @@ def smooth(prediction: Prediction, target_N: Tensor, _bins: int) -> float:
 
 def area_under_risk(prediction: Prediction, target_N: Tensor, _bins: int) -> float:
     """Area under the risk-coverage curve, rows doubted by the probability of the class they are given."""
+    return aurc(*_wrong_and_doubt(prediction, target_N))
+
+
+def excess_area_under_risk(prediction: Prediction, target_N: Tensor, _bins: int) -> float:
+    """That area above the one of the best ranking of the same errors."""
+    return excess_aurc(*_wrong_and_doubt(prediction, target_N))
+
+
+def _wrong_and_doubt(prediction: Prediction, target_N: Tensor) -> tuple[Tensor, Tensor]:
     confidence_N, predicted_N = prediction["log_probs"].double().max(dim=-1)
-    return aurc((predicted_N != target_N).double(), -confidence_N)
+    return (predicted_N != target_N).double(), -confidence_N
 
 
 def reliability(prediction: Prediction, target_N: Tensor, bins: int) -> float:

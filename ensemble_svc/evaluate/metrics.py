@@ -184,6 +184,14 @@ METRICS: Mapping[str, MetricInfo] = {
         per_row=False,
         usual=False,
     ),
+    "excess_aurc": MetricInfo(
+        needs=_CLASSES,
+        higher_is_better=False,
+        doc="That area above what doubting exactly the wrong rows would leave: the ranking's own part, 0 to 1.",
+        whole=further.excess_area_under_risk,
+        per_row=False,
+        usual=False,
+    ),
     "brier_reliability": MetricInfo(
         needs=_CLASSES,
         higher_is_better=False,

@@ -2,7 +2,7 @@
 
 Every metric that is a function of means over rows is exact. Its intervals are a bootstrap over the groups in place of
 the rows: which group a row is in is a hash of its place, so a group is a random sample of the rows, and resampled
-groups vary as resampled rows do.
+groups vary as resampled rows do. Law: tallies of parts of the rows, joined in any order, are that of all of them.
 
 Shapes: M predictions, N rows of a piece, G groups, S statistics of a row.
 """
@@ -18,10 +18,10 @@ from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.bootstrap import resampled_means
 from ensemble_svc.evaluate.gain import Measured
 from ensemble_svc.evaluate.metrics import METRICS
+from ensemble_svc.evaluate.places import row_keys
 from ensemble_svc.evaluate.rows import Prediction
 
 GROUPS = 1000
-_MIX, _LAST = 0x45D9F3B, (1 << 32) - 1
 
 
 class Tally:
@@ -44,24 +44,40 @@ class Tally:
         self._widths: list[int] = []
         self._sums_GX: Tensor | None = None
 
-    def add(self, predictions: Sequence[Prediction], target: Tensor) -> None:
+    def add(self, predictions: Sequence[Prediction], target: Tensor, key_N: Tensor | None = None) -> None:
         """Take in the next rows.
 
         Args:
             predictions: M of the same rows, as ``metrics.measure`` takes them.
+            key_N: of the rows (``places.row_keys``); of rows that follow those before when absent.
         """
         if len(predictions) != self._num_predictions:
             raise EnsembleError(
                 f"there are {len(predictions)} predictions; {self._num_predictions} are told."
             )
-        at_N = torch.arange(self.rows, self.rows + len(target))
-        group_N = _mixed(at_N) * len(self._count_G) >> 32
+        key_N = row_keys(0, self.rows, len(target)) if key_N is None else key_N
+        group_N = (key_N >> 31) * len(self._count_G) >> 32
         self.rows += len(target)
         self._count_G += torch.bincount(group_N, minlength=len(self._count_G))
         rows_NX = torch.cat([self._statistics(one, target) for one in predictions], dim=1)
         if self._sums_GX is None:
             self._sums_GX = rows_NX.new_zeros(len(self._count_G), rows_NX.shape[1])
         self._sums_GX.index_add_(0, group_N, rows_NX)
+
+    def join(self, other: Tally) -> None:
+        """Take in another's sums, of the same metrics of as many predictions.
+
+        Raises:
+            EnsembleError: of others.
+        """
+        if (self.names, self._num_predictions) != (other.names, other._num_predictions):
+            raise EnsembleError("sums of other metrics or of another number of predictions cannot be joined.")
+        self.rows += other.rows
+        self._count_G += other._count_G
+        if other._sums_GX is None:
+            return
+        self._widths = other._widths
+        self._sums_GX = other._sums_GX if self._sums_GX is None else self._sums_GX + other._sums_GX
 
     def point(self) -> dict[str, Tensor]:
         """Each metric of each prediction, [M], exact.
@@ -99,10 +115,3 @@ class Tally:
         """The metrics by name from means [..., S]."""
         parts = zip(self.names, means.split(self._widths, dim=-1), strict=True)
         return {name: METRICS[name].finish(part) for name, part in parts}
-
-
-def _mixed(at_N: Tensor) -> Tensor:
-    """32 bits that look random, of each place."""
-    for _ in range(2):
-        at_N = ((at_N >> 16) ^ at_N) * _MIX & _LAST
-    return (at_N >> 16) ^ at_N

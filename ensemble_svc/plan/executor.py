@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from ensemble_svc.errors import PlanError
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
+from ensemble_svc.plan.race import Race
 
 Report = Callable[[Progress], None]
 """What a slot calls at the end of each epoch."""
@@ -66,6 +67,15 @@ class Executor(Protocol):
 
         Raises:
             ClusterError: the cluster was lost, or has no such room for now.
+        """
+
+    def racing(self, races: Sequence[Race]) -> Self:
+        """This executor, stopping the trials of these searches as their results come.
+
+        A trial hears of a verdict where it trains, in its run's journal, once ``report`` has returned.
+
+        Raises:
+            PlanError: its slots do not run beside each other.
         """
 
     def run(

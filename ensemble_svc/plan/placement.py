@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
+from ensemble_svc.errors import PlanError
 from ensemble_svc.plan.choice import place_by_measurement
 from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
@@ -20,6 +22,8 @@ from ensemble_svc.plan.plan import MemberSpec, Plan, Slot
 from ensemble_svc.plan.rooms import device_of, rooms
 from ensemble_svc.plan.rules import place_by_rule
 from ensemble_svc.spec.job import ComputeSpec
+
+WHY_A_TRIAL = "one trial, which may be stopped by itself"
 
 
 def place(
@@ -54,6 +58,38 @@ def place(
         {"compile": compute.compile == "on"} if compute.compile != "auto" else {}
     )
     placed = (slot.model_copy(update=given) for group in groups for slot in slots[group.first])
+    return with_forecast(Plan(slots=tuple(placed)), resources)
+
+
+def place_trials(
+    members: Sequence[MemberSpec],
+    num_rows: Mapping[int, int],
+    compute: ComputeSpec,
+    resources: Resources,
+    seeds: int,
+    *,
+    shape: DataShape,
+) -> Plan:
+    """Give each trial of ``seeds`` members a slot, so that it can be stopped by itself.
+
+    Raises:
+        PlanError: a GPU where there is none, or members of a trial that cannot share a pack.
+    """
+    found = groups_of(members, num_rows, compute, resources, shape=shape)
+    groups = [
+        replace(group, members=tuple(some), whole=True, largest=seeds)
+        for group in found
+        for _, some in groupby(group.members, key=lambda member: member.index // seeds)
+    ]
+    if short := [group.first // seeds for group in groups if len(group.members) < seeds]:
+        raise PlanError(
+            f"trial {min(short)}: its {seeds} members cannot share a pack; set search.seeds_per_trial to 1"
+        )
+    groups.sort(key=lambda group: group.first)
+    given = {"reason": WHY_A_TRIAL, "compile": compute.compile == "on"}
+    placed = [
+        slot.model_copy(update=given) for slots in place_by_rule(groups, compute, resources) for slot in slots
+    ]
     return with_forecast(Plan(slots=tuple(placed)), resources)
 
 

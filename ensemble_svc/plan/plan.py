@@ -18,6 +18,9 @@ from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.training import TrainingSpec
 
+SINGLE = 1_000_000
+"""Index of the single model that costs what the ensemble does; no member has it."""
+
 
 class MemberSpec(Spec):
     """Everything that decides what is sealed of one member, and nothing else."""
@@ -42,19 +45,37 @@ class MemberSpec(Spec):
     """Ends of its last cycles that are members of the ensemble in its place."""
     mc_samples: int = 0
     """Networks of it, with dropout drawn once for each, that are members of the ensemble in its place."""
+    init_of: int | None = None
+    """Index of the member whose initial weights it takes; its own where there is none."""
     varied: Mapping[str, Any] = {}
     """The hyper-parameters in which this member departs from the job, by dotted path."""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the specification and of the schema version: the member's identity."""
-        body = self.model_dump(mode="json", exclude={"varied"})
+        aside = {"varied"} | (set() if self.init_of is not None else {"init_of"})
+        body = self.model_dump(mode="json", exclude=aside)
         return sha256(f"{SCHEMA_VERSION}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
 
     @property
     def id(self) -> str:
         """Name of the member's folder: its index and the first 12 digits of its digest."""
-        return f"{self.index:04d}-{self.digest[:12]}"
+        return f"{self.place}-{self.digest[:12]}"
+
+    @property
+    def place(self) -> str:
+        """Its index as names of folders and packs begin with it."""
+        return "single" if self.is_single else f"{self.index:04d}"
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is no member of the ensemble, but the single model that the ensemble is measured against."""
+        return self.index == SINGLE
+
+    @property
+    def start(self) -> int:
+        """Index by which its initial weights are drawn."""
+        return self.index if self.init_of is None else self.init_of
 
     @property
     def num_draws(self) -> int:
@@ -82,7 +103,7 @@ class Pack(Spec):
     def id(self) -> str:
         """The same for the same members in the same order."""
         joined = "".join(member.digest for member in self.members)
-        return f"{self.members[0].index:04d}x{len(self.members)}-{sha256(joined.encode()).hexdigest()[:8]}"
+        return f"{self.members[0].place}x{len(self.members)}-{sha256(joined.encode()).hexdigest()[:8]}"
 
     def __len__(self) -> int:
         return len(self.members)

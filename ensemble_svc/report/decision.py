@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.looks import headline, look
-from ensemble_svc.report.text import is_number, joined, number
+from ensemble_svc.report.text import decimals, duration, is_number, joined, number, value
 from ensemble_svc.report.verdict import Metrics, gain_parts, report_split
 
 ROWS = {
@@ -29,7 +30,9 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
         *_who(ensemble, manifest),
         *_how(ensemble),
         *_against(summary),
+        *_single(summary, manifest),
         *_trainings(summary),
+        *_variance(summary),
         *_coverage(summary),
         *_soup(summary),
     ]
@@ -79,6 +82,45 @@ def _against(summary: Mapping[str, Any]) -> Iterator[str]:
         yield f"Over the equal mixture of all members it gains {joined(parts)}."
 
 
+def _single(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What the ensemble gains over one single model that costs as much, task by task where there are several."""
+    found = summary.get("single")
+    if not found:
+        return
+    changes = [f"{name.rpartition('.')[2]} {value(one)}" for name, one in found["changed"].items()]
+    how = joined(changes) if changes else "as it stands"
+    what = f"One single model of the same recipe and cost ({how})"
+    if found["status"] != "done":
+        why = f": {found['reason']}" if found.get("reason") else ""
+        yield f"{what} {found['status']}{why}; the ensemble is not measured against it."
+        return
+    for task, own in tasks_of(summary).items():
+        gain = (own.get("gain") or {}).get("over_single") or {}
+        parts = joined(
+            f"{' '.join(gain_parts(name, gain[name], signed=True))} {look(name).gain_unit or look(name).label}".strip()
+            for name in headline(own.get("ensemble", ()))
+            if is_number(gain.get(name, {}).get("estimate"))
+        )
+        reached = joined(
+            f"{look(name).label} {look(name).show(one)}"
+            for name, one in (own.get("rivals") or {}).get("single", {}).items()
+            if name in headline(own.get("ensemble", ()))
+        )
+        yield titled(task, f"{what} has {reached}; over it the ensemble gains {parts} (above 0 is better).")
+    yield _costs(found["cost"], found["id"], manifest)
+
+
+def _costs(cost: Mapping[str, Any], single: str, manifest: Mapping[str, Any]) -> str:
+    """What the ensemble and the single model have cost, the seconds as the packs were timed."""
+    ours, theirs = ((cost[who]["parameters"], cost[who]["epochs"]) for who in ("ensemble", "single"))
+    packs = [(single in pack["members"], pack["seconds"]) for pack in manifest.get("packs") or ()]
+    spent = [sum(seconds for own, seconds in packs if own is whose) for whose in (False, True)]
+    return (
+        f"Cost: all members {ours[0]:,} parameters, {ours[1]:,} epochs and {duration(spent[0])} of training; the "
+        f"single model {theirs[0]:,} parameters, {theirs[1]:,} epochs and {duration(spent[1])}."
+    )
+
+
 def _trainings(summary: Mapping[str, Any]) -> Iterator[str]:
     """What the several members of a training bring over the trained network."""
     found = summary.get("trainings")
@@ -97,6 +139,27 @@ def _trainings(summary: Mapping[str, Any]) -> Iterator[str]:
         f"The {found['members_of_each']} members of one training have an NLL of {number(mixture, 3)} together{more}; "
         f"the trained network alone has {number(network, 3)}."
     )
+
+
+LOSSES = {"squared_error": "squared error", "nll": "NLL", "brier": "Brier score"}
+
+
+def _variance(summary: Mapping[str, Any]) -> Iterator[str]:
+    """How much of a member's loss is its own and how much all share, task by task."""
+    for task, own in tasks_of(summary).items():
+        found = own.get("decomposition") or {}
+        parts = [
+            f"{number(part['variance'], digits)} of {number(part['error'], digits)} {LOSSES[name]}"
+            for name, part in found.items()
+            if name in LOSSES
+            for digits in [decimals(part["error"] / 30)]
+        ]
+        if parts:
+            yield titled(
+                task,
+                f"Variance over the {found['members']} trainings makes {joined(parts)} of a single member; the rest is "
+                "bias, shared by all, and noise of the labels.",
+            )
 
 
 def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:

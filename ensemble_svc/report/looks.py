@@ -64,6 +64,9 @@ LOOKS: Mapping[str, Look] = {
         _percent("ece_classwise", "ECE (classwise)", "mean ECE of each class's probability", higher=False),
         _percent("ece_smooth", "ECE (smooth)", "ECE smoothed in place of bins", higher=False),
         _percent("aurc", "AURC", "mean error rate over every share of the surest rows", higher=False),
+        _percent(
+            "excess_aurc", "Excess AURC", "AURC above that of doubting the wrong rows alone", higher=False
+        ),
         Look(
             "brier_reliability",
             "Brier reliability",

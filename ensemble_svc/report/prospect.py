@@ -37,7 +37,12 @@ def _sentence(task: str, forecast: Mapping[str, Any], hours_each: float | None) 
 
 def _hours_each(manifest: Mapping[str, Any]) -> float | None:
     """Device-hours of a member: what the packs held for as long as they trained, over those they trained."""
-    packs = [pack for pack in manifest.get("packs") or () if is_number(pack.get("seconds"))]
+    single = (manifest.get("single") or {}).get("id")
+    packs = [
+        pack
+        for pack in manifest.get("packs") or ()
+        if is_number(pack.get("seconds")) and single not in pack.get("members", ())
+    ]
     hours = sum(pack["seconds"] * (pack.get("gpus") or pack.get("cpus") or 0) / 3600 for pack in packs)
     trained = sum(len(pack.get("members", ())) for pack in packs if pack["seconds"] > 0)
     return hours / trained if trained and hours > 0 else None

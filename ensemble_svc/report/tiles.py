@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ensemble_svc.report.bytask import titled
@@ -24,9 +25,9 @@ class Tile:
 
 
 def tiles(view: RunView) -> list[Tile]:
-    """Quality first, then members and time."""
+    """Quality first, then members, time, and what was used of a search's budget."""
     quality = [tile for task, part in view.parts.items() for tile in _quality(part, task)]
-    return [*quality, _finished(view), *_time(view)]
+    return [*quality, _finished(view), *_time(view), *_budget(view)]
 
 
 def _quality(view: RunView, task: str) -> list[Tile]:
@@ -76,3 +77,17 @@ def _time(view: RunView) -> list[Tile]:
     nodes = {(member.get("where") or {}).get("node") for member in view.members} - {None}
     below = count(len(packs), "pack") + (f" on {count(len(nodes), 'machine')}" if nodes else "")
     return [Tile("Time", amount, unit, below)]
+
+
+def _budget(view: RunView) -> list[Tile]:
+    """The part of the budget that is nearest to its end, and each part in words."""
+    parts = {
+        clean(name.replace("_", "-"), limit=20): (part["used"], part["limit"])
+        for name, part in (view.manifest.get("budget") or {}).items()
+        if isinstance(part, Mapping)
+    }
+    if not parts:
+        return []
+    share = max(used / limit for used, limit in parts.values())
+    below = ", ".join(f"{used:.3g} of {limit:g} {name}" for name, (used, limit) in parts.items())
+    return [Tile("Budget used", f"{100 * share:.0f}", "%", below)]

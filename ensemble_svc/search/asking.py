@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.registry import frozen
 from ensemble_svc.spec.askers import Tpe
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.spec.spaces import Dim, Space
 from ensemble_svc.store.members import Sealed
 
 Values = Mapping[str, Any]
@@ -59,29 +62,78 @@ def ask(
 
     assert isinstance(search.algorithm, Tpe)
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    kinds = {key: _distribution(domain) for key, domain in search.space.items()}
-    sampler = optuna.samplers.TPESampler(
-        seed=derive_seed(seed, len(tried), "search") % 2**32,
-        n_startup_trials=search.algorithm.startup,
-        multivariate=True,
-        constant_liar=True,
+    space = search.flat
+    study = optuna.create_study(
+        sampler=_sampler(search.algorithm, space, derive_seed(seed, len(tried), "search"))
     )
-    study = optuna.create_study(sampler=sampler)
-    state = optuna.trial.TrialState
     for values, loss in tried:
-        params = {key: _told(domain, values[key]) for key, domain in search.space.items()}
-        ended = {"state": state.FAIL} if loss is None else {"state": state.COMPLETE, "value": loss}
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, **ended))
-    asked = [study.ask(kinds).params for _ in range(count)]
-    return tuple({key: _value(d, params[key]) for key, d in search.space.items()} for params in asked)
+        study.add_trial(_trial(space, values, loss))
+    return tuple(_asked(study, space) for _ in range(count))
+
+
+def _sampler(algorithm: Tpe, space: Space, seed: int) -> Any:
+    """What learns, with no more memory than the trials that it is told.
+
+    The Gaussian process is given what is out at its own expectation, which spreads a batch as the liar does.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import GPSampler, TPESampler
+
+    options: dict[str, Any] = {"seed": seed % 2**32, "n_startup_trials": algorithm.startup}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if algorithm.sampler == "gp":
+            return GPSampler(**options)
+        group = bool(space.parents)
+        return TPESampler(**options, multivariate=True, group=group, constant_liar=True)
+
+
+def _trial(space: Space, values: Values, loss: float | None) -> Any:
+    """A trial as Optuna has it; one without a loss has failed."""
+    from optuna.trial import TrialState, create_trial
+
+    found = space.placed(values)
+    domains = {name: space.by_name[name].domain for name in found}
+    return create_trial(
+        params={name: _told(domains[name], value) for name, value in found.items()},
+        distributions={name: _distribution(domain) for name, domain in domains.items()},
+        state=TrialState.FAIL if loss is None else TrialState.COMPLETE,
+        value=loss,
+    )
+
+
+def _asked(study: Any, space: Space) -> dict[str, Any]:
+    """The values of one more trial: all at once, or one by one where some stand under others."""
+    kinds = {dim.name: _distribution(dim.domain) for dim in space.dims}
+    trial = study.ask() if space.parents else study.ask(kinds)
+
+    def value(dim: Dim) -> Any:
+        return _value(dim.domain, _suggested(trial, dim.name, kinds[dim.name]))
+
+    return {key: frozen(own) for key, own in space.draw(value).items()}
+
+
+def _suggested(trial: Any, name: str, kind: Any) -> Any:
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(kind, CategoricalDistribution):
+        return trial.suggest_categorical(name, kind.choices)
+    if isinstance(kind, IntDistribution):
+        return trial.suggest_int(name, kind.low, kind.high)
+    return trial.suggest_float(name, kind.low, kind.high, log=kind.log)
 
 
 def _distribution(domain: Domain) -> Any:
-    """The domain as Optuna knows it: a normal law by its quantile, what has finitely many values by their number."""
+    """The domain as Optuna knows it.
+
+    A normal law by its quantile, what has finitely many values as likely as each other by their number.
+    """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if domain.choice is not None:
         return CategoricalDistribution(range(len(domain.choice)))
+    if domain.qloguniform is not None:
+        return FloatDistribution(*domain.qloguniform[:2], log=True)
     if (count := domain.num_values) is not None:
         return IntDistribution(0, count - 1)
     if domain.normal is not None:
@@ -92,13 +144,15 @@ def _distribution(domain: Domain) -> Any:
 
 def _told(domain: Domain, value: Any) -> Any:
     """A value as its distribution has it."""
-    if domain.num_values is not None:
+    if domain.qloguniform is None and domain.num_values is not None:
         return domain.number(value)
     return domain.quantile(value) if domain.normal is not None else float(value)
 
 
 def _value(domain: Domain, param: Any) -> Any:
     """The inverse of ``_told``."""
+    if domain.qloguniform is not None:
+        return domain.near(param)
     if domain.num_values is not None:
         return domain.value(param)
     return domain.at(min(param, 1 - 2**-53)) if domain.normal is not None else param

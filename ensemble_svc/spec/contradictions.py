@@ -6,7 +6,7 @@ each trial, so a job stands for as many recipes as it has members, and each of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from math import lcm
 from typing import Any, Final, NamedTuple
@@ -24,7 +24,9 @@ from ensemble_svc.spec.model import Model
 from ensemble_svc.spec.override import put, split_path
 from ensemble_svc.spec.rules import Clash, clashes
 from ensemble_svc.spec.source import escaped
+from ensemble_svc.spec.spaces import Dim, Space, filled
 from ensemble_svc.spec.training import TrainingSpec
+from ensemble_svc.spec.wording import shown
 from ensemble_svc.spec.yaml import frozen
 
 MAX_RECIPES = 256
@@ -79,13 +81,18 @@ def resolve_vary(job: JobSpec, index: int) -> Varied:
     if not varied:
         return Varied(job.model, job.training, job.data.augment, varied)
     data = _sections(job)
-    for key, value in varied.items():
+    for key, value in sorted(varied.items(), key=_depth):
         data = put(data, split_path(key, data), value)
     try:
         model, training, augment = (_PARTS[key].validate_python(_part(data, key)) for key in _PARTS)
         return Varied(model, training, augment, varied)
     except ValidationError as error:
         raise SpecError(f"member {index} is given values that are not allowed: {error}") from error
+
+
+def _depth(item: tuple[str, Any]) -> int:
+    """A choice is put in place before its options."""
+    return item[0].count(".")
 
 
 def _sections(job: JobSpec) -> dict[str, Any]:
@@ -101,35 +108,91 @@ def _part(data: Mapping[str, Any], section: str) -> Any:
     return data["data"]["augment"] if section == "data" else data[section]
 
 
+class _Given(NamedTuple):
+    """A key that varies."""
+
+    where: KeyPath
+    """Where that is said."""
+    key: str
+    values: Sequence[tuple[KeyPath, Any]]
+    """Those that tell whether all are allowed, each with its place below ``where``; none of a domain that holds
+    nothing, which another rule speaks of."""
+    dim: Dim | None = None
+
+
 def _vary_faults(job: JobSpec) -> Iterator[Clash]:
     """Keys that do not exist, that lie within one another, or whose values are not allowed."""
-    data, seen = _sections(job), dict[KeyPath, KeyPath]()
-    for where, values in _varied(job).items():
-        key = str(where[2])
-        path = _vary_path(key, data)
+    seen = list[tuple[KeyPath, _Given]]()
+    space = job.search.flat if job.search else Space({})
+    for given in _varied(job):
+        data = _under(_sections(job), space, given.dim)
+        path = _vary_path(given.key, data)
         if path is None:
-            yield Clash((where,), f"no such key in model, training or data.augment{_near_key(key, data)}")
+            words = f"no such key in model, training or data.augment{_near_key(given.key, data)}"
+            if item := _item_with(given, space, _sections(job)):
+                words = f"is a key of some items of {item[0]} alone; add when: {{{item[0]}: {item[1]}}}"
+            yield Clash((given.where,), words)
             continue
-        if within := [other for start, other in seen.items() if overlaps(start, [path])]:
-            yield Clash((where,), _twice(within[0], where))
-        seen[path] = where
-        if not values and where[0] == "ensemble":
-            yield Clash((where,), "[] holds no value; give at least one, or drop the key")
-        for below, value in values:
-            yield from _value_faults(frozen(value), path, data, where=(*where, *below))
+        if within := [
+            one for start, one in seen if overlaps(start, [path]) and not _ordered(one, given, space)
+        ]:
+            yield Clash((given.where,), _twice(within[0].where, given.where))
+        seen.append((path, given))
+        if not given.values and given.where[0] == "ensemble":
+            yield Clash((given.where,), "[] holds no value; give at least one, or drop the key")
+        for below, value in given.values:
+            yield from _value_faults(frozen(value), path, data, where=(*given.where, *below))
 
 
-def _varied(job: JobSpec) -> dict[KeyPath, list[tuple[KeyPath, Any]]]:
-    """Every key that varies, where it is given, with the values that tell whether all are allowed.
-
-    A domain that holds nothing has none; another rule speaks of it.
-    """
-    found: dict[KeyPath, list[tuple[KeyPath, Any]]] = {}
+def _varied(job: JobSpec) -> Iterator[_Given]:
+    """Every key that varies; one of a search that stands under a choice after it."""
     for key, values in job.ensemble.vary.items():
-        found["ensemble", "vary", key] = [((index,), value) for index, value in enumerate(values)]
-    for key, domain in (job.search.space if job.search else {}).items():
-        found["search", "space", key] = domain.ends() if len(domain.laws) == 1 else []
-    return found
+        items = [((index,), value) for index, value in enumerate(values)]
+        yield _Given(("ensemble", "vary", key), key, items)
+    for dim in job.search.flat.dims if job.search else ():
+        ends = dim.domain.ends() if len(dim.domain.laws) == 1 else []
+        if dim.domain.choice is not None:
+            ends = [(("choice", index), filled(item)) for index, item in enumerate(dim.whole)]
+        yield _Given(("search", "space", *dim.where), dim.key, ends, dim)
+
+
+def _under(data: dict[str, Any], space: Space, dim: Dim | None) -> dict[str, Any]:
+    """The sections as they are where a dimension is drawn: its choices fallen on the first items that allow it."""
+    if dim is None:
+        return data
+    choices = {one.dim: one for some in (dim, *space.above(dim)) for one in some.under}
+    parents = [space.by_name[name] for name in choices if name in space.by_name]
+    for parent in sorted(parents, key=lambda parent: parent.key.count(".")):
+        number = min(choices[parent.name].numbers, default=0)
+        if number >= len(parent.whole):
+            continue
+        try:
+            data = put(data, split_path(parent.key, data), frozen(filled(parent.whole[number])))
+        except SpecError:
+            continue
+    return data
+
+
+def _item_with(given: _Given, space: Space, data: dict[str, Any]) -> tuple[str, str] | None:
+    """The choice of the space, and the first of its items, that would have a key which the job has not."""
+    for parent in space.dims:
+        if given.key.startswith(f"{parent.key}."):
+            for whole, plain in zip(parent.whole, parent.domain.choice or (), strict=True):
+                there = put(data, split_path(parent.key, data), frozen(filled(whole)))
+                if _vary_path(given.key, there) is not None:
+                    return escaped(parent.key), shown(plain).strip("'")
+    return None
+
+
+def _ordered(one: _Given, other: _Given, space: Space) -> bool:
+    """Whether two keys of a search that lie within one another are never at odds."""
+    if one.dim is None or other.dim is None:
+        return False
+    return (
+        one.dim in space.above(other.dim)
+        or other.dim in space.above(one.dim)
+        or space.apart(one.dim, other.dim)
+    )
 
 
 def _twice(other: KeyPath, where: KeyPath) -> str:
@@ -202,7 +265,7 @@ def _cause(clash: Clash, job: JobSpec) -> KeyPath:
     """The varied key that a recipe's contradiction comes from."""
     data, varied = _sections(job), list(_varied(job))
     for path in clash.paths:
-        for where in varied:
-            if overlaps(split_path(str(where[2]), data), [path]):
-                return where
-    return varied[0][:2]
+        for given in varied:
+            if overlaps(split_path(given.key, data), [path]):
+                return given.where
+    return varied[0].where[:2]

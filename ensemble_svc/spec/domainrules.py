@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble_svc.spec.compose import KeyPath
-from ensemble_svc.spec.domains import Domain
+from ensemble_svc.spec.domains import LAWS, Domain
 from ensemble_svc.spec.wording import shown
 
 
@@ -13,7 +13,7 @@ def broken(domain: Domain) -> Iterator[tuple[KeyPath, str]]:
     """Keys below a domain, and what is wrong there whatever the domain is for."""
     laws = domain.laws
     if len(laws) != 1:
-        known = ", ".join(type(domain).model_fields)
+        known = ", ".join(LAWS)
         given = f"{' and '.join(laws)} are given" if laws else "no law is given"
         yield (), f"{given}; give one of {known}"
         return
@@ -30,7 +30,7 @@ def broken(domain: Domain) -> Iterator[tuple[KeyPath, str]]:
     if first > second or (first == second and law != "randint"):
         words = f"from {shown(first)} to {shown(second)} there is nothing to draw from"
         yield (law,), f"{words}; give the smaller number first"
-    elif law == "loguniform" and first <= 0:
+    elif law in ("loguniform", "qloguniform") and first <= 0:
         yield (law, 0), f"{shown(first)} has no logarithm; give a number above 0, or uniform"
     elif rest and not 0 < rest[0] <= second - first:
         words = f"{shown(rest[0])} is no step from {shown(first)} to {shown(second)}"

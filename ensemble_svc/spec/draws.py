@@ -8,7 +8,6 @@ from typing import Any
 from zlib import crc32
 
 from ensemble_svc.spec.askers import Grid, Random, Sobol, Tpe
-from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.yaml import frozen
@@ -24,16 +23,28 @@ def drawn(job: JobSpec, trial: int) -> dict[str, Any]:
     if search is None:
         return {}
     if trial < len(search.first):
-        return {key: frozen(search.first[trial][key]) for key in search.space}
+        given = search.first[trial]
+        keys = [search.flat.by_name[name].key for name in search.flat.placed(given)]
+        return {key: frozen(given[key]) for key in dict.fromkeys((*keys, *given))}
+    space = search.flat
     match search.algorithm:
-        case Random() | Tpe():
-            found = {key: domain.at(_u(job.seed, trial, key)) for key, domain in search.space.items()}
         case Grid():
-            found = _cell(search.space, trial)
-        case Sobol():
-            point = _sobol(derive_seed(job.seed, -1, "search"), len(search.space), trial - len(search.first))
-            found = {k: domain.at(u) for (k, domain), u in zip(search.space.items(), point, strict=True)}
+            found = space.cell(trial)
+        case Random() | Sobol() | Tpe():
+            point = point_of(job, trial)
+            found = space.draw(lambda dim: dim.domain.at(point[dim.name]))
     return {key: frozen(value) for key, value in found.items()}
+
+
+def point_of(job: JobSpec, trial: int) -> dict[str, float]:
+    """Where in [0, 1) a trial lies in each dimension, whether it is drawn or not."""
+    assert job.search is not None
+    dims = job.search.flat.dims
+    if isinstance(job.search.algorithm, Sobol):
+        seed = derive_seed(job.seed, -1, "search")
+        point = _sobol(seed, len(dims), trial - len(job.search.first))
+        return {dim.name: u for dim, u in zip(dims, point, strict=True)}
+    return {dim.name: _u(job.seed, trial, dim.name) for dim in dims}
 
 
 def with_trials(job: JobSpec, trials: tuple[Mapping[str, Any], ...]) -> JobSpec:
@@ -44,17 +55,9 @@ def with_trials(job: JobSpec, trials: tuple[Mapping[str, Any], ...]) -> JobSpec:
     return job.model_copy(update={"search": search, "ensemble": ensemble})
 
 
-def _u(seed: int, trial: int, key: str) -> float:
-    """Evenly from [0, 1); a key's draws do not change with the other keys of the space."""
-    return (derive_seed(seed, trial, "search", crc32(key.encode())) >> 10) / 2**53
-
-
-def _cell(space: Mapping[str, Domain], trial: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, domain in reversed(list(space.items())):
-        trial, number = divmod(trial, domain.num_values or 1)
-        found[key] = domain.value(number)
-    return {key: found[key] for key in space}
+def _u(seed: int, trial: int, dim: str) -> float:
+    """Evenly from [0, 1); a dimension's draws do not change with the others of the space."""
+    return (derive_seed(seed, trial, "search", crc32(dim.encode())) >> 10) / 2**53
 
 
 def _sobol(seed: int, num_keys: int, trial: int) -> tuple[float, ...]:

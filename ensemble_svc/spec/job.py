@@ -27,6 +27,9 @@ from ensemble_svc.spec.training import TrainingSpec
 SCHEMA_VERSION = 1
 """Version of every file a run writes; part of each member's digest."""
 
+EVENTS_UP_TO = 1000
+"""Members of which event files are written unasked; TensorBoard shows more only slowly."""
+
 Metric = Literal[
     "accuracy",
     "nll",
@@ -40,6 +43,7 @@ Metric = Literal[
     "ece_classwise",
     "ece_smooth",
     "aurc",
+    "excess_aurc",
     "brier_reliability",
     "brier_resolution",
     "crps",
@@ -88,6 +92,9 @@ class EnsembleSpec(Spec):
     """Number of members; each has its own initial weights and order of rows. Those of a ``search`` are its trials'."""
     resample: Resample = NoResample()
     """Which training rows each member sees."""
+    share_init: bool = False
+    """Let all members begin with the initial weights of member 0, so that a ``soup`` of them can make sense; orders of
+    rows, bags, dropout and augmentation stay each member's own."""
     vary: Mapping[str, tuple[Any, ...]] = {}
     """Keys of ``model`` or ``training`` by dotted path, with values dealt to the members in turn."""
     snapshots: Annotated[NonNegativeInt, Field(le=1000)] = 0
@@ -109,6 +116,10 @@ class EvaluateSpec(Spec):
     """Bootstrap resamples of the rows behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Probability that an interval is meant to cover."""
+    single: Literal["none", "auto", "width", "epochs"] = "none"
+    """Also train one single model that costs what all members cost together, by the parameters it has times the
+    rows it reads, and measure the ensemble against it: as much wider (``width``), trained as much longer (``epochs``),
+    or wider where the network has a width (``auto``). It is never in the ensemble."""
     ood: tuple[DataPath, ...] = ()
     """Data sets from elsewhere, each a path or a source in YAML's flow style; at the end of training it is measured
     how well the ensemble's doubt tells them from the test rows."""
@@ -141,8 +152,14 @@ class ComputeSpec(Spec):
     health: Literal["auto", "off"] = "auto"
     """Look at the members' layers at some ends of epochs, for the findings of ``health.json``: ``auto`` does
     where it costs little, ``off`` never. Either way the members are the same bits."""
+    tensorboard: Literal["auto", "on", "off"] = "auto"
+    """Write TensorBoard's event files, ``RUN/tensorboard/<member>``: always, never, or up to 1,000 members."""
     retries: Annotated[NonNegativeInt, Field(le=100)] = 2
     """How often a slot that dies is started again."""
+
+    def writes_events(self, num_members: int) -> bool:
+        """Whether event files are written of so many members."""
+        return self.tensorboard == "on" or (self.tensorboard == "auto" and num_members <= EVENTS_UP_TO)
 
     def processes(self, *, on_gpu: bool) -> int:
         """Processes that share each batch of a member."""

@@ -11,7 +11,7 @@ from ensemble_svc.spec.tasks import Task
 METRICS_OF: Final[dict[Task, tuple[Metric, ...]]] = {
     "classification": (
         *("accuracy", "nll", "brier", "ece", "top5", "ece_adaptive", "ece_classwise", "ece_smooth"),
-        *("aurc", "brier_reliability", "brier_resolution"),
+        *("aurc", "excess_aurc", "brier_reliability", "brier_resolution"),
     ),
     "regression": (*("nll", "rmse", "mae", "nll_gaussian", "crps", "pinball", "width90", "coverage_gap"),),
 }

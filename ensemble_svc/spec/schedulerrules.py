@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import UNSEEN
-from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.job import JobSpec, KFold
 from ensemble_svc.spec.model import PythonModel
-from ensemble_svc.spec.schedulers import Halving
+from ensemble_svc.spec.schedulers import Asha, Halving, Median
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.wording import shown
 
@@ -18,6 +18,8 @@ def scheduler_clashes(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     """The rules that the scheduler of the job's search breaks."""
     if isinstance(search.scheduler, Halving):
         yield from _halving(job, search, search.scheduler)
+    if isinstance(search.scheduler, Asha | Median):
+        yield from _asynchronous(job, search, search.scheduler)
 
 
 def _halving(job: JobSpec, search: SearchSpec, halving: Halving) -> Iterator[Clash]:
@@ -46,3 +48,44 @@ def _halving(job: JobSpec, search: SearchSpec, halving: Halving) -> Iterator[Cla
             f"{held}, and a member over several processes trains alone; leave compute.processes_per_member"
         )
         yield Clash((where, ("compute", "processes_per_member"), ("compute", "gpus_per_member")), words)
+
+
+def _asynchronous(job: JobSpec, search: SearchSpec, scheduler: Asha | Median) -> Iterator[Clash]:
+    """Trials show results before their last epoch, each in a slot of its own, to Ray Tune."""
+    where: KeyPath = ("search", "scheduler")
+    name, epochs, rows, compute = scheduler.name, job.training.epochs, job.data.validation, job.compute
+    if scheduler.min_epochs >= epochs:
+        words = (
+            f"'{name}' stops no trial before epoch {scheduler.min_epochs}, and training.epochs is {epochs}"
+        )
+        remedy = "give more epochs" if epochs == 1 else "lower search.scheduler.min_epochs"
+        yield Clash((where, ("training", "epochs")), f"{words}; {remedy}, or scheduler: none")
+    if rows == 0 or rows in UNSEEN:
+        words = f"'{name}' compares trials on validation rows, and data.validation is {shown(rows)}"
+        yield Clash((where, ("data", "validation")), f"{words}; give it a share such as 0.15")
+    if compute.executor == "local":
+        words = (
+            f"'{name}' compares trials that train beside each other, as Ray Tune hears of them, and "
+            "compute.executor is 'local'; set it to ray, or use scheduler: halving"
+        )
+        yield Clash((where, ("compute", "executor")), words)
+    if compute.processes(on_gpu=compute.device != "cpu") > 1:
+        words = f"'{name}' stops a trial in one process; leave compute.processes_per_member"
+        yield Clash((where, ("compute", "processes_per_member"), ("compute", "gpus_per_member")), words)
+    if search.seeds_per_trial > 1:
+        yield from _apart(job, search, f"'{name}' judges a trial's seeds together, in one pack")
+
+
+def _apart(job: JobSpec, search: SearchSpec, held: str) -> Iterator[Clash]:
+    """What keeps the members of one trial from sharing a pack."""
+    where: KeyPath = ("search", "scheduler")
+    compute, seeds = job.compute, search.seeds_per_trial
+    if compute.pack == "off" or (isinstance(compute.pack, int) and compute.pack < seeds):
+        words = f"{held}, and compute.pack is {shown(compute.pack)}; leave it at auto"
+        yield Clash((where, ("compute", "pack")), words)
+    elif isinstance(job.model, PythonModel) and compute.pack == "auto":
+        words = f"{held}, and a network of your own has none; set compute.pack to {seeds} if it may"
+        yield Clash((where, ("compute", "pack"), ("model",)), words)
+    if isinstance(job.ensemble.resample, KFold):
+        words = f"{held}, and folds may differ in their rows; set search.seeds_per_trial to 1"
+        yield Clash((where, ("search", "seeds_per_trial"), ("ensemble", "resample")), words)

@@ -36,5 +36,66 @@ class Halving(Choice):
         return rung == epoch < epochs
 
 
-Scheduler = Annotated[NoScheduler | Halving, Field(discriminator="name"), Shorthand()]
+class Asynchronous(Choice):
+    """Stops a trial as its results come, by those that others have shown so far; none waits for another.
+
+    Ray Tune decides, so it takes ``compute.executor: ray``. Which trials have shown something by then depends on
+    how fast each one is.
+    """
+
+    def asks(self, epoch: int) -> bool:
+        """Whether a trial may be stopped after this epoch, which is not its last."""
+        raise NotImplementedError
+
+    def reason(self, epoch: int) -> str:
+        """Why a trial was stopped after this epoch."""
+        raise NotImplementedError
+
+
+class Asha(Asynchronous):
+    """Asynchronous successive halving by Ray Tune (Li et al. 2020, arXiv:1810.05934).
+
+    At each rung a trial stops unless it is among the best one in ``factor`` of those that have reached the rung.
+    """
+
+    name: Literal["asha"] = "asha"
+    factor: Annotated[int, Field(ge=2, le=1000)] = 3
+    """One in so many trials goes on after each rung."""
+    min_epochs: PositiveInt = 1
+    """Epochs of the first rung; each further one comes after ``factor`` times as many."""
+
+    def asks(self, epoch: int) -> bool:
+        return self._rung(epoch) is not None
+
+    def reason(self, epoch: int) -> str:
+        return f"asha: rung {self._rung(epoch)}, epoch {epoch}"
+
+    def _rung(self, epoch: int) -> int | None:
+        """Number of the rung at this epoch, from 1."""
+        number, rung = 1, self.min_epochs
+        while rung < epoch:
+            number, rung = number + 1, rung * self.factor
+        return number if rung == epoch else None
+
+
+class Median(Asynchronous):
+    """The median stopping rule by Ray Tune (Golovin et al. 2017, Vizier).
+
+    After each epoch a trial stops if its best result is worse than the median of the others' means so far.
+    """
+
+    name: Literal["median"] = "median"
+    min_epochs: PositiveInt = 1
+    """Epochs that each trial trains before it may be stopped; earlier results are in no mean."""
+    min_trials: PositiveInt = 3
+    """Other trials that must have come as far."""
+
+    def asks(self, epoch: int) -> bool:
+        return True
+
+    def reason(self, epoch: int) -> str:
+        return f"median: worse than the median at epoch {epoch}"
+
+
+Scheduler = Annotated[NoScheduler | Halving | Asha | Median, Field(discriminator="name"), Shorthand()]
 SCHEDULERS: Registry[Choice] = Registry("scheduler", Scheduler)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ensemble_svc.errors import did_you_mean
-from ensemble_svc.spec.askers import MOST_MEMBERS, Grid, Sobol
+from ensemble_svc.spec.askers import MOST_MEMBERS, Grid
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
-from ensemble_svc.spec.domainrules import broken
+from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.refiningrules import refining_clashes
 from ensemble_svc.spec.schedulerrules import scheduler_clashes
 from ensemble_svc.spec.search import SearchSpec
-from ensemble_svc.spec.source import escaped
-from ensemble_svc.spec.wording import shown
+from ensemble_svc.spec.spacerules import first_clashes, space_clashes
 
-MOST_SOBOL_KEYS = 21_201
-"""Dimensions that the sequence has."""
 _METRICS = {"classification": ("nll", "accuracy"), "regression": ("nll", "rmse"), "multitask": ("nll",)}
-_SPACE: KeyPath = ("search", "space")
 
 
 def search_clashes(job: JobSpec) -> Iterator[Clash]:
@@ -26,58 +22,32 @@ def search_clashes(job: JobSpec) -> Iterator[Clash]:
     search = job.search
     if search is None:
         return
-    faults = list(_space(search))
+    faults = list(space_clashes(search))
     yield from faults
     if not faults:
-        yield from _first(search)
+        yield from first_clashes(search)
         yield from _trials(job, search)
     yield from _metric(job, search)
+    yield from _objective(job, search)
+    yield from refining_clashes(job, search)
     yield from scheduler_clashes(job, search)
-
-
-def _space(search: SearchSpec) -> Iterator[Clash]:
-    if not search.space:
-        yield Clash((_SPACE,), "{} has no key to search; give one, such as training.optimizer.lr")
-    for key, domain in search.space.items():
-        faults = list(broken(domain))
-        yield from (Clash(((*_SPACE, key, *below),), words) for below, words in faults)
-        if isinstance(search.algorithm, Grid) and not faults and domain.num_values is None:
-            (law,) = domain.laws
-            words = f"{law} has no end of values, and a grid has them all; use choice, randint or quniform"
-            yield Clash(((*_SPACE, key, law), ("search", "algorithm")), words)
-    if isinstance(search.algorithm, Sobol) and len(search.space) > MOST_SOBOL_KEYS:
-        yield Clash((_SPACE,), f"{len(search.space):,} keys; the sequence has {MOST_SOBOL_KEYS:,} dimensions")
-
-
-def _first(search: SearchSpec) -> Iterator[Clash]:
-    if search.first and isinstance(search.algorithm, Grid):
-        yield Clash((("search", "first"), ("search", "algorithm")), "a grid tries every configuration anyway")
-        return
-    for number, given in enumerate(search.first):
-        where: KeyPath = ("search", "first", number)
-        for key in given:
-            if key not in search.space:
-                near = did_you_mean(key[:100], search.space)
-                yield Clash(((*where, key),), f"is no key of search.space.{near}")
-        for key, domain in search.space.items():
-            if key not in given:
-                yield Clash(
-                    (where,), f"'{escaped(key)}' is missing; a configuration gives every key of the space"
-                )
-            elif not domain.holds(given[key]):
-                words = f"{shown(given[key])} is not in the space: {shown(domain.model_dump())}"
-                yield Clash(((*where, key),), words)
 
 
 def _trials(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     where: KeyPath = ("search", "trials")
-    whole = search.model_copy(update={"trials": "auto"}).num_trials
-    if isinstance(search.algorithm, Grid) and search.num_trials != whole:
-        words = f"{search.num_trials:,} trials, and the grid has {whole:,} configurations; leave the key out"
+    whole = search.model_copy(update={"trials": "auto"}).num_wanted
+    if isinstance(search.algorithm, Grid) and search.num_wanted != whole:
+        words = f"{search.num_wanted:,} trials, and the grid has {whole:,} configurations; leave the key out"
         yield Clash((where, ("search", "algorithm")), words)
     elif search.num_trials < len(search.first):
         words = f"{search.num_trials} trials are too few for the {len(search.first)} of search.first"
         yield Clash((where, ("search", "first")), words)
+    elif search.budget and search.budget.trials and search.seeds_per_trial > search.budget.trials:
+        words = f"{search.seeds_per_trial} seeds of each trial, and search.budget.trials is {search.budget.trials}"
+        where = ("search", "seeds_per_trial")
+        yield Clash(
+            (where, ("search", "budget", "trials")), f"{words}; try more configurations with fewer seeds"
+        )
     elif search.num_members > MOST_MEMBERS:
         words = (
             f"{search.num_trials:,} trials of {search.seeds_per_trial:,} are {search.num_members:,} members"
@@ -100,3 +70,20 @@ def _metric(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
             f"'{search.algorithm.name}' learns from held-out rows, and data.validation is 0; give it a share"
         )
         yield Clash((("search", "algorithm"), ("data", "validation")), words)
+
+
+def _objective(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
+    """What a trial adds to an ensemble is for an algorithm that learns, and measured on rows set aside."""
+    where: KeyPath = ("search", "objective")
+    if search.objective == "loss":
+        return
+    if not search.goes_in_rounds:
+        words = f"'{search.objective}' is for what learns, and '{search.algorithm.name}' does not; use optuna"
+        yield Clash((where, ("search", "algorithm")), words)
+    elif job.data.validation in UNSEEN:
+        words = (
+            f"'{search.objective}' is measured on rows that no trial trains on; give data.validation a share"
+        )
+        yield Clash((where, ("data", "validation")), words)
+    elif job.task == "multitask":
+        yield Clash((where, ("task",)), f"'{search.objective}' is of one task; use loss")

@@ -68,9 +68,40 @@ class Journal:
         for number, line in enumerate(lines[:-1], 1):
             yield _parse(line, number, self.path)
 
+    def since(self, offset: int) -> tuple[list[Event], int]:
+        """The whole events from a byte on, and the byte at which later ones start; for a reader that comes back.
+
+        Events before a damaged line are returned; the next call, which starts at it, raises.
+
+        Raises:
+            CorruptArtifact: as ``events``, where the line at the byte itself is damaged.
+        """
+        lines, _ = whole_lines(self.path, offset)
+        events: list[Event] = []
+        for line in lines:
+            if (event := _event(line)) is None:
+                break
+            events.append(event)
+            offset += len(line) + 1
+        if lines and not events:
+            number = self.path.read_bytes()[:offset].count(b"\n") + 1
+            raise _damaged(self.path, number)
+        return events, offset
+
     def of_kind(self, *kinds: str) -> list[Event]:
         """The events of some kinds, in order."""
         return [event for event in self.events() if event["event"] in kinds]
+
+
+def whole_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
+    """The ended lines of a growing file from a byte on, and the byte after them; none of a file that is not there."""
+    if not path.exists():
+        return [], 0
+    with open(path, "rb") as file:
+        file.seek(offset)
+        body = file.read()
+    ended = body[: body.rfind(b"\n") + 1]
+    return ended.split(b"\n")[:-1], offset + len(ended)
 
 
 def _line(event: Event) -> bytes:
@@ -83,6 +114,14 @@ def _checksum(body: str) -> str:
 
 
 def _parse(line: bytes, number: int, path: Path) -> Event:
+    event = _event(line)
+    if event is None:
+        raise _damaged(path, number)
+    return event
+
+
+def _event(line: bytes) -> Event | None:
+    """What a line records; None where it is not what was written."""
     try:
         checksum, body = line.decode().split(" ", 1)
         if checksum == _checksum(body):
@@ -90,7 +129,11 @@ def _parse(line: bytes, number: int, path: Path) -> Event:
             return event
     except ValueError:
         pass
-    raise CorruptArtifact(
+    return None
+
+
+def _damaged(path: Path, number: int) -> CorruptArtifact:
+    return CorruptArtifact(
         f"{path}, line {number}: damaged. Remove that line to go on without what it recorded; "
         "the members it spoke of are trained again."
     )

@@ -9,9 +9,11 @@ from typing import Any
 from ensemble_svc.data.dataset import InputSchema
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.document import read_document, write_document
 from ensemble_svc.store.journal import Event, Journal
-from ensemble_svc.store.members import sealed, virtual_ids
+from ensemble_svc.store.members import eligible, sealed, virtual_ids
+from ensemble_svc.store.spending import NOT_STARTED, account, is_spent
 
 
 def write_manifest(
@@ -25,17 +27,21 @@ def write_manifest(
     files: Mapping[str, str],
     warnings: Sequence[str],
     seconds: Mapping[str, float],
+    single: MemberSpec | None = None,
 ) -> dict[str, Any]:
     """Write ``manifest.json`` as of now and return it.
 
     Args:
         files: the run's own files (predictions, metrics, report) and their SHA-256.
         seconds: wall time of each stage of the pipeline.
+        single: the single model that the ensemble is measured against, which is no member.
     """
     journal = Journal(run / "journal.jsonl")
     begun = journal.of_kind("begin")[-1]
     seals, failures = sealed(run), {m: e for e in journal.of_kind("failed") for m in e["members"]}
     entries = [_entry(member, seals.get(member.digest), failures.get(member.id)) for member in members]
+    if is_spent(run):
+        entries = [e | {"reason": NOT_STARTED} if e["status"] == "pending" else e for e in entries]
     body = {
         "name": job.name,
         "task": job.task,
@@ -45,13 +51,15 @@ def write_manifest(
         "rows": dict(rows),
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
+        **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
         "packs": [_pack(slot, seals) for slot in plan.slots],
-        "candidates": [own for entry in entries if entry["status"] == "done" for own in virtual_ids(entry)],
+        "candidates": _candidates(job, entries),
         "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
         "seconds": dict(seconds),
         **_forecast_and_actual(journal, plan, seals),
+        **_budget(run, job),
     }
     write_document(run / "manifest.json", body)
     return body
@@ -82,15 +90,21 @@ def record_ensemble(journal: Journal, decision: Mapping[str, Any]) -> None:
         journal.append("ensemble", decision=decision)
 
 
-def amend_manifest(run: Path, files: Mapping[str, str]) -> dict[str, Any]:
-    """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written."""
+def amend_manifest(run: Path, files: Mapping[str, str], dropped: Sequence[str] = ()) -> dict[str, Any]:
+    """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written.
+
+    Args:
+        dropped: files that the run no longer has; they are taken from the folder once the manifest is without them.
+    """
     body = read_document(run / "manifest.json")
     body = {name: value for name, value in body.items() if name not in ("schema_version", "checksum")}
     body |= {
         "ensemble": current_ensemble(Journal(run / "journal.jsonl")),
-        "files": {**body["files"], **files},
+        "files": {n: sha for n, sha in {**body["files"], **files}.items() if n not in dropped},
     }
     write_document(run / "manifest.json", body)
+    for name in dropped:
+        (run / name).unlink(missing_ok=True)
     return body
 
 
@@ -107,6 +121,20 @@ def _forecast_and_actual(journal: Journal, plan: Plan, seals: Mapping[str, Event
         else:
             actual = _taken(plan, {d: s for d, s in seals.items() if s["time"] >= since}, event["seconds"])
     return {"forecast": expected, "actual": actual}
+
+
+def _candidates(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the ensemble was chosen from."""
+    done = [entry for entry in entries if entry["status"] == "done"]
+    may = eligible(done, cut=takes_cut(job.search))
+    return [own for entry, one in zip(done, may, strict=True) if one for own in virtual_ids(entry)]
+
+
+def _budget(run: Path, job: JobSpec) -> dict[str, Any]:
+    """What was used of the search's budget; nothing where it has none."""
+    if job.search is None or job.search.budget is None:
+        return {}
+    return {"budget": account(run, job.search.budget, job.search.num_trials)}
 
 
 def _taken(plan: Plan, seals: Mapping[str, Event], seconds: float) -> dict[str, Any]:

@@ -26,10 +26,14 @@ def status_of(run: Run) -> dict[str, Any]:
     started = {e["pack"]: e["time"] for e in events if e["event"] == "start"}
     failed = {m: e["reason"] for e in events if e["event"] == "failed" for m in e["members"]}
     members: dict[str, dict[str, Any]] = {}
+    single: dict[str, dict[str, Any]] = {}
     for slot in slots:
         for member in slot.pack.members:
             entry = {"id": member.id, "index": member.index, "pack": slot.pack.id}
-            members[member.id] = entry | _member(
+            if member.is_single:
+                entry["of_epochs"] = member.training.epochs
+                single.clear()
+            (single if member.is_single else members)[member.id] = entry | _member(
                 seals.get(member.digest),
                 started.get(slot.pack.id),
                 epochs.get(slot.pack.id, 0),
@@ -43,6 +47,7 @@ def status_of(run: Run) -> dict[str, Any]:
         "starts": len(starts),
         "epochs": JobSpec.from_json(begun["job"]).training.epochs,
         "members": sorted(members.values(), key=lambda entry: entry["index"]),
+        **({"single": own} if (own := next(iter(single.values()), None)) else {}),
         "retries": [e for e in events if e["event"] == "retry"],
     }
 

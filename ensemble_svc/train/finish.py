@@ -27,7 +27,7 @@ from ensemble_svc.store.tensors import unstack
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.batchnorm import refresh
-from ensemble_svc.train.events import write_events
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.fresh import training_batches
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.memory import peak_bytes
@@ -47,6 +47,7 @@ def seal_members(
     *,
     sick: Sequence[Verdict | None],
     later: Collection[int] = (),
+    events: EventFiles | None = None,
     seconds: float,
 ) -> None:
     """Seal every member of a start that is not sealed yet.
@@ -54,6 +55,7 @@ def seal_members(
     Args:
         sick: what makes each member sick, where something does.
         later: positions of the members that are left open, since they start anew.
+        events: the members' event files, where they are asked for.
     """
     run, already = Path(payload.run), sealed(Path(payload.run))
     open_ = [
@@ -73,6 +75,20 @@ def seal_members(
     states, virtual = _stand_ins(module, ledger, served, payload, rows)
     predictions = virtual or own
     records = {k: Record(attempt, module, ledger, sick[k], rows[k], k) for k, *_ in open_}
+    facts = {
+        k: records[k].facts()
+        | _facts(attempt.slot, module, entry, seconds=seconds)
+        | {"metrics": _scores(module, payload, own, k, rows[k])}
+        | _virtual_scores(module, payload, virtual, k, rows[k])
+        for k, _, entry in open_
+    }
+    if events is not None:
+        for (
+            k,
+            _,
+            entry,
+        ) in open_:  # before the seals: killed in between, a member trains its last epochs again
+            events.end(k, entry, facts[k])
     seal(
         run,
         (
@@ -86,16 +102,11 @@ def seal_members(
                 history=entry.history,
                 rows=rows[k],
                 health=records[k].health(),
-                facts=records[k].facts()
-                | _facts(attempt.slot, module, entry, seconds=seconds)
-                | {"metrics": _scores(module, payload, own, k, rows[k])}
-                | _virtual_scores(module, payload, virtual, k, rows[k]),
+                facts=facts[k],
             )
             for k, member, entry in open_
         ),
     )
-    for _, member, entry in open_:
-        write_events(run / "tune" / "tensorboard" / member.id, member, entry)
 
 
 def _refresh(module: SlotModule, weights: Stack, rows: Sequence[Array]) -> None:

@@ -26,6 +26,7 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.train.attempt import MOST_RESTARTS, Attempt, attempts_of
 from ensemble_svc.train.build import build_feed, build_module, training_rows
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.finish import seal_members
 from ensemble_svc.train.fresh import Judged
@@ -35,6 +36,7 @@ from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.record import verdicts
 from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.share import ALONE, Share
@@ -125,12 +127,14 @@ def _attempt(
 
     Where several processes train a member, each start has processes of its own, and None is returned.
     """
-    commits = commits_of(Path(payload.run), attempt.pack)
+    run = Path(payload.run)
+    commits = commits_of(run, attempt.pack)
     if share.leads:
-        _note_start(Path(payload.run), attempt, commits.attempt)
+        _note_start(run, attempt, commits.attempt)
     rows = training_rows(payload, attempt.pack.members)
     module = _begin(payload, attempt, rows, share)
-    ledger = module.ledger
+    ledger, search = module.ledger, payload.search
+    events = _events(payload, attempt) if share.leads else None
     module.first_epoch = resume(commits, module, ledger, () if attempt.number else parents)
     watch = Watch(
         attempt.pack,
@@ -142,7 +146,10 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
-        rungs=None if attempt.number else Rungs.of(payload.search),
+        rungs=None if attempt.number else Rungs.of(search),
+        entrant=None if attempt.number or parents else Entrant.of(search, attempt.pack.id, run),
+        events=events,
+        metric=search.metric if search else None,
     )
     trains = ledger.any_active
     if trains:
@@ -153,12 +160,21 @@ def _attempt(
         if again and trains:
             watch.commit(module)
         spent = time.monotonic() - began
-        seal_members(attempt, module, ledger, payload, rows, sick=sick, later=again, seconds=spent)
+        seal_members(
+            attempt, module, ledger, payload, rows, sick=sick, later=again, events=events, seconds=spent
+        )
     if not again or (trains and share.processes > 1):
         return None
     following = attempt.again(again)
     report(_told_anew(following, [found for k in again if (found := sick[k])]))
     return following
+
+
+def _events(payload: Payload, attempt: Attempt) -> EventFiles | None:
+    if not payload.tensorboard:
+        return None
+    seeds = payload.search.seeds_per_trial if payload.search else None
+    return EventFiles(Path(payload.run) / "tensorboard", attempt.members, seeds=seeds)
 
 
 def _begin(payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share) -> SlotModule:

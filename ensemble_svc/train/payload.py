@@ -24,3 +24,5 @@ class Payload:
     """Whether the members' layers are looked at while they train."""
     search: SearchSpec | None = None
     """The search whose trials the members are, for what it stops."""
+    tensorboard: bool = False
+    """Whether the members' event files are written."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.measurement import Device, Timing
 from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.store.spending import has_begun, is_spent
 from ensemble_svc.train.payload import Payload
 
 
@@ -21,12 +23,14 @@ def fit(payload: Payload, slot: Slot, report: Report) -> None:
 
 
 def fit_own(payloads: Mapping[str, Payload], slot: Slot, report: Report) -> None:
-    """``fit`` with the payload of the slot's own run.
+    """``fit`` with the payload of the slot's own run; nothing where its budget is used up before the slot began.
 
     Args:
         payloads: by pack, of all runs that are trained together; what they share is shipped once.
     """
-    fit(payloads[slot.pack.id], slot, report)
+    payload = payloads[slot.pack.id]
+    if not is_spent(run := Path(payload.run)) or has_begun(run, slot):
+        fit(payload, slot, report)
 
 
 @dataclass(frozen=True)

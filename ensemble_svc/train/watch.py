@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import lightning as L
@@ -18,13 +19,16 @@ from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.tensors import prefixed, under
+from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.examine import Examiner
 from ensemble_svc.train.feed import EpochFeed
 from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
 
 Feed = EpochFeed | StreamFeed
@@ -39,6 +43,9 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        events: the members' event files, which grow with each commit; None where nobody asked.
+        metric: what is told of the members, in place of what stops them early.
+        entrant: the pack as a trial that is stopped from elsewhere; None where it is not.
     """
 
     def __init__(
@@ -54,11 +61,15 @@ class Watch(L.Callback):
         judged: Judged,
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
+        events: EventFiles | None = None,
+        metric: str | None = None,
+        entrant: Entrant | None = None,
     ) -> None:
         self.pack, self.ledger, self.commits, self.report = pack, ledger, commits, report
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
-        self.judged, self.examiner, self.rungs = judged, examiner, rungs
+        self.judged, self.examiner, self.rungs, self.entrant = judged, examiner, rungs, entrant
+        self.events, self.metric = events, metric
         self.epochs = max(member.training.epochs for member in pack.members)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
@@ -81,18 +92,29 @@ class Watch(L.Callback):
             seconds=now - self.epoch_began,
             validation=self._validate(pl_module),
         )
+        stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
         if self.rungs is not None:
             self.rungs.close(self.ledger, self.epoch, self.epochs)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
+        self._tell()
         trainer.should_stop = not self.ledger.any_active
-        self.report(self._progress())
         if trainer.should_stop:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
         if time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
+
+    def _tell(self) -> None:
+        """Report the epoch, and again where the verdict on it is that the trial stops."""
+        now = self._progress()
+        if self.entrant is None or self.epoch == self.epochs:
+            self.report(now)
+            return
+        self.report(replace(now, objective=self.entrant.shows(self.ledger)))
+        if self.entrant.hear(self.ledger, self.epoch):
+            self.report(self._progress())
 
     def _validate(self, module: SlotModule) -> dict[str, Tensor]:
         """Validation metrics [A] of the members in the stack."""
@@ -108,6 +130,8 @@ class Watch(L.Callback):
         tensors, facts = self.ledger.state()
         tensors |= prefixed("weights", module.weights) | prefixed("optimizer", module.optimizer_state())
         self.commits.write(self.epoch, tensors, facts)
+        if self.events is not None:
+            self.events.grow(self.ledger.entries)
         self.committed = time.monotonic()
 
     def _progress(self) -> Progress:
@@ -116,7 +140,7 @@ class Watch(L.Callback):
             pack=self.pack.id,
             epoch=self.epoch,
             epochs=self.epochs,
-            members=tuple(_member_progress(member, entry) for member, entry in members),
+            members=tuple(_member_progress(member, entry, self.metric) for member, entry in members),
             seconds=time.monotonic() - self.began,
         )
 
@@ -183,9 +207,9 @@ def scores(
     return {"nll": rows.sum(2).mean(1), "rmse": error.square().mean((1, 2)).sqrt()}
 
 
-def _member_progress(member: MemberSpec, entry: Entry) -> MemberProgress:
+def _member_progress(member: MemberSpec, entry: Entry, metric: str | None = None) -> MemberProgress:
     watched = member.training.early_stopping
-    metric = watched.metric if watched else "nll"
+    metric = metric or (watched.metric if watched else "nll")
     last = entry.history[-1] if entry.history else {}
     return MemberProgress(
         id=member.id,

@@ -1,0 +1,305 @@
+"""How far a run has come, kept up to date by reading on where its journal and its progress were left.
+
+For pages and tables that look at a run from outside, also from another machine that sees its folder: nothing here
+writes, locks or loads torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ensemble_svc.errors import StoreError
+from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.journal import Event, Journal
+from ensemble_svc.store.progress import Tick, ticks_since
+
+Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pending", "stopped", "done"]
+State = Literal["running", "finished", "stopped"]
+
+SICK = frozenset({"diverged", "excluded"})
+"""A member that is sealed and in no ensemble."""
+NOTES_KEPT = 50
+_STATUS: Mapping[str, Status] = {
+    "training": "training", "stopped": "stopped", "diverged": "diverged", "done": "done"
+}  # fmt: skip
+"""What a pack tells of its members that counts here."""
+
+
+@dataclass
+class Member:
+    """What is known of one member."""
+
+    spec: MemberSpec
+    pack: str
+    status: Status = "pending"
+    reason: str = ""
+    epoch: int = 0
+    stopped: bool = False
+    """Whether it ended before its last epoch, by early stopping or by a search's scheduler."""
+    sealed: bool = False
+    sick: str = ""
+    """What is wrong with how it trained, in a few words."""
+    curve: list[tuple[int, float | None, float | None]] = field(default_factory=list)
+    """Epoch, training loss and validation metric."""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By split, once it is sealed."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+
+    def last(self, metric: str) -> float | None:
+        """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
+        held = self.metrics.get("validation") or self.metrics.get("oob") or {}
+        return held.get(metric, self.curve[-1][2] if self.curve else None)
+
+    def forget(self) -> None:
+        """It trains anew."""
+        self.status, self.reason, self.epoch, self.sick, self.seconds = "pending", "", 0, "", None
+        self.stopped = self.sealed = False
+        self.curve, self.metrics = [], {}
+
+    def see(self, epoch: int, loss: float | None, metric: float | None) -> None:
+        """The end of an epoch; what came after it in an attempt that was lost no longer counts."""
+        while self.curve and self.curve[-1][0] >= epoch:
+            self.curve.pop()
+        self.curve.append((epoch, loss, metric))
+        self.epoch = epoch
+
+
+@dataclass
+class PackRow:
+    """What is known of one slot's pack."""
+
+    slot: Slot
+    started: float | None = None
+    """When its last attempt began, seconds since 1970."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Node and process."""
+    ticks: list[Tick] = field(default_factory=list)
+    """The first and the last end of an epoch of this attempt."""
+    held_s: float = 0.0
+    """Wall seconds of attempts that are over."""
+    open: bool = False
+    """Whether an attempt is under way."""
+
+    @property
+    def held(self) -> float:
+        """GPUs, or cores where it has none."""
+        return self.slot.gpus or self.slot.cpus
+
+    def since_start(self, now: float) -> float:
+        """Seconds of all its attempts."""
+        return self.held_s + (max(0.0, now - self.started) if self.open and self.started else 0.0)
+
+    def close(self, now: float) -> None:
+        """Its attempt is over."""
+        if self.open and self.started is not None:
+            self.held_s += max(0.0, now - self.started)
+        self.open = False
+
+
+class Reached:
+    """The state of the run at ``path`` as of the last ``update``; a folder without a run has none yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.job: JobSpec | None = None
+        self.members: dict[int, Member] = {}
+        """By index."""
+        self.packs: dict[str, PackRow] = {}
+        self.notes: list[str] = []
+        self.chosen: tuple[str, ...] = ()
+        self.starts = self.retries = 0
+        self.began = self.ended = 0.0
+        """Of the last start, seconds since 1970; ``ended`` is 0 until it is finished."""
+        self.changed = 0.0
+        """Time of the last thing that is known."""
+        self._journal_at = self._progress_at = 0
+
+    def update(self) -> bool:
+        """Read what is new; whether there was anything."""
+        events, self._journal_at = Journal(self.path / "journal.jsonl").since(self._journal_at)
+        ticks, self._progress_at = ticks_since(self.path, self._progress_at)
+        news: list[Event | Tick] = [*events, *ticks]
+        for one in sorted(news, key=lambda one: one.time if isinstance(one, Tick) else one["time"]):
+            if isinstance(one, Tick):
+                self._tick(one)
+            else:
+                self._event(one)
+        return bool(news)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run."""
+        return self.job is not None
+
+    @property
+    def state(self) -> State:
+        """Finished, running, or stopped: nobody drives it."""
+        if self.ended:
+            return "finished"
+        return "running" if driven(self.path) else "stopped"
+
+    def spec(self) -> JobSpec:
+        """The job.
+
+        Raises:
+            StoreError: there is no run.
+        """
+        if self.job is None:
+            raise StoreError(f"{self.path} holds no run that was begun")
+        return self.job
+
+    def ordered(self) -> list[Member]:
+        """All members by index."""
+        return [self.members[index] for index in sorted(self.members)]
+
+    def _event(self, event: Event) -> None:
+        self.changed = event["time"]
+        match event["event"]:
+            case "begin":
+                self._begin(event)
+            case "plan":
+                for text in event["slots"]:
+                    self._place(Slot.from_json(text))
+            case "start":
+                self._start(event)
+            case "sealed":
+                self._seal(event)
+            case "unsealed":
+                if (member := self._member(event["member"])) is not None:
+                    member.forget()
+            case "retry" | "failed" | "halved":
+                self._trouble(event)
+            case "ensemble":
+                self.chosen = tuple(event["decision"].get("members") or ())
+            case "finished":
+                self.ended = event["time"]
+                self._close_all(event["time"])
+            case _:
+                pass
+
+    def _begin(self, event: Event) -> None:
+        self.job = JobSpec.from_json(event["job"])
+        self.starts, self.began, self.ended = self.starts + 1, event["time"], 0.0
+        self._close_all(self.changed)
+        for member in self.members.values():
+            if not member.sealed:
+                member.status = "pending"
+
+    def _place(self, slot: Slot) -> None:
+        self.packs[slot.pack.id] = PackRow(slot)
+        for member in slot.pack.members:
+            known = self.members.get(member.index)
+            if known is None or known.spec.digest != member.digest:
+                self.members[member.index] = Member(member, slot.pack.id)
+            else:
+                known.pack = slot.pack.id
+
+    def _start(self, event: Event) -> None:
+        row = self.packs.get(event["pack"])
+        if row is not None:
+            row.close(event["time"])
+            row.started, row.open, row.ticks = event["time"], True, []
+            row.where = {"node": event.get("node", ""), "pid": event.get("pid")}
+        for name in event["members"]:
+            member = self._member(name)
+            if member is not None and not member.sealed:
+                member.status, member.where = "training", row.where if row else {}
+
+    def _seal(self, event: Event) -> None:
+        member = self._member(event["member"])
+        if member is None:
+            return
+        member.sealed, member.stopped = True, bool(event.get("stopped"))
+        member.status = event["status"] if event["status"] in SICK else "done"
+        member.reason, member.sick = event.get("reason") or "", event.get("sick") or ""
+        member.epoch, member.metrics = int(event["epochs"]), event.get("metrics") or {}
+        member.where, member.seconds = event.get("where") or {}, event.get("seconds")
+        row = self.packs.get(member.pack)
+        if row is not None and all(self._is_sealed(m) for m in row.slot.pack.members):
+            row.close(event["time"])
+
+    def _is_sealed(self, spec: MemberSpec) -> bool:
+        found = self.members.get(spec.index)
+        return found is not None and found.sealed
+
+    def _trouble(self, event: Event) -> None:
+        self._note(f"{event['pack']}: {event['reason']}")
+        if event["event"] == "halved":
+            return
+        again = event["event"] == "retry"
+        self.retries += again
+        if (row := self.packs.get(event["pack"])) is not None:
+            row.close(event["time"])
+        for name in event["members"]:
+            member = self._member(name)
+            if member is not None and not member.sealed:
+                member.status, member.reason = ("retrying" if again else "failed"), event["reason"]
+
+    def _tick(self, tick: Tick) -> None:
+        self.changed = max(self.changed, tick.time)
+        if tick.note:
+            self._note(tick.note)
+        row = self.packs.get(tick.pack)
+        if row is not None and tick.epochs:
+            row.ticks = [*row.ticks[:1], tick]
+        for point in tick.points:
+            member = self.members.get(point.index)
+            if member is None or member.sealed:
+                continue
+            member.see(point.epoch, point.train_loss, point.metric)
+            member.stopped = point.status == "stopped"
+            member.status = _STATUS.get(point.status, member.status)
+
+    def _member(self, name: str) -> Member | None:
+        return self.members.get(int(name.partition("-")[0]))
+
+    def _close_all(self, now: float) -> None:
+        for row in self.packs.values():
+            row.close(now)
+
+    def _note(self, words: str) -> None:
+        self.notes = [*self.notes[1 - NOTES_KEPT :], words]
+
+
+def driven(run: Path) -> bool:
+    """Whether a process drives the run: as far as can be told, where that is on another machine."""
+    try:
+        owner = json.loads((run / ".driver.json").read_text())
+        pid, host = int(owner["pid"]), owner["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if host != socket.gethostname():
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The run folder itself, or those in a storage folder, two levels deep at most; by name."""
+    if _is_run(path):
+        return [path]
+    found = [p for pattern in ("*", "*/*") for p in path.glob(pattern) if p.is_dir() and _is_run(p)]
+    return sorted(found)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "journal.jsonl").is_file()
+
+
+def now() -> float:
+    """The time, as the journal has it."""
+    return time.time()

@@ -1,0 +1,211 @@
+"""What a run has reached, read from outside while it goes on: the same however often one looks."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import socket
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from test_pipeline import job_of, train
+from test_search import Killed, killed_at
+from test_search import job_of as search_of
+from test_search import train as search
+from typer.testing import CliRunner
+
+from ensemble_svc.cli.main import app
+from ensemble_svc.cli.watching import picture, watch
+from ensemble_svc.errors import CorruptArtifact, StoreError
+from ensemble_svc.plan.progress import MemberProgress, Progress
+from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.outlook import GROUPS, best, counts, device_hours, left_s, rungs
+from ensemble_svc.store.progress import FILE, note_progress, ticks_since
+from ensemble_svc.store.reached import Reached, now, runs_in
+from ensemble_svc.store.run import Run
+from ensemble_svc.store.status import status_of
+
+HALVED = {"trials": 8, "scheduler": {"name": "halving", "factor": 2, "min_epochs": 1}}
+
+
+def reached(path: Path) -> Reached:
+    found = Reached(path)
+    found.update()
+    return found
+
+
+def told(found: Reached) -> list[tuple[object, ...]]:
+    """Everything that is known of the members."""
+    return [
+        (m.spec.id, m.pack, m.status, m.reason, m.epoch, m.stopped, m.sealed, m.curve, m.metrics)
+        for m in found.ordered()
+    ]
+
+
+@pytest.fixture(scope="module")
+def halved(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A search that was killed and went on; no test may change it."""
+    job = search_of(HALVED, training={"epochs": 4}, compute={"commit_every_s": 0.0})
+    out = tmp_path_factory.mktemp("run") / "search"
+    with pytest.raises(Killed):
+        search(job, out, killed_at(3))
+    return search(job, out)
+
+
+def test_members_are_as_the_run_says(halved: Run) -> None:
+    found = reached(halved.path)
+    assert found.state == "finished"
+    told_of = {entry["id"]: entry for entry in status_of(halved)["members"]}
+    for member, entry in zip(found.ordered(), halved.manifest()["members"], strict=True):
+        assert (member.spec.id, member.status, member.epoch) == (
+            entry["id"],
+            entry["status"],
+            entry["epochs"],
+        )
+        assert member.metrics == entry["metrics"] == told_of[entry["id"]]["metrics"]
+        history = halved.history(entry["id"])
+        assert [epoch for epoch, *_ in member.curve] == history["epoch"].to_list()
+        assert [m for *_, m in member.curve] == pytest.approx(history["val_nll"].to_list(), rel=1e-5)
+        assert [loss for _, loss, _ in member.curve] == pytest.approx(
+            history["train_loss"].to_list(), rel=1e-5
+        )
+    assert list(found.chosen) == halved.manifest()["ensemble"]["members"]
+
+
+def test_the_rungs_are_those_of_the_trials(halved: Run) -> None:
+    found = reached(halved.path)
+    assert [(r.epoch, r.came, r.went_on) for r in rungs(found)] == [(1, 8, 4), (2, 4, 2)]
+    tally = counts(found)
+    assert tally == {**dict.fromkeys(GROUPS, 0), "stopped": 6, "done": 2}
+    values = {m["index"]: m["metrics"]["validation"]["nll"] for m in halved.manifest()["members"]}
+    top = best(found)
+    assert top is not None
+    assert top.number == min(values, key=lambda k: values[k])
+    assert top.value == pytest.approx(values[top.number])
+    assert device_hours(found, now()) > 0
+    assert left_s(found, now()) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_looking_often_is_looking_once(halved: Run, tmp_path: Path, seed: int) -> None:
+    """The files are copied byte by byte, in steps that end anywhere, also inside a line."""
+    rng, growing = random.Random(seed), Reached(tmp_path)
+    whole = {name: (halved.path / name).read_bytes() for name in ("journal.jsonl", FILE)}
+    at = dict.fromkeys(whole, 0)
+    while any(at[name] < len(body) for name, body in whole.items()):
+        for name, body in whole.items():
+            more = rng.randrange(1, len(body) // 3)
+            with open(tmp_path / name, "ab") as file:
+                file.write(body[at[name] : at[name] + more])
+            at[name] += more
+        growing.update()
+    final = reached(halved.path)
+    assert [m[:7] + m[8:] for m in told(growing)] == [m[:7] + m[8:] for m in told(final)]
+    assert counts(growing) == counts(final)
+    assert not growing.update()
+
+
+def test_a_run_that_was_killed_is_stopped_and_says_how_far_it_came(tmp_path: Path) -> None:
+    job = search_of(HALVED, training={"epochs": 4}, compute={"commit_every_s": 0.0})
+    with pytest.raises(Killed):
+        search(job, tmp_path / "run", killed_at(2))
+    found = reached(tmp_path / "run")
+    assert found.state == "stopped"
+    assert {m.epoch for m in found.ordered()} == {1, 2}
+    assert sum(counts(found).values()) == 8
+    assert rungs(found)[0].went_on == 4
+    owner = {"pid": os.getpid(), "host": socket.gethostname()}
+    (tmp_path / "run" / ".driver.json").write_text(json.dumps(owner))
+    assert found.state == "running"
+    assert left_s(found, now()) is not None
+    (tmp_path / "run" / ".driver.json").write_text(json.dumps(owner | {"pid": 2**22 + 1}))
+    assert found.state == "stopped"
+    (tmp_path / "run" / ".driver.json").write_text(json.dumps(owner | {"host": "elsewhere"}))
+    assert found.state == "running"
+
+
+def test_trials_that_are_yet_to_be_asked_for_are_pending(tmp_path: Path) -> None:
+    job = search_of({"trials": 6, "algorithm": {"name": "optuna", "startup": 2, "batch": 2}})
+    with pytest.raises(Killed):
+        search(job, tmp_path / "run", killed_at(1))
+    assert sum(counts(reached(tmp_path / "run")).values()) == 6
+
+
+numbers = st.none() | st.floats()
+members = st.builds(
+    MemberProgress,
+    id=st.integers(0, 9999).map(lambda k: f"{k:04d}-0123456789ab"),
+    status=st.sampled_from(("training", "stopped", "diverged", "done")),
+    epoch=st.integers(0, 5),
+    train_loss=numbers,
+    metric_name=st.sampled_from(("", "nll")),
+    metric=numbers,
+)
+
+
+@given(st.lists(st.lists(members, max_size=4), max_size=4), st.binary(max_size=20))
+def test_what_was_noted_comes_back_but_for_what_is_torn(tmp_path_factory, packs, torn) -> None:
+    run = tmp_path_factory.mktemp("run")
+    for some in packs:
+        note_progress(run, Progress(pack="p", epoch=5, epochs=9, members=tuple(some), seconds=1.0))
+    with open(run / FILE, "ab") as file:
+        file.write(torn.replace(b"\n", b""))
+    found, _ = ticks_since(run, 0)
+    assert [[p.index for p in tick.points] for tick in found] == [
+        [int(m.id[:4]) for m in some if m.status == "training" or m.epoch == 5] for some in packs
+    ]
+
+
+def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append("other")
+    journal.path.write_bytes(journal.path.read_bytes().replace(b"other", b"owner"))
+    with pytest.raises(CorruptArtifact, match="line 1: damaged"):
+        Reached(tmp_path).update()
+
+
+class TestTheCommand:
+    def test_a_run_that_has_ended_is_shown_once(self, halved):
+        done = CliRunner().invoke(app, ["status", str(halved.path), "--watch"])
+        assert done.exit_code == 0, done.output
+        assert "8 → 4 at 1, 4 → 2 at 2" in done.output
+        assert "best so far: trial" in done.output
+        assert "6 stopped, 2 done" in done.output
+
+    def test_lines_for_scripts_hold_the_whole_state(self, halved):
+        done = CliRunner().invoke(app, ["status", str(halved.path), "--watch", "--json"])
+        (line,) = map(json.loads, done.stdout.splitlines())
+        assert line["state"] == "finished"
+        assert line["members"]["done"] == 2
+        assert (
+            line["best"]["values"] == halved.manifest()["members"][line["best"]["trial"]]["hyperparameters"]
+        )
+        assert line["rungs"] == [{"epoch": 1, "came": 8, "went_on": 4}, {"epoch": 2, "came": 4, "went_on": 2}]
+
+    def test_a_storage_folder_is_a_row_for_each_run(self, halved, tmp_path):
+        train(job_of(), tmp_path / "store" / "one")
+        train(job_of(seed=1), tmp_path / "store" / "two")
+        assert [path.name for path in runs_in(tmp_path / "store")] == ["one", "two"]
+        done = CliRunner().invoke(app, ["status", str(tmp_path / "store"), "--watch"])
+        assert done.exit_code == 0, done.output
+        assert done.output.count("finished") == 2
+
+    def test_a_folder_where_nothing_begins_is_refused(self, tmp_path):
+        with pytest.raises(StoreError, match="holds no run, and none began there"):
+            watch(tmp_path, as_json=False, wait_s=0.1, every_s=0.01)
+
+    def test_a_thousand_members_are_twenty_rows(self, halved):
+        found = reached(halved.path)
+        spec = found.ordered()[0]
+        for index in range(8, 1000):
+            found.members[index] = type(spec)(spec.spec.model_copy(update={"index": index}), spec.pack)
+        console = Console(width=100, record=True, file=io.StringIO())
+        console.print(picture([found]))
+        text = console.export_text()
+        assert "and 980 more" in text
+        assert len(text.splitlines()) < 40
