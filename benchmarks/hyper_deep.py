@@ -36,6 +36,7 @@ from ensemble_svc.store.run import Run
 JOB = Path(__file__).parents[1] / "jobs" / "hyper_deep.yaml"
 ROWS = 9_000
 MEMBERS = 5
+MOST_PICKS = 50
 DEEP, GREEDY, HYPER_DEEP, BEST = (
     "deep ensemble of the best trial",
     "greedy over the trials",
@@ -120,12 +121,16 @@ def compared(seed: int, out: Path, overrides: Sequence[str]) -> Compared:
 
 
 def picked(pool: Pool) -> list[int]:
-    """Forward selection with replacement until so many members are in it (Wenzel et al. 2020)."""
+    """Forward selection with replacement until so many members are in it (Wenzel et al. 2020).
+
+    Where it comes to no others in many picks, those that are in it are left out of the next ones.
+    """
     picks: list[int] = []
     total, everyone = pool.empty(), range(pool.num_members)
     while len(set(picks)) < MEMBERS:
-        scores = pool.trial(total, len(picks), everyone)
-        picks.append(min(everyone, key=scores.__getitem__))
+        among = [k for k in everyone if len(picks) < MOST_PICKS or k not in picks]
+        scores = dict(zip(among, pool.trial(total, len(picks), among), strict=True))
+        picks.append(min(among, key=scores.__getitem__))
         total = pool.add(total, picks[-1])
     return picks
 
