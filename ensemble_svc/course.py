@@ -199,7 +199,7 @@ class Course:
         publish()
         if "metrics.json" in files and job.evaluate.ood:
             with clock.stage("ood"):
-                files |= extend_metrics(self.run, job, self.run.directory)
+                files |= extend_metrics(self.run, job, self.run.directory, prepared)
             publish()
         if "metrics.json" in files:
             with clock.stage("report"):

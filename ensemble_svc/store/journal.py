@@ -71,11 +71,22 @@ class Journal:
     def since(self, offset: int) -> tuple[list[Event], int]:
         """The whole events from a byte on, and the byte at which later ones start; for a reader that comes back.
 
+        Events before a damaged line are returned; the next call, which starts at it, raises.
+
         Raises:
-            CorruptArtifact: as ``events``; lines are counted from the byte.
+            CorruptArtifact: as ``events``, where the line at the byte itself is damaged.
         """
-        lines, end = whole_lines(self.path, offset)
-        return [_parse(line, number, self.path) for number, line in enumerate(lines, 1)], end
+        lines, _ = whole_lines(self.path, offset)
+        events: list[Event] = []
+        for line in lines:
+            if (event := _event(line)) is None:
+                break
+            events.append(event)
+            offset += len(line) + 1
+        if lines and not events:
+            number = self.path.read_bytes()[:offset].count(b"\n") + 1
+            raise _damaged(self.path, number)
+        return events, offset
 
     def of_kind(self, *kinds: str) -> list[Event]:
         """The events of some kinds, in order."""
@@ -103,6 +114,14 @@ def _checksum(body: str) -> str:
 
 
 def _parse(line: bytes, number: int, path: Path) -> Event:
+    event = _event(line)
+    if event is None:
+        raise _damaged(path, number)
+    return event
+
+
+def _event(line: bytes) -> Event | None:
+    """What a line records; None where it is not what was written."""
     try:
         checksum, body = line.decode().split(" ", 1)
         if checksum == _checksum(body):
@@ -110,7 +129,11 @@ def _parse(line: bytes, number: int, path: Path) -> Event:
             return event
     except ValueError:
         pass
-    raise CorruptArtifact(
+    return None
+
+
+def _damaged(path: Path, number: int) -> CorruptArtifact:
+    return CorruptArtifact(
         f"{path}, line {number}: damaged. Remove that line to go on without what it recorded; "
         "the members it spoke of are trained again."
     )
