@@ -66,11 +66,22 @@ class Journal:
     def since(self, offset: int) -> tuple[list[Event], int]:
         """The whole events from a byte on, and the byte at which later ones start; for a reader that comes back.
 
+        Events before a damaged line are returned; the next call, which starts at it, raises.
+
         Raises:
-            CorruptArtifact: as ``events``; lines are counted from the byte.
+            CorruptArtifact: as ``events``, where the line at the byte itself is damaged.
         """
-        lines, end = whole_lines(self.path, offset)
-        return [_parse(line, number, self.path) for number, line in enumerate(lines, 1)], end
+        lines, _ = whole_lines(self.path, offset)
+        events: list[Event] = []
+        for line in lines:
+            if not is_sound(line):
+                break
+            events.append(json.loads(line.partition(b" ")[2]))
+            offset += len(line) + 1
+        if lines and not events:
+            number = self.path.read_bytes()[:offset].count(b"\n") + 1
+            raise damaged(self.path, number)
+        return events, offset
 
     def of_kind(self, *kinds: str, holding: Collection[str] = ()) -> list[Event]:
         """The events of some kinds, in order.
@@ -99,13 +110,6 @@ def whole_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
 def _line(event: Event) -> bytes:
     body = json.dumps(event, sort_keys=True, allow_nan=True).encode()
     return checksum(body) + b" " + body + NEWLINE
-
-
-def _parse(line: bytes, number: int, path: Path) -> Event:
-    if not is_sound(line):
-        raise damaged(path, number)
-    event: Event = json.loads(line.partition(b" ")[2])
-    return event
 
 
 def _cut_torn_line(handle: int) -> None:
