@@ -174,7 +174,7 @@ class Course:
 
     def has_sealed(self, slot: Slot) -> bool:
         """Whether every member of the slot is sealed."""
-        done = sealed(self.run.path)
+        done = sealed(self.run.path, [member.digest for member in slot.pack.members])
         return all(member.digest in done for member in slot.pack.members)
 
     def finish(self, *, train_s: float) -> None:
