@@ -25,6 +25,7 @@ from ensemble_svc.evaluate.places import row_keys
 from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
+from ensemble_svc.familiar import Own
 from ensemble_svc.foreign import Tell, add_doubts, by_parts
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
@@ -65,6 +66,8 @@ class Terms:
     job: JobSpec
     ensemble: Ensemble
     wish: Wish
+    own: Own | str | None = None
+    """The rows that the run was made of, or why they are not to be had; None where nothing is asked of them."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,13 @@ def take_in(terms: Terms, books: Books, piece: Piece) -> None:
     Raises:
         DataError: a column to slice by that the rows lack, or of too many values.
     """
-    members = terms.ensemble.members(piece.rows.x)
+    members = terms.ensemble.members(piece.rows.x, energy=bool(terms.wish.ood))
     target = torch.from_numpy(np.ascontiguousarray(piece.rows.y))
     key_N = row_keys(piece.shard, piece.start, len(piece))
     books.rows += len(piece)
+    if isinstance(terms.own, Own):
+        trained, chosen = terms.own.count(piece.rows)
+        books.trained, books.chosen = books.trained + trained, books.chosen + chosen
     _hold(terms, books, piece, members, target)
     each = _judged(terms, members, target)
     for task, judged in each.items():
@@ -144,7 +150,8 @@ def _hold(terms: Terms, books: Books, piece: Piece, members: Mapping[str, Tensor
     if books.sample is None:
         seed = derive_seed(terms.job.seed, -1, "sample")
         books.sample = Sample(terms.wish.held, HELD_NUMBERS, seed=seed)
-    books.sample.offer(members, target, shard=piece.shard, start=piece.start)
+    said = {name: value for name, value in members.items() if value.ndim == 3}
+    books.sample.offer(said, target, shard=piece.shard, start=piece.start)
 
 
 @dataclass(frozen=True)

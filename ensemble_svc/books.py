@@ -36,6 +36,10 @@ class Books:
     shifted: dict[tuple[str, int], Tallies] = field(default_factory=dict)
     """By corruption and severity."""
     doubts: Doubts = field(default_factory=dict)
+    trained: int = 0
+    """Rows equal to some that members were trained on."""
+    chosen: int = 0
+    """Further rows equal to some that decided about the ensemble."""
 
     def join(self, other: Books) -> None:
         """Take in the books of other rows.
@@ -44,6 +48,8 @@ class Books:
             DataError: a column to slice by that has too many values in all.
         """
         self.rows += other.rows
+        self.trained += other.trained
+        self.chosen += other.chosen
         if self.sample is None:
             self.sample = other.sample
         elif other.sample is not None:

@@ -29,17 +29,18 @@ from ensemble_svc.deciding import (
     only_trained,
     targets_of,
 )
+from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.rival import Rival, rival_of
-from ensemble_svc.souping import kitchen_of, make_soup
-from ensemble_svc.spec.aggregate import NoSoup
+from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
-from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
+from ensemble_svc.store.members import Sealed, candidates, eligible, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 from ensemble_svc.worth import worth
@@ -70,6 +71,8 @@ def conclude(
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})
     files, predictions = _gather(run, job, prepared, done, seals)
@@ -77,12 +80,13 @@ def conclude(
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation(job, list(known.values()))
-    soup, written = _soup(run, job, prepared, done, seals)
+    soup, written = make(run, job, prepared, soup_members(decision, done), seals)
     files |= written
     rival = read_rival(run, job, prepared.schema, single, done, predictions)
     files["metrics.json"] = write_metrics(
         run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
     )
+    files |= write_exhibits(run, job, decision, ids, predictions, prepared)
     return Concluded(decision, files)
 
 
@@ -137,26 +141,6 @@ def read_rival(
         return None
     targets = {split: own["target"] for split, own in predictions.items() if split != "train"}
     return rival_of(run, job, schema, single, done, sealed(run.path), targets)
-
-
-def _soup(
-    run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """What is told of the soup, and its file; nothing where none is asked for."""
-    choice = job.aggregate.soup
-    if isinstance(choice, NoSoup) or len(done) < 2:
-        return None, {}
-    kitchen = kitchen_of(done, prepared)
-    found = make_soup(run, choice, kitchen, done, seals)
-    if found.state is None:
-        return {**found.facts, "predictions": {}}, {}
-    split = prepared.split
-    rows = {"validation": split.validation, "test": split.test}
-    said = {name: kitchen.predict(found.state, own) for name, own in rows.items() if len(own)}
-    sha = write_atomic(
-        run.path / "soup.safetensors", encode(found.state, {"members": " ".join(found.chosen)})
-    )
-    return {**found.facts, "predictions": said}, {"soup.safetensors": sha}
 
 
 def _gather(

@@ -25,7 +25,7 @@ from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.schedulers import Asha, Median
-from ensemble_svc.spec.search import HIGHER_IS_BETTER
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
@@ -125,7 +125,7 @@ class Course:
             run=str(self.run.path.resolve()),
             commit_every_s=self.ready.job.compute.commit_every_s,
             health=self.ready.job.compute.health == "auto",
-            search=self.ready.written.search,
+            search=_bare(self.ready.job),
             tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
 
@@ -200,7 +200,7 @@ class Course:
         publish()
         if "metrics.json" in files and job.evaluate.ood:
             with clock.stage("ood"):
-                files |= extend_metrics(self.run, job, self.run.directory)
+                files |= extend_metrics(self.run, job, self.run.directory, prepared)
             publish()
         if "metrics.json" in files:
             with clock.stage("report"):
@@ -290,3 +290,8 @@ def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
     cpus = max(machine.cpus for machine in resources.machines)
     gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
     return Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))
+
+
+def _bare(job: JobSpec) -> SearchSpec | None:
+    """What slots need of the search: not the trials that it has settled."""
+    return job.search and job.search.model_copy(update={"first": ()})

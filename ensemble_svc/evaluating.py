@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,18 @@ from ensemble_svc.data.inputs import piece_rows
 from ensemble_svc.data.streams import cut, shards_of, stream_labelled
 from ensemble_svc.deciding import best_on_validation
 from ensemble_svc.errors import DataError
+from ensemble_svc.familiar import Own, own_rows
 from ensemble_svc.foreign import (
     Tell,
     detections,
     foreign_doubts,
     foreign_rows,
     imputes,
-    stored_doubts,
+    usual_doubts,
 )
 from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.settling import settle
 from ensemble_svc.spec.data import Source
 from ensemble_svc.spec.load import parse_source
@@ -72,7 +74,8 @@ def evaluate(
     split = "test" if wish.data is None else "data"
     if stored:
         terms = terms_of(run.path, wish)
-        metrics, usual, broken = run.metrics(), stored_doubts(run, terms.ensemble), list[str]()
+        usual = usual_doubts(run, terms.ensemble, own_data(run))
+        metrics, broken = run.metrics(), list[str]()
     else:
         terms, books, broken = _books(run, wish, directory, spread, tell)
         best = _best(run, terms.ensemble)
@@ -94,15 +97,18 @@ def _best(run: Run, ensemble: Ensemble) -> int | None:
     return best_on_validation(run.job(), [metrics[own] for own in ensemble.decision.members])
 
 
-def terms_of(path: Path, wish: Wish) -> Terms:
+def terms_of(path: Path, wish: Wish, own: Own | str | None = None) -> Terms:
     """What the run's rows are measured with.
+
+    Args:
+        own: the run's own rows, where they are known.
 
     Raises:
         StoreError: a run that is not finished.
         DataError: a wish that the ensemble cannot grant.
     """
     run = Run.open(path)
-    terms = Terms(run.job(), Ensemble.load(path), wish)
+    terms = Terms(run.job(), Ensemble.load(path), wish, own)
     if wish.shift and terms.ensemble.schema.kind != "image":
         raise DataError("--shift worsens images, and the ensemble reads a table.")
     return terms
@@ -117,9 +123,10 @@ def _books(
         for one in _own_rows(terms, directory, tell):
             books.join(one)
         return terms, books, broken
+    terms = replace(terms, own=own_rows(run, terms.ensemble.schema))
     shards = shards_of(parse_source(wish.data), directory)
     several = len(shards) > 1
-    load = partial(terms_of, run.path.absolute(), wish) if several else lambda: terms
+    load = partial(terms_of, run.path.absolute(), wish, terms.own) if several else lambda: terms
     work = partial(audit_shard, directory.absolute())
     with closing((spread if several else in_turn)(load, work, shards, tell=tell)) as found:
         for _, each in found:

@@ -25,8 +25,11 @@ from ensemble_svc.data.streams import cut, shards_of
 from ensemble_svc.deciding import chosen_of, only_members
 from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
 from ensemble_svc.evaluate.detection import detect
+from ensemble_svc.evaluate.overlap import overlap
 from ensemble_svc.nn.tasks import part_of
+from ensemble_svc.planning import Prepared
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.spec.data import BreastCancer, Csv, Diabetes, Npz, Parquet, Source
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.load import parse_source
@@ -43,8 +46,9 @@ _SEVERAL = frozenset("*?[")
 def doubts_of(decision: Decision, members: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scores of rows, larger where the ensemble is less sure.
 
-    Of classes ``max_probability`` (1 minus it), ``entropy``, ``expected_entropy``, ``mutual_information``; of numbers
-    ``total``, ``aleatoric`` and ``epistemic`` variance, mean over the targets. What one member has of its own is there
+    Of classes ``max_probability`` (1 minus it), ``entropy``, ``expected_entropy``, ``mutual_information`` and, where it
+    is known, ``energy``, the members' mean; of numbers ``total``, ``aleatoric`` and ``epistemic`` variance, mean over
+    the targets. What one member has of its own is there
     under ``<score>/members`` too.
 
     Args:
@@ -53,7 +57,7 @@ def doubts_of(decision: Decision, members: Mapping[str, Tensor]) -> dict[str, Te
     weights_K = torch.tensor(decision.weights, dtype=torch.float64)
     if "log_probs" in members:
         log_probs_KNC, together_NC = members["log_probs"], apply(decision, members)["log_probs"]
-        return {
+        found = {
             "max_probability": _unsure(together_NC),
             "max_probability/members": _unsure(log_probs_KNC),
             "entropy": entropy(together_NC[None]).float(),
@@ -61,9 +65,14 @@ def doubts_of(decision: Decision, members: Mapping[str, Tensor]) -> dict[str, Te
             "expected_entropy": expected_entropy(log_probs_KNC, weights_K).float(),
             "mutual_information": mutual_information(log_probs_KNC, weights_K).float(),
         }
+        return found | (_energy(members["energy"], weights_K) if "energy" in members else {})
     parts = variance(members["mean"], members["log_variance"], weights_K)._asdict()
     found = {name: value.mean(dim=-1).float() for name, value in parts.items()}
     return found | {"total/members": members["log_variance"].double().exp().mean(dim=-1).float()}
+
+
+def _energy(energy_KN: Tensor, weights_K: Tensor) -> dict[str, Tensor]:
+    return {"energy": (weights_K @ energy_KN.double()).float(), "energy/members": energy_KN}
 
 
 def _unsure(log_probs: Tensor) -> Tensor:
@@ -97,11 +106,11 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
     """AUROC, AUPR (both ways) and FPR95 by score: of the ensemble, and the mean over its members' own.
 
     Returns:
-        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}}}}``; of several tasks
-        ``scores`` by task.
+        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}, "histogram": {…}}}}``,
+        the last as ``evaluate.overlap.overlap``; of several tasks ``scores`` by task.
     """
     scores = {
-        task: {name: _detection(own, foreign[task], name) for name in own if not name.endswith("/members")}
+        task: {name: _detection(own, foreign[task], name) for name in own if "/" not in name}
         for task, own in usual.items()
     }
     count, usual_count = (len(next(iter(next(iter(d.values())).values()))) for d in (foreign, usual))
@@ -114,6 +123,8 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
 
 def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"ensemble": asdict(detect(usual[name], foreign[name]))}
+    if usual[name].isfinite().all() and foreign[name].isfinite().all():
+        found["histogram"] = overlap(usual[name], foreign[name])
     each = f"{name}/members"
     if each in usual:
         pairs = zip(usual[each], foreign[each], strict=True)
@@ -122,18 +133,30 @@ def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name:
     return found
 
 
-def stored_doubts(run: Run, ensemble: Ensemble) -> Doubts:
-    """Of the run's test rows, from the predictions it keeps.
+def usual_doubts(run: Run, ensemble: Ensemble, own: Prepared | str) -> Doubts:
+    """Of the run's test rows: run forward where they are at hand, else from the predictions that the run keeps, which
+    say nothing of the energy.
+
+    Args:
+        own: as ``rereading.own_data``.
 
     Raises:
         StoreError: a run without test rows.
     """
-    manifest = run.manifest()
-    if "predictions/test.safetensors" not in manifest["files"]:
+    if "predictions/test.safetensors" not in run.manifest()["files"]:
         raise StoreError(f"{run.path} has no test rows to compare others with; give --data")
+    if isinstance(own, str):
+        return _stored_doubts(run, ensemble)
+    schema = ensemble.schema
+    pieces = cut(own.dataset, piece_rows(schema), own.split.test)
+    missing = imputes(run.job())
+    return foreign_doubts(ensemble, (conform_inputs(piece, schema, missing=missing) for piece in pieces))
+
+
+def _stored_doubts(run: Run, ensemble: Ensemble) -> Doubts:
     split = run.predictions("test")
     kept = {name: value for name, value in only_members(split).items() if not name.endswith("/target")}
-    return add_doubts({}, ensemble, chosen_of(ensemble.decision, manifest["candidates"], kept))
+    return add_doubts({}, ensemble, chosen_of(ensemble.decision, run.manifest()["candidates"], kept))
 
 
 def foreign_doubts(ensemble: Ensemble, pieces: Iterable[Dataset], tell: Tell = lambda rows: None) -> Doubts:
@@ -145,7 +168,7 @@ def foreign_doubts(ensemble: Ensemble, pieces: Iterable[Dataset], tell: Tell = l
     found: Doubts = {}
     rows = 0
     for piece in pieces:
-        found = add_doubts(found, ensemble, ensemble.members(piece.x))
+        found = add_doubts(found, ensemble, ensemble.members(piece.x, energy=True))
         rows += len(piece)
         tell(rows)
     return found
@@ -210,8 +233,11 @@ def check_foreign(job: JobSpec, schema: InputSchema, directory: Path) -> None:
             raise DataError(f"evaluate.ood '{text}': {fault}") from fault
 
 
-def extend_metrics(run: Run, job: JobSpec, directory: Path) -> dict[str, str]:
+def extend_metrics(run: Run, job: JobSpec, directory: Path, own: Prepared | None = None) -> dict[str, str]:
     """Measure ``evaluate.ood`` and write it into ``metrics.json`` under the test split.
+
+    Args:
+        own: the run's data, where they are at hand; read again otherwise.
 
     Returns:
         The file with its new SHA-256; nothing where there is nothing to measure.
@@ -223,7 +249,7 @@ def extend_metrics(run: Run, job: JobSpec, directory: Path) -> dict[str, str]:
     if not job.evaluate.ood or "test" not in metrics:
         return {}
     ensemble = Ensemble.load(run.path)
-    usual = stored_doubts(run, ensemble)
+    usual = usual_doubts(run, ensemble, own or own_data(run))
     found = {
         text: detections(usual, foreign_doubts(ensemble, foreign_rows(text, ensemble.schema, job, directory)))
         for text in job.evaluate.ood

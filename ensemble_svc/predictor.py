@@ -131,13 +131,14 @@ class Ensemble:
         position = {candidate.id: i for i, candidate in enumerate(ordered)}
         return cls(schema, groups, [position[m] for m in chosen], decision)
 
-    def members(self, x: Array) -> dict[str, Tensor]:
+    def members(self, x: Array, *, energy: bool = False) -> dict[str, Tensor]:
         """Each member's own prediction of the rows, [K, N, …], in the manifest's order.
 
         Args:
             x: raw rows [N, …] as ``InputSchema`` describes them.
+            energy: whether to add that of classes, ``energy`` [K, N].
         """
-        blocks = [self._block(x[start : start + ROWS]) for start in range(0, max(1, len(x)), ROWS)]
+        blocks = [self._block(x[start : start + ROWS], energy) for start in range(0, max(1, len(x)), ROWS)]
         return {name: torch.cat([block[name] for block in blocks], dim=1) for name in blocks[0]}
 
     @property
@@ -195,9 +196,9 @@ class Ensemble:
                 low, high = intervals.apply(together["mean"], together.get("log_variance"))
                 return {"low": low, "high": high}
 
-    def _block(self, x: Array) -> dict[str, Tensor]:
+    def _block(self, x: Array, energy: bool) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
-        each = [_predict(group, x_N) for group in self.groups]
+        each = [_predict(group, x_N, energy) for group in self.groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
         return {name: value[list(self.order)] for name, value in joined.items()}
 
@@ -219,14 +220,13 @@ def _load(run: Run, group: tuple[_Candidate, ...], schema: InputSchema) -> Group
     return Group(assemble(first, schema), members, weights, answer_of(first, schema), draws)
 
 
-def _predict(group: Group, x_N: Tensor) -> dict[str, Tensor]:
+def _predict(group: Group, x_N: Tensor, energy: bool) -> dict[str, Tensor]:
     alone = not group.members[0].model.packs_unasked
     scale_K = scales(group.weights)
+    own = group.net, group.weights, group.answer, x_N
     if group.draws:
-        return predict_dropped(
-            group.net, group.weights, group.answer, x_N, scale_K=scale_K, draws=group.draws
-        )
-    return predict(group.net, group.weights, group.answer, x_N, scale_K=scale_K, alone=alone)
+        return predict_dropped(*own, scale_K=scale_K, draws=group.draws, energy=energy)
+    return predict(*own, scale_K=scale_K, alone=alone, energy=energy)
 
 
 def _json(value: Any) -> str:

@@ -34,6 +34,9 @@ def settle(terms: Terms, books: Books, *, best: int | None) -> dict[str, Any]:
         found = measure(terms.job, decision, decision.members, members, target, best=best)
     else:
         found = _streamed(terms, books, members, target, best)
+    if terms.own is not None:
+        told = {"unknown": terms.own} if isinstance(terms.own, str) else {}
+        found["own_rows"] = told or {"trained": books.trained, "chosen": books.chosen}
     if books.slices:
         found["slices"] = {
             column: [{"value": value, **_points(tallies)} for value, tallies in values.items()]

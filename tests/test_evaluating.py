@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble_svc import pipeline
+from ensemble_svc.aggregate.doubt import energy
 from ensemble_svc.batch import predict_file
 from ensemble_svc.data import inputs
 from ensemble_svc.errors import DataError, EnsembleSvcError
@@ -24,9 +25,13 @@ from ensemble_svc.evaluate.bootstrap import percentile_interval
 from ensemble_svc.evaluate.metrics import METRICS, measure
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.evaluating import Wish, evaluate
+from ensemble_svc.familiar import marks
+from ensemble_svc.foreign import doubts_of
 from ensemble_svc.local import LocalExecutor
+from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
+from ensemble_svc.train.forward import outputs
 
 SPECIES = ("asp", "bee", "cow")
 
@@ -304,6 +309,30 @@ class TestElsewhere:
         assert other["scores"]["mutual_information"]["ensemble"]["auroc"] > 0.7
         assert "mean_member" in other["scores"]["entropy"]
         assert "mean_member" not in other["scores"]["mutual_information"]
+        assert other["scores"]["energy"].keys() == {"ensemble", "mean_member"}
+
+    def test_the_energy_is_that_of_the_networks_outputs(self, digits):
+        ensemble = Ensemble.load(digits.path)
+        x = np.random.default_rng(0).uniform(0, 16, (50, 1, 8, 8)).astype(np.float32)
+        (group,) = ensemble.groups
+        logits_KNC = outputs(group.net, group.weights, torch.from_numpy(x))[list(ensemble.order)]
+        members = ensemble.members(x, energy=True)
+        assert "energy" not in ensemble.members(x)
+        torch.testing.assert_close(-members["energy"], logits_KNC.logsumexp(-1), rtol=1e-6, atol=0)
+        doubt_N = doubts_of(ensemble.decision, members)["energy"]
+        torch.testing.assert_close(doubt_N.double(), energy(logits_KNC), rtol=1e-6, atol=1e-6)
+
+    def test_rows_that_are_gone_are_compared_by_what_is_kept_of_them(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        odd = frame(50, seed=9).assign(length=lambda rows: rows["length"] + 40)
+        odd.to_parquet(tmp_path / "odd.parquet")
+        run = train(tmp_path)
+        wish = Wish(ood=(str(tmp_path / "odd.parquet"),))
+        whole = next(iter(evaluate(run, wish, tmp_path).metrics["test"]["ood"].values()))["scores"]
+        (tmp_path / "train.csv").unlink()
+        kept = next(iter(evaluate(run, wish, tmp_path).metrics["test"]["ood"].values()))["scores"]
+        assert whole.keys() - kept.keys() == {"energy"}
+        assert all(same(kept[name], whole[name], rel=0.02) for name in kept)
 
     def test_a_job_measures_its_ood_sets_at_the_end_of_training(self, tmp_path):
         frame(200).to_csv(tmp_path / "train.csv", index=False)
@@ -337,6 +366,52 @@ class TestElsewhere:
     def test_a_bad_source_is_told(self, text, told, digits, tmp_path):
         with pytest.raises(EnsembleSvcError, match=told):
             evaluate(digits, Wish(ood=(text,)), tmp_path)
+
+
+class TestOwnRows:
+    """Law 5: rows that trained or decided are not taken for a test."""
+
+    def test_they_are_counted_and_told(self, tables, tmp_path):
+        found = evaluate(tables, Wish(data=source(tables.directory / "train.csv")), tmp_path).metrics["data"]
+        rows = tables.manifest()["rows"]
+        assert found["own_rows"] == {"trained": rows["train"], "chosen": rows["validation"]}
+        command = [sys.executable, "-m", "ensemble_svc", "evaluate", str(tables.path), "--data"]
+        path = source(tables.directory / "train.csv")
+        done = subprocess.run([*command, path], capture_output=True, text=True, check=True)
+        told = f"warning: {rows['train']} of these rows equal rows that members were trained on"
+        assert told in " ".join(done.stdout.split())
+
+    def test_others_are_not(self, tables, tmp_path):
+        new = pd.concat([frame(50, seed=77), frame(400).iloc[:5]])
+        new.to_parquet(tmp_path / "new.parquet")
+        found = evaluate(tables, Wish(data=source(tmp_path / "new.parquet")), tmp_path).metrics["data"]
+        assert sum(found["own_rows"].values()) <= 5
+        new.iloc[:50].to_parquet(tmp_path / "new.parquet")
+        found = evaluate(tables, Wish(data=source(tmp_path / "new.parquet")), tmp_path).metrics["data"]
+        assert found["own_rows"] == {"trained": 0, "chosen": 0}
+
+    def test_images_and_other_order_and_pieces(self, digits, tmp_path, monkeypatch):
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 100)
+        found = evaluate(digits, Wish(data="digits"), tmp_path).metrics["data"]
+        rows = digits.manifest()["rows"]
+        assert found["own_rows"] == {"trained": rows["train"], "chosen": rows["validation"]}
+
+    def test_what_cannot_be_read_again_is_not_taken_for_new(self, tmp_path):
+        frame(200).to_csv(tmp_path / "train.csv", index=False)
+        run = train(tmp_path)
+        (tmp_path / "train.csv").rename(tmp_path / "moved.csv")
+        found = evaluate(run, Wish(data=source(tmp_path / "moved.csv")), tmp_path).metrics["data"]
+        assert "cannot be read" in found["own_rows"]["unknown"]
+
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(["float32", "uint8"]))
+    def test_marks_are_equal_where_rows_are(self, seed, width, dtype):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(0, 3, (300, width)).astype(dtype)
+        y = rng.integers(0, 2, 300)
+        first = {}
+        for mark, row in zip(marks(x, y).tolist(), map(tuple, np.column_stack([x, y]).tolist()), strict=True):
+            assert first.setdefault(row, mark) == mark
+        assert len(set(first.values())) == len(first)
 
 
 class TestShift:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ensemble_svc import pipeline
@@ -41,11 +40,9 @@ def test_the_view_holds_what_the_run_holds(run: Run) -> None:
     assert len(view.chosen) == 3
     assert set(view.histories) == set(view.chosen)
     assert all(len(columns["epoch"]) == 2 and "val_nll" in columns for columns in view.histories.values())
-    held = view.predictions["test"]
-    stack = held["log_probs"] if "log_probs" in held else held["mean"]
-    assert stack.shape[:2] == (3, view.summary["rows"])
-    assert len(held["target"]) == view.summary["rows"]
-    assert isinstance(stack, np.ndarray)
+    assert view.exhibits["split"] == "test"
+    assert view.exhibits["rows"] == view.summary["rows"]
+    assert len(view.shown["pairs"]["members"]) == 3
     assert "name: small" in view.job_text
 
 

@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _show(folder: Path | None, metrics: dict[str, Any]) -> None:
-    from ensemble_svc.cli.measures import foreign_table, shift_table, slices_tables
+    from ensemble_svc.cli.measures import foreign_table, remarks, shift_table, slices_tables
     from ensemble_svc.cli.tables import metrics_table
 
     out = console()
@@ -86,6 +86,9 @@ def _show(folder: Path | None, metrics: dict[str, Any]) -> None:
     for split in metrics.values():
         for table in (*slices_tables(split), *shift_table(split), *foreign_table(split)):
             out.print(table)
+        for words in remarks(split):
+            style = "yellow" if words.startswith("warning") else "dim"
+            out.print(words, style=style, highlight=False, markup=False)
 
 
 def _end(broken: list[str]) -> None:

@@ -65,6 +65,24 @@ def slices_tables(split: Split) -> Iterator[Table]:
             yield table
 
 
+def remarks(split: Split) -> Iterator[str]:
+    """What must be known of a split's numbers beside them."""
+    own = split.get("own_rows") or {}
+    told = [
+        f"{own[key]:,} of these rows equal rows that {words}"
+        for key, words in (("trained", "members were trained on"), ("chosen", "the ensemble was decided on"))
+        if own.get(key)
+    ]
+    if told:
+        yield f"warning: {', and '.join(told)}; what is measured on them is no test."
+    if own.get("unknown"):
+        yield f"whether members were trained on some of these rows is not known: {clean(own['unknown'], limit=200)}"
+    for task, one in split.get("tasks", {"": split}).items():
+        if sampled := one.get("sampled"):
+            what = ", ".join(sampled["what"]).replace("_", " ")
+            yield f"{clean(task, limit=20)} {what}: from a sample of {sampled['rows']:,} rows".strip()
+
+
 def _pair(name: str, one: Mapping[str, Any]) -> str:
     face = look(name)
     places = face.places()

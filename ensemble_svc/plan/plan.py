@@ -22,6 +22,12 @@ SINGLE = 1_000_000
 """Index of the single model that costs what the ensemble does; no member has it."""
 
 
+def index_of(member: str) -> int:
+    """The index of a member by its id."""
+    place = member.partition("-")[0]
+    return SINGLE if place == "single" else int(place)
+
+
 class MemberSpec(Spec):
     """Everything that decides what is sealed of one member, and nothing else."""
 
@@ -45,13 +51,16 @@ class MemberSpec(Spec):
     """Ends of its last cycles that are members of the ensemble in its place."""
     mc_samples: int = 0
     """Networks of it, with dropout drawn once for each, that are members of the ensemble in its place."""
+    init_of: int | None = None
+    """Index of the member whose initial weights it takes; its own where there is none."""
     varied: Mapping[str, Any] = {}
     """The hyper-parameters in which this member departs from the job, by dotted path."""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the specification and of the schema version: the member's identity."""
-        body = self.model_dump(mode="json", exclude={"varied"})
+        aside = {"varied"} | (set() if self.init_of is not None else {"init_of"})
+        body = self.model_dump(mode="json", exclude=aside)
         return sha256(f"{SCHEMA_VERSION}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
 
     @property
@@ -68,6 +77,11 @@ class MemberSpec(Spec):
     def is_single(self) -> bool:
         """Whether it is no member of the ensemble, but the single model that the ensemble is measured against."""
         return self.index == SINGLE
+
+    @property
+    def start(self) -> int:
+        """Index by which its initial weights are drawn."""
+        return self.index if self.init_of is None else self.init_of
 
     @property
     def num_draws(self) -> int:

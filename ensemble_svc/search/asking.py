@@ -63,19 +63,29 @@ def ask(
     assert isinstance(search.algorithm, Tpe)
     logging.getLogger("optuna").setLevel(logging.WARNING)
     space = search.flat
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(
-            seed=derive_seed(seed, len(tried), "search") % 2**32,
-            n_startup_trials=search.algorithm.startup,
-            multivariate=True,
-            group=bool(space.parents),
-            constant_liar=True,
-        )
-    study = optuna.create_study(sampler=sampler)
+    study = optuna.create_study(
+        sampler=_sampler(search.algorithm, space, derive_seed(seed, len(tried), "search"))
+    )
     for values, loss in tried:
         study.add_trial(_trial(space, values, loss))
     return tuple(_asked(study, space) for _ in range(count))
+
+
+def _sampler(algorithm: Tpe, space: Space, seed: int) -> Any:
+    """What learns, with no more memory than the trials that it is told.
+
+    The Gaussian process is given what is out at its own expectation, which spreads a batch as the liar does.
+    """
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.samplers import GPSampler, TPESampler
+
+    options: dict[str, Any] = {"seed": seed % 2**32, "n_startup_trials": algorithm.startup}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if algorithm.sampler == "gp":
+            return GPSampler(**options)
+        group = bool(space.parents)
+        return TPESampler(**options, multivariate=True, group=group, constant_liar=True)
 
 
 def _trial(space: Space, values: Values, loss: float | None) -> Any:

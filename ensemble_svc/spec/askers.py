@@ -37,7 +37,10 @@ class Sobol(Asker):
 
 
 class Tpe(Asker):
-    """Where earlier trials were good: the tree-structured Parzen estimator of Optuna (Bergstra et al. 2011).
+    """Where earlier trials were good, by a sampler of Optuna.
+
+    ``tpe``: the tree-structured Parzen estimator (Bergstra et al. 2011), which knows laws that stand under choices.
+    ``gp``: a Gaussian process and its log expected improvement, better with few trials of few numbers, and slower.
 
     It is asked for ``batch`` trials at a time, which train together, and told their results. Trials that are out
     count as bad ones meanwhile (the constant liar), so that a batch spreads.
@@ -45,6 +48,8 @@ class Tpe(Asker):
 
     learns: ClassVar[bool] = True
     name: Literal["optuna"] = "optuna"
+    sampler: Literal["tpe", "gp"] = "tpe"
+    """What learns."""
     batch: Annotated[PositiveInt, Field(le=MOST_MEMBERS)] = 16
     """Trials that are asked for at a time."""
     startup: NonNegativeInt = 16

@@ -121,6 +121,25 @@ def snapshot_file(number: int) -> str:
     return f"snapshot-{number}.safetensors"
 
 
+def was_cut(facts: Mapping[str, Any]) -> bool:
+    """Whether a finished member was stopped before its training was over, by a scheduler or for its budget.
+
+    Early stopping gives no reason; it is an end of training like another.
+    """
+    return bool(facts.get("stopped") and facts.get("reason"))
+
+
+def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool) -> list[bool]:
+    """Which finished members may be in the ensemble.
+
+    Args:
+        members: their seals, or their entries in the manifest.
+        cut: whether those may that were stopped before their end; where there are no others, they do.
+    """
+    whole = [not was_cut(facts) for facts in members]
+    return whole if any(whole) and not cut else [True] * len(members)
+
+
 def candidates(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What a finished member can be in an ensemble as: id → metrics by split, in order.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ensemble_svc.errors import StoreError
-from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.plan.plan import MemberSpec, Slot, index_of
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.progress import Tick, ticks_since
@@ -158,8 +158,8 @@ class Reached:
         return self.job
 
     def ordered(self) -> list[Member]:
-        """All members by index."""
-        return [self.members[index] for index in sorted(self.members)]
+        """All members by index, without the single model that the ensemble is measured against."""
+        return [member for _, member in sorted(self.members.items()) if not member.spec.is_single]
 
     def _event(self, event: Event) -> None:
         self.changed = event["time"]
@@ -260,7 +260,7 @@ class Reached:
             member.status = _STATUS.get(point.status, member.status)
 
     def _member(self, name: str) -> Member | None:
-        return self.members.get(int(name.partition("-")[0]))
+        return self.members.get(index_of(name))
 
     def _close_all(self, now: float) -> None:
         for row in self.packs.values():

@@ -17,6 +17,7 @@ from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.masks import dropping
 from ensemble_svc.nn.member import in_target_units
 from ensemble_svc.nn.tasks import Answer, Heads
+from ensemble_svc.spec.losses import CrossEntropy
 
 CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}
 """What the activations of one chunk of rows may take on a device, all members together, unless the caller
@@ -69,6 +70,7 @@ def predict(
     *,
     scale_K: Mapping[str, Tensor],
     alone: bool = False,
+    energy: bool = False,
 ) -> dict[str, Tensor]:
     """Predictions of K members: ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, T].
 
@@ -76,11 +78,25 @@ def predict(
 
     Args:
         scale_K: the stacked buffers that lead a regression back to the target's units.
+        energy: whether to add ``energy`` [K, N] of classes, as ``energies``.
     """
     found = outputs(net, weights_K, x_N, alone=alone).float()
+    return _said(loss, found, scale_K) | (energies(loss, found) if energy else {})
+
+
+def energies(loss: Answer, outputs: Tensor) -> dict[str, Tensor]:
+    """``energy`` [K, N]: minus the log-sum-exp of the logits (Liu et al. 2020, arXiv:2010.03759), which log
+    probabilities have lost; of each task with classes, and none of numbers."""
     if isinstance(loss, Heads):
-        return loss.predict(found, scale_K)
-    return in_target_units(to_prediction(loss, found), scale_K)
+        own = {head.name: energies(head.loss, head.outputs(outputs)) for head in loss.each}
+        return {f"{name}/{key}": value for name, found in own.items() for key, value in found.items()}
+    return {"energy": -outputs.logsumexp(-1)} if isinstance(loss, CrossEntropy) else {}
+
+
+def _said(loss: Answer, outputs: Tensor, scale_K: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    if isinstance(loss, Heads):
+        return loss.predict(outputs, scale_K)
+    return in_target_units(to_prediction(loss, outputs), scale_K)
 
 
 def predict_dropped(
@@ -91,17 +107,17 @@ def predict_dropped(
     *,
     scale_K: Mapping[str, Tensor],
     draws: Sequence[tuple[int, int]],
+    energy: bool = False,
 ) -> dict[str, Tensor]:
     """Predictions [S, N, …] of members with dropout drawn once for all rows, whatever pieces these come in.
 
     Args:
         draws: a member's position and the seed of its draw, for each of S.
+        energy: as ``predict``.
     """
     found = torch.stack([_dropped(net, _slice(weights_K, k), x_N, seed) for k, seed in draws]).float()
     scale_S = {name: value[[k for k, _ in draws]] for name, value in scale_K.items()}
-    if isinstance(loss, Heads):
-        return loss.predict(found, scale_S)
-    return in_target_units(to_prediction(loss, found), scale_S)
+    return _said(loss, found, scale_S) | (energies(loss, found) if energy else {})
 
 
 def _dropped(net: nn.Module, weights: Mapping[str, Tensor], x_N: Tensor, seed: int) -> Tensor:
