@@ -136,6 +136,17 @@ def test_trials_that_are_yet_to_be_asked_for_are_pending(tmp_path: Path) -> None
     assert sum(counts(reached(tmp_path / "run")).values()) == 6
 
 
+def test_the_single_model_is_no_member(tmp_path: Path) -> None:
+    run = train(job_of(evaluate={"single": "epochs"}, training={"epochs": 1}), tmp_path / "run")
+    found = reached(run.path)
+    assert counts(found) == {**dict.fromkeys(GROUPS, 0), "done": 3}
+    assert [m.spec.id for m in found.ordered()] == [m["id"] for m in run.manifest()["members"]]
+    assert len(found.packs) == 2
+    top = best(found)
+    assert top is not None
+    assert top.number < 3
+
+
 numbers = st.none() | st.floats()
 members = st.builds(
     MemberProgress,
