@@ -108,6 +108,7 @@ TARGETS: tuple[Speedup | NoneBetter | Bound, ...] = (
     Bound("overhead16", "Lightning's epochs over the loop by hand", at_most=0.1, percent=True),
     Bound("overhead64", "Lightning's epochs over the module's bare loop", at_most=0.1, percent=True),
     Bound("overhead64", "Lightning's epochs over the loop by hand", at_most=0.1, percent=True),
+    Bound("batch_eval", "ratio", at_least=0.8),
     Bound("gpu", "64 MLP over one", at_most=2),
     Bound("gpu", "32 LeNet-5 over one", at_most=3),
     Bound("gpu", "8 ResNets of ResNet-18's size: auto against one after another", at_least=1),
