@@ -73,9 +73,10 @@ class Bound:
     percent: bool = False
 
     def row(self, results: Results) -> Row | None:
-        """None where it was not measured."""
-        measures = results.get(self.probe, {}).get("measures", {})
-        if self.measure not in measures:
+        """None where it was not measured at its full size."""
+        found = results.get(self.probe, {})
+        measures = found.get("measures", {})
+        if self.measure not in measures or found.get("tiny"):
             return None
         value, unit = statistics.median(measures[self.measure]["values"]), measures[self.measure]["unit"]
         low, high = self.at_least, self.at_most
@@ -109,6 +110,12 @@ TARGETS: tuple[Speedup | NoneBetter | Bound, ...] = (
     Bound("overhead64", "Lightning's epochs over the module's bare loop", at_most=0.1, percent=True),
     Bound("overhead64", "Lightning's epochs over the loop by hand", at_most=0.1, percent=True),
     Bound("batch_eval", "ratio", at_least=0.8),
+    Bound("streamed", "peak memory", at_most=1),
+    Bound("streamed", "time over one reading by numpy, from disk", at_most=2),
+    Bound("greedy", "nll", at_most=60),
+    Bound("greedy", "accuracy", at_most=60),
+    Bound("greedy", "brier", at_most=60),
+    Bound("resamples", "whole table", at_most=5),
     Bound("gpu", "64 MLP over one", at_most=2),
     Bound("gpu", "32 LeNet-5 over one", at_most=3),
     Bound("gpu", "8 ResNets of ResNet-18's size: auto against one after another", at_least=1),

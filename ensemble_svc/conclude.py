@@ -29,17 +29,19 @@ from ensemble_svc.deciding import (
     only_trained,
     targets_of,
 )
+from ensemble_svc.exhibits.exhibit import write_exhibits
+from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.rival import Rival, rival_of
-from ensemble_svc.souping import kitchen_of, make_soup
-from ensemble_svc.spec.aggregate import NoSoup
+from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
-from ensemble_svc.store.members import Sealed, candidates, read_tensors, sealed, virtual_ids
+from ensemble_svc.store.members import Sealed, candidates, eligible, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors, encode
 from ensemble_svc.worth import worth
@@ -70,6 +72,8 @@ def conclude(
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})
     files, predictions = _gather(run, job, prepared, done, seals)
@@ -77,12 +81,13 @@ def conclude(
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
     best = best_on_validation(job, list(known.values()))
-    soup, written = _soup(run, job, prepared, done, seals)
+    soup, written = make(run, job, prepared, soup_members(decision, done), seals)
     files |= written
     rival = read_rival(run, job, prepared.schema, single, done, predictions)
     files["metrics.json"] = write_metrics(
         run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
     )
+    files |= write_exhibits(run, job, decision, ids, predictions, prepared)
     return Concluded(decision, files)
 
 
@@ -117,11 +122,30 @@ def write_metrics(
                 metrics[name]["single"] = rival.facts
             if soup is not None:
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
-            if job.task != "multitask" and (trained := only_trained(split)):
-                spec = measured_by(job, job.task)
-                found = worth(job.task, members, trained, target, spec=spec, seed=seed)
-                metrics[name]["trainings"] = found
+            if trained := only_trained(split):
+                _add_worth(metrics[name], job, members, trained, target, seed=seed)
     return write_document(run.path / "metrics.json", metrics)
+
+
+def _add_worth(
+    found: dict[str, Any],
+    job: JobSpec,
+    members: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
+    target: Tensor,
+    *,
+    seed: int,
+) -> None:
+    """Put what the several members of one training are worth under ``trainings``, of several tasks of each."""
+    if job.task != "multitask":
+        spec = measured_by(job, job.task)
+        found["trainings"] = worth(job.task, members, trained, target, spec=spec, seed=seed)
+        return
+    for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True):
+        parts = (part_of(members, name), part_of(trained, name))
+        spec = measured_by(job, task.kind)
+        found["tasks"][name]["trainings"] = worth(task.kind, *parts, own, spec=spec, seed=seed)
+    found["trainings"] = found["tasks"][found["task"]]["trainings"]
 
 
 def read_rival(
@@ -137,26 +161,6 @@ def read_rival(
         return None
     targets = {split: own["target"] for split, own in predictions.items() if split != "train"}
     return rival_of(run, job, schema, single, done, sealed(run.path), targets)
-
-
-def _soup(
-    run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """What is told of the soup, and its file; nothing where none is asked for."""
-    choice = job.aggregate.soup
-    if isinstance(choice, NoSoup) or len(done) < 2:
-        return None, {}
-    kitchen = kitchen_of(done, prepared)
-    found = make_soup(run, choice, kitchen, done, seals)
-    if found.state is None:
-        return {**found.facts, "predictions": {}}, {}
-    split = prepared.split
-    rows = {"validation": split.validation, "test": split.test}
-    said = {name: kitchen.predict(found.state, own) for name, own in rows.items() if len(own)}
-    sha = write_atomic(
-        run.path / "soup.safetensors", encode(found.state, {"members": " ".join(found.chosen)})
-    )
-    return {**found.facts, "predictions": said}, {"soup.safetensors": sha}
 
 
 def _gather(
@@ -208,15 +212,6 @@ def _by_task(job: JobSpec, split: Tensors) -> Tensors:
     each = zip(job.tasks, targets_of(job, split["target"]), strict=True)
     rest = {name: value for name, value in split.items() if name != "target"}
     return {**rest, **{f"{name}/target": own for name, own in each}}
-
-
-def with_targets(job: JobSpec, split: Tensors) -> Tensors:
-    """Inverse of how a split is kept: of several tasks their targets side by side."""
-    if job.task != "multitask":
-        return split
-    keys = [f"{name}/target" for name in job.tasks]
-    rest = {name: value for name, value in split.items() if name not in keys}
-    return {**rest, "target": torch.stack([split[key].flatten().float() for key in keys], 1)}
 
 
 def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:

@@ -25,6 +25,7 @@ from ensemble_svc.data.streams import cut, shards_of
 from ensemble_svc.deciding import chosen_of, only_members
 from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
 from ensemble_svc.evaluate.detection import detect
+from ensemble_svc.evaluate.overlap import overlap
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.planning import Prepared
 from ensemble_svc.predictor import Ensemble
@@ -87,7 +88,7 @@ def by_parts(ensemble: Ensemble, members: Mapping[str, Tensor]) -> dict[str, dic
 
 def add_doubts(known: Doubts, ensemble: Ensemble, members: Mapping[str, Tensor]) -> Doubts:
     """What is known of earlier rows, and these."""
-    found = {t: doubts_of(ensemble.decision, part) for t, part in by_parts(ensemble, members).items()}
+    found = {t: doubts_of(ensemble.decision.of(t), part) for t, part in by_parts(ensemble, members).items()}
     return joined_doubts(known, found)
 
 
@@ -105,8 +106,8 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
     """AUROC, AUPR (both ways) and FPR95 by score: of the ensemble, and the mean over its members' own.
 
     Returns:
-        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}}}}``; of several tasks
-        ``scores`` by task.
+        ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}, "histogram": {…}}}}``,
+        the last as ``evaluate.overlap.overlap``; of several tasks ``scores`` by task.
     """
     scores = {
         task: {name: _detection(own, foreign[task], name) for name in own if "/" not in name}
@@ -122,6 +123,8 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
 
 def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     found: dict[str, Any] = {"ensemble": asdict(detect(usual[name], foreign[name]))}
+    if usual[name].isfinite().all() and foreign[name].isfinite().all():
+        found["histogram"] = overlap(usual[name], foreign[name])
     each = f"{name}/members"
     if each in usual:
         pairs = zip(usual[each], foreign[each], strict=True)

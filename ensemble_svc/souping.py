@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.averaging import average_states
-from ensemble_svc.aggregate.decision import Prediction
+from ensemble_svc.aggregate.decision import Decision, Prediction
 from ensemble_svc.aggregate.soup import barrier, greedy_soup
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.pixels import as_pixels
@@ -26,8 +26,11 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.aggregate import GreedySoup, NoSoup, Soup
-from ensemble_svc.store.members import Sealed, read_tensors
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.members import Sealed, parted, read_tensors
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.tensors import encode
 from ensemble_svc.train.assemble import Stack, answer_of, assemble
 from ensemble_svc.train.batchnorm import refresh
 from ensemble_svc.train.forward import predict
@@ -36,6 +39,8 @@ POINTS = 5
 """Where the loss is measured on the way between two members, both ends with them."""
 PAIRS_UP_TO = 4
 """Pairs of members between which it is measured."""
+FILE = "soup.safetensors"
+"""Where a run's folder has it."""
 State = dict[str, Tensor]
 
 
@@ -109,6 +114,48 @@ def kitchen_of(done: Sequence[MemberSpec], prepared: Prepared) -> Kitchen:
     return Kitchen(assemble(done[0], prepared.schema), done[0], prepared)
 
 
+def soup_members(decision: Decision, done: Sequence[MemberSpec]) -> list[MemberSpec]:
+    """The trained members behind those that are in the ensemble, in order."""
+    chosen = {parted(own)[0] for own in decision.members}
+    return [member for member in done if member.id in chosen]
+
+
+def make(
+    run: Run, job: JobSpec, prepared: Prepared | str, members: Sequence[MemberSpec], seals: Sealed
+) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """What is told of the soup of these members, with its ``predictions`` by split, and its file.
+
+    Args:
+        prepared: the run's own data, or why they cannot be read.
+
+    Returns:
+        None where no soup is asked for; no file where none is made.
+    """
+    choice = job.aggregate.soup
+    if isinstance(choice, NoSoup):
+        return None, {}
+    if why := _impossible(prepared, members):
+        return {**Souped(None, (), (), f"No soup: {why}.").facts, "predictions": {}}, {}
+    assert not isinstance(prepared, str)
+    kitchen = kitchen_of(members, prepared)
+    found = make_soup(run, choice, kitchen, members, seals)
+    if found.state is None:
+        return {**found.facts, "predictions": {}}, {}
+    rows = {"validation": prepared.split.validation, "test": prepared.split.test}
+    said = {name: kitchen.predict(found.state, own) for name, own in rows.items() if len(own)}
+    body = encode(found.state, {"members": " ".join(found.chosen)})
+    return {**found.facts, "predictions": said}, {FILE: write_atomic(run.path / FILE, body)}
+
+
+def _impossible(prepared: Prepared | str, members: Sequence[MemberSpec]) -> str:
+    """Why there is nothing to average, or nothing to average it on."""
+    if isinstance(prepared, str):
+        return prepared
+    return (
+        "" if len(members) > 1 else "one training is in the ensemble, and there is nothing to average it with"
+    )
+
+
 def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpec], seals: Sealed) -> Souped:
     """The members' mean weights, if no pair that is tried has a barrier between them (arXiv:1912.05671).
 
@@ -123,7 +170,7 @@ def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpe
     if not highest <= choice.barrier:
         note = (
             f"No soup: between two members the loss rises by up to {highest:.3g} nats on the straight way (allowed: "
-            f"{choice.barrier:g}), as it does between independent starts. Their predictions are averaged instead."
+            f"{choice.barrier:g}), as it does between {_starts(done)}. Their predictions are averaged instead."
         )
         return Souped(None, (), heights, note)
     if isinstance(choice, GreedySoup):
@@ -133,6 +180,12 @@ def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpe
         state, chosen = average_states(states), tuple(member.id for member in done)
     note = f"One network of {len(chosen)} members' weights; the highest barrier between two is {highest:.3g} nats."
     return Souped(kitchen.settled(state), chosen, heights, note)
+
+
+def _starts(members: Sequence[MemberSpec]) -> str:
+    if len({member.start for member in members}) > 1:
+        return "independent starts"
+    return "members that have left their common start far behind"
 
 
 def _served(run: Run, member: MemberSpec, seals: Sealed) -> State:

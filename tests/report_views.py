@@ -9,15 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ensemble_svc.aggregate.decision import equal
 from ensemble_svc.aggregate.predictions import combine, mixture_log_density
 from ensemble_svc.aggregate.subsets import mixtures
+from ensemble_svc.data.dataset import Dataset
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.portrait import differences, each_class
 from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
+from ensemble_svc.exhibits.exhibit import exhibit
+from ensemble_svc.exhibits.inputs import inputs
 from ensemble_svc.report.view import RunView
-from ensemble_svc.spec.job import EvaluateSpec, Task
+from ensemble_svc.spec.job import EvaluateSpec, JobSpec, Task
 
 SPEC = EvaluateSpec(resamples=200)
 
@@ -53,7 +57,6 @@ def make_view(
     }
     entries = [_entry(k, metrics, k >= done, epochs, word, rng) for k in range(members)]
     split = "test" if "test" in splits else next(iter(splits), None)
-    held = {split: {**stacks[split][0], "target": stacks[split][1]}} if split else {}
     return RunView(
         job={
             "name": "synthetic",
@@ -68,10 +71,35 @@ def make_view(
         histories={
             e["id"]: _history(task, k, e, rng) for k, e in enumerate(entries) if e["status"] != "failed"
         },
-        predictions={
-            name: {key: tensor.numpy() for key, tensor in part.items()} for name, part in held.items()
-        },
+        exhibits=shown(task, entries, *stacks[split], split=split, seed=seed) if split else {},
     )
+
+
+def shown(
+    task: Task,
+    entries: Sequence[dict[str, Any]],
+    each: dict[str, Tensor],
+    target: Tensor,
+    *,
+    split: str,
+    seed: int,
+) -> dict[str, Any]:
+    """What the run keeps for its report: the real exhibits, of an equal mixture, with pictures of noise."""
+    decision = equal([entry["id"] for entry in entries if entry["status"] == "done"])
+    job = JobSpec.model_validate({"name": "x", "task": task, "data": {"source": {"name": "digits"}}})
+    found = exhibit(job, task, decision, each, target)
+    rows = found.get("rows", {})
+    positions = sorted({fact["position"] for some in rows.values() for fact in some})
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(target), 1, 8, 8), dtype=np.uint8)
+    dataset = Dataset(pixels, target.numpy(), np.arange(len(target)), "image")
+    body = {"split": split, "rows": len(target), "tasks": {"": found}, "search": {}}
+    if positions:
+        body["inputs"] = {
+            "positions": positions,
+            "ids": positions,
+            **inputs(dataset, positions, np.arange(len(target))),
+        }
+    return body
 
 
 def measure(task: Task, each: dict[str, Tensor], target: Tensor, *, best: bool) -> dict[str, Any]:
@@ -191,6 +219,7 @@ def _manifest(
             }
             for name, group in packs.items()
         ],
+        "candidates": [e["id"] for e in entries if e["status"] == "done"],
         "ensemble": {
             "members": [e["id"] for e in entries if e["status"] == "done"] if metrics else [],
             "combine": "mean",

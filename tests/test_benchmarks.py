@@ -114,3 +114,28 @@ def test_the_gpu_benchmark_runs_through_on_a_cpu(tmp_path: Path) -> None:
     assert len(found["measures"]["64 MLP over one"]["values"]) == 2
     table = python("benchmarks.table", str(tmp_path)).stdout
     assert "cpu: 64 MLP over one | ≤ 2 |" in table
+
+
+def test_what_is_made_of_predictions_is_measured_small_and_judged_at_full_size_alone(tmp_path: Path) -> None:
+    done = python("benchmarks.aggregate", "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("streamed", "greedy")}
+    assert all(entry["values"][0] > 0 for one in found.values() for entry in one["measures"].values())
+    assert set(found["greedy"]["measures"]) == {"nll", "accuracy", "brier"}
+    assert "resamples of the gain" in done.stdout
+    assert "### Targets" not in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_search_benchmark_runs_through(tmp_path: Path) -> None:
+    done = python("benchmarks.search", "--tiny", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    digits = json.loads((tmp_path / "search_digits.json").read_text())["measures"]
+    for title in ("Tune, reuse_actors", "Tune"):
+        assert digits[f"{title}, over ours"]["values"][0] > 0
+        ends = (digits[f"ours - {title}, {end} end of 95 %"]["values"][0] for end in ("low", "high"))
+        assert next(ends) < next(ends)
+    trials = json.loads((tmp_path / "search_trials.json").read_text())["measures"]
+    assert trials["ours, peak of 8"]["values"][0] > 100
+    assert "search of the digits" in python("benchmarks.table", str(tmp_path)).stdout

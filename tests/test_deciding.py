@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import nn
 
 from ensemble_svc import pipeline
@@ -18,10 +19,13 @@ from ensemble_svc.comparing import compare
 from ensemble_svc.errors import DataError, EnsembleSvcError, OtherJob
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.local import LocalExecutor
+from ensemble_svc.planning import members_of, prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.reselecting import check_change, reselect
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.status import damage
+from ensemble_svc.train.assemble import assemble
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -233,8 +237,6 @@ def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, tmp_path: 
     ids = run.manifest()["candidates"]
     states = [run.tensors(member, "weights.safetensors") for member in found["members"]]
     assert set(found["members"]) <= set(ids)
-    from safetensors.torch import load
-
     kept = load(run.verified("soup.safetensors"))
     for name, value in kept.items():
         if value.is_floating_point():
@@ -291,3 +293,104 @@ def test_the_equal_mixture_stays_the_equal_mixture(trained: Path) -> None:
 def test_what_cannot_be_decided_is_refused_with_the_reason(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(EnsembleSvcError, match=words):
         parse_job(BASE | changes)
+
+
+SHORT = {"epochs": 5, "batch_size": 32, "optimizer": {"name": "adamw", "lr": 0.002}}
+WIDE = {"name": "mlp", "hidden": [64]}
+
+
+def test_a_shared_start_and_a_small_rate_leave_a_far_lower_barrier(tmp_path: Path) -> None:
+    """The same training from independent starts has a way between members that no soup survives."""
+    found = {}
+    for shared in (True, False):
+        run = train(
+            tmp_path / f"run-{shared}",
+            model=WIDE,
+            training=SHORT,
+            ensemble={"members": 3, "resample": "bootstrap", "share_init": shared},
+            aggregate={"soup": "uniform"},
+        )
+        found[shared] = run.metrics()["test"]["soup"]
+    assert max(found[True]["barriers"]) < max(found[False]["barriers"]) / 10
+    assert found[True]["metrics"]["accuracy"] > 0.8
+    assert "independent starts" in found[False]["note"]
+
+
+def test_members_that_share_a_start_differ_in_all_else_and_are_the_same_packed_and_alone(
+    tmp_path: Path,
+) -> None:
+    ensemble = {"members": 3, "resample": "bootstrap", "share_init": True}
+    packed, alone = (
+        train(tmp_path / pack, ensemble=ensemble, compute=BASE["compute"] | {"pack": pack})
+        for pack in ("auto", "off")
+    )
+    states = [
+        [run.tensors(m["id"], "weights.safetensors") for m in run.manifest()["members"]]
+        for run in (packed, alone)
+    ]
+    for ours, theirs in zip(*states, strict=True):
+        for name, value in ours.items():
+            torch.testing.assert_close(value, theirs[name], rtol=1e-4, atol=1e-5)
+    first, second, _ = states[0]
+    assert all(not torch.equal(first[n], second[n]) for n in first if n.endswith("weight"))
+    rows = [
+        (packed.path / "members" / m["id"] / "resample.npy").read_bytes()
+        for m in packed.manifest()["members"]
+    ]
+    assert rows[0] != rows[1]
+
+
+def test_only_those_who_take_anothers_start_are_other_members(trained: Path, tmp_path: Path) -> None:
+    job = parse_job(BASE | {"ensemble": {"members": 4, "share_init": True}})
+    prepared = prepare(job, tmp_path)
+    shared = members_of(job, prepared)
+    plain = members_of(parse_job(BASE), prepared)
+    assert shared[0].digest == plain[0].digest == Run(trained).manifest()["members"][0]["digest"]
+    assert [m.start for m in shared] == [0, 0, 0, 0]
+    for ours, theirs in zip(shared[1:], plain[1:], strict=True):
+        assert ours.digest != theirs.digest
+        begun = [assemble(member, prepared.schema).state_dict() for member in (ours, shared[0])]
+        assert all(torch.equal(value, begun[1][name]) for name, value in begun[0].items())
+
+
+def test_reselect_measures_the_way_anew_and_makes_the_soup_of_whom_it_chooses(tmp_path: Path) -> None:
+    run = train(
+        tmp_path / "run",
+        model=WIDE,
+        training=SHORT,
+        ensemble={"members": 4, "share_init": True},
+        aggregate={"soup": "uniform"},
+    )
+    before = run.metrics()["test"]["soup"]
+    assert len(before["members"]) == 4
+    reselect(run, with_aggregate(run, soup="uniform", select={"name": "top_k", "k": 2}), directory=tmp_path)
+    after = run.metrics()["test"]["soup"]
+    assert after["members"] == run.manifest()["ensemble"]["members"]
+    assert len(after["members"]) == 2
+    assert len(after["barriers"]) == 1
+    states = [run.tensors(member, "weights.safetensors") for member in after["members"]]
+    kept = load(run.verified("soup.safetensors"))
+    for name, value in kept.items():
+        if value.is_floating_point():
+            mean = torch.stack([state[name].double() for state in states]).mean(0)
+            torch.testing.assert_close(value.double(), mean, rtol=1e-5, atol=1e-6)
+    reselect(run, with_aggregate(run, select={"name": "top_k", "k": 1}, soup="uniform"), directory=tmp_path)
+    assert "one training" in run.metrics()["test"]["soup"]["note"]
+    assert "soup.safetensors" not in run.manifest()["files"]
+    assert not (run.path / "soup.safetensors").exists()
+    reselect(run, with_aggregate(run, soup="none"), directory=tmp_path)
+    assert "soup" not in run.metrics()["test"]
+    assert damage(run) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model": {"name": "mlp", "init": "lsuv"}}, "lsuv"),
+        ({"vary": {"model.hidden": [[8], [16]]}}, "members vary model.hidden"),
+    ],
+)
+def test_a_start_that_cannot_be_shared_is_refused(changes: dict[str, Any], words: str) -> None:
+    vary = changes.pop("vary", {})
+    with pytest.raises(EnsembleSvcError, match=words):
+        parse_job(BASE | {"ensemble": {"members": 2, "share_init": True, "vary": vary}} | changes)

@@ -28,7 +28,6 @@ VOID = {"meta", "link", "br", "img", "input", "hr"}
 LOADING = {
     "script",
     "link",
-    "img",
     "image",
     "iframe",
     "object",
@@ -185,7 +184,12 @@ def test_nothing_is_loaded_and_nothing_runs(word: str) -> None:
     html = render(make_view(members=3, lost=1, rows=40, word=word, names=(word, "b", "c", "d")))
     page = Page(html)
     assert not set(page.tags) & LOADING
-    names = {name for attributes in page.attributes for name in attributes}
+    pictures = [a for tag, a in zip(page.tags, page.attributes, strict=True) if tag == "img"]
+    assert pictures
+    assert all(a.keys() == {"src", "alt", "title"} for a in pictures)
+    assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", a["src"]) for a in pictures)
+    others = [a for tag, a in zip(page.tags, page.attributes, strict=True) if tag != "img"]
+    names = {name for attributes in others for name in attributes}
     assert not names & LOADING_ATTRIBUTES
     assert not [name for name in names if name.startswith("on")]
     style = "".join(text for tag, text in page.texts if tag == "style")
@@ -199,7 +203,9 @@ def test_the_policy_forbids_all_but_the_one_style_sheet() -> None:
     policy = next(a["content"] for a in page.attributes if a.get("http-equiv") == "Content-Security-Policy")
     style = "".join(text for tag, text in page.texts if tag == "style")
     digest = b64encode(sha256(style.encode()).digest()).decode()
-    assert policy.split("; ")[:2] == ["default-src 'none'", f"style-src 'sha256-{digest}'"]
+    assert policy.split("; ")[:3] == ["default-src 'none'", f"style-src 'sha256-{digest}'", "img-src data:"]
+    bare = Page(render(replace(make_view(members=2, rows=30), exhibits={})))
+    assert "img-src" not in str(bare.attributes)
     assert "unsafe" not in policy
 
 

@@ -27,6 +27,13 @@ PROBES = {
         Probe("memory_convnet", "peak memory of a pack of 8 convnets", "memory", ("convnet8",)),
         Probe("memory_lenet", "peak memory of a pack of 10 LeNet-5", "memory", ("lenet10",), needs_data=True),
         Probe(
+            "streamed",
+            "100 members x 1,000,000 rows x 10 classes: combined, all metrics, from disk",
+            "streamed",
+        ),
+        Probe("greedy", "greedy selection, 50 picks of 200 members x 50,000 rows x 10 classes", "greedy"),
+        Probe("resamples", "1,000 resamples of the gain, 10 members x 50,000 rows x 10 classes", "resamples"),
+        Probe(
             "energy", "100 members on 20 splits of UCI energy, the whole command", "energy", needs_data=True
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import statistics
 import sys
 import time
@@ -30,6 +31,19 @@ def seconds_of(action: Callable[[], object]) -> float:
     began = time.perf_counter()
     action()
     return time.perf_counter() - began
+
+
+def forget_peak() -> int:
+    """Bytes of the resident set now, which is the peak from here on."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return status("VmRSS")
+
+
+def status(name: str) -> int:
+    """Bytes that Linux tells of this process: ``VmRSS``, or ``VmHWM``, the peak."""
+    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def interleaved(actions: Mapping[str, Callable[[], float]], *, repeats: int) -> dict[str, float]:

@@ -9,7 +9,6 @@ Shapes: B rows.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.data import Rows, load
 from benchmarks.job import write_job
 from benchmarks.members import CORES, new_member
-from benchmarks.probes.measure import Measures, arguments, write
+from benchmarks.probes.measure import Measures, arguments, forget_peak, status, write
 from benchmarks.work import WORKS, Work
 from ensemble_svc import pipeline
 from ensemble_svc.local import LocalExecutor
@@ -49,9 +48,9 @@ class Watched:
 
     def run(self, *arguments: Any, **keywords: Any) -> None:
         """Train as the local executor does."""
-        before = _forget_peak()
+        before = forget_peak()
         self.inner.run(*arguments, **keywords)
-        self.rise = _status("VmHWM") - before
+        self.rise = status("VmHWM") - before
 
 
 def measure(work: Work) -> Measures:
@@ -106,20 +105,6 @@ def _train(work: Work, data: Rows) -> int:
         watched = Watched()
         pipeline.train(job, out=Path(name) / "run", directory=Path(name), executor=watched)
         return watched.rise
-
-
-def _forget_peak() -> int:
-    """The resident set now, which is the peak from here on."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(field_name: str) -> int:
-    found = re.search(
-        rf"^{field_name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE
-    )
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from ensemble_svc.cli import again, cluster, data, finding, inspecting, job, run_folder, serving, training
+from ensemble_svc.cli import (
+    again,
+    cluster,
+    dashboard,
+    data,
+    finding,
+    inspecting,
+    job,
+    run_folder,
+    serving,
+    training,
+)
 from ensemble_svc.errors import EnsembleSvcError
 
 app = typer.Typer(
@@ -18,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for room in (training, again, data, serving, run_folder, job, inspecting, finding, cluster):
+for room in (training, again, data, serving, run_folder, job, inspecting, finding, cluster, dashboard):
     room.add_verbs(app)
 
 

@@ -143,7 +143,9 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def terminable(
+    words: str = "stopped; what is committed is kept, and the same command goes on from there",
+) -> Iterator[None]:
     """Turn SIGTERM and Ctrl-C into an orderly stop: nothing committed is lost, exit status 130."""
 
     def stop(*_: object) -> None:
@@ -153,7 +155,7 @@ def terminable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("stopped; what is committed is kept, and the same command goes on from there", err=True)
+        typer.echo(words, err=True)
         raise typer.Exit(130) from None
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -38,6 +38,7 @@ WAIT_S = 60.0
 """How long a folder without a run is waited for, as one that was submitted a moment ago."""
 MOST_ROWS = 20
 VALUES_UP_TO = 4
+RUNGS_UP_TO = 5
 STYLES = {
     "running": "cyan", "retrying": "yellow", "failed": "red", "sick": "red", "pending": "dim", "stopped": "",
     "done": "green",
@@ -164,7 +165,7 @@ def rungs_words(run: Reached) -> str:
     """``rungs: 64 → 32 at 4, 32 → 16 at 8, next at 16``; empty without a search that stops trials."""
     decided = [rung for rung in rungs(run) if rung.went_on]
     ahead = [rung for rung in rungs(run) if not rung.went_on]
-    words = [f"{rung.came} → {rung.went_on} at {rung.epoch}" for rung in decided]
+    words = [f"{rung.came} → {rung.went_on} at {rung.epoch}" for rung in decided[-RUNGS_UP_TO:]]
     words += [f"next at {ahead[0].epoch}"] if ahead and run.state == "running" else []
     return f"rungs: {', '.join(words)}" if words else ""
 
@@ -181,7 +182,7 @@ def picture(runs: Sequence[Reached]) -> Group:
 
 def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     """The members, the most telling first where there are too many."""
-    face, size = look(metric_of(run)), seeds(run)
+    face, size, going = look(metric_of(run)), seeds(run), run.state == "running"
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("member", *(["trial"] if run.spec().search else []), "status"):
         table.add_column(name, no_wrap=True)
@@ -190,8 +191,8 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     table.add_column("where", no_wrap=True)
     rows = run.ordered()
     shown = rows if len(rows) <= most else sorted(rows, key=_rank)[:most]
-    for member in shown:
-        group = group_of(member)
+    for member in (*shown, *([run.single] if run.single else [])):
+        group = group_of(member, going=going)
         status = "retrying" if member.status == "retrying" else group
         last = member.last(face.name)
         loss = member.curve[-1][1] if member.curve else None

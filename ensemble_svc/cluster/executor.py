@@ -7,6 +7,7 @@ state (``RUN/tune``) is written and never read; what is done stands in the run f
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
 from ensemble_svc.cluster.races import Referees
 from ensemble_svc.cluster.session import connect
-from ensemble_svc.cluster.worker import NamedByPack, run_task, train_slot
+from ensemble_svc.cluster.worker import NamedByPack, pack_of, run_task, train_slot
 from ensemble_svc.errors import ClusterError
 from ensemble_svc.plan.executor import (
     RAY_START_S,
@@ -112,7 +113,7 @@ class RayExecutor:
             return
         with _quiet(), catch_interrupts() as interrupts:
             listener = Listener(by_pack, on_progress, on_failure, interrupts)
-            self._fit(_tuner_parts(by_pack, fit, payload), by_pack, listener, interrupts)
+            self._fit(_trainable(by_pack, fit, payload), by_pack, listener, interrupts)
 
     def _fit(
         self, trainable: Any, by_pack: Mapping[str, Slot], listener: Listener, interrupts: Interrupts
@@ -157,19 +158,29 @@ def _start(task: Task[P], shared: Any, group: Any, position: int) -> Any:
     return worker.remote(task, shared, gpus=bundle.get("GPU", 0))
 
 
-def _tuner_parts(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
-    shared = tune.with_parameters(train_slot, slots=dict(by_pack), fit=fit, payload=payload)
+def _trainable(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
+    """What Tune calls. It unpickles this twice for each trial, so that it holds no slot."""
+    texts = {name: slot.model_dump_json() for name, slot in by_pack.items()}
+    shared = tune.with_parameters(train_slot, slots=texts, fit=fit, payload=payload)
     shared.__mixins__ = (NamedByPack,)
-    return tune.with_resources(shared, lambda config: _bundle(by_pack[config["pack"]]))
+    wishes = {name: _wish(slot) for name, slot in by_pack.items()}
+    ((usual, _),) = Counter(wishes.values()).most_common(1)
+    others = {name: wish for name, wish in wishes.items() if wish != usual}
+    return tune.with_resources(shared, lambda config: _bundle(others.get(pack_of(config), usual)))
 
 
-def _bundle(slot: Slot) -> tune.PlacementGroupFactory:
-    wanted = {"CPU": float(slot.cpus), "GPU": float(slot.gpus)}
-    return tune.PlacementGroupFactory([{name: amount for name, amount in wanted.items() if amount}])
+def _wish(slot: Slot) -> tuple[float, float]:
+    """Cores and GPUs of a slot."""
+    return float(slot.cpus), float(slot.gpus)
+
+
+def _bundle(wish: tuple[float, float]) -> tune.PlacementGroupFactory:
+    wanted = zip(("CPU", "GPU"), wish, strict=True)
+    return tune.PlacementGroupFactory([{name: amount for name, amount in wanted if amount}])
 
 
 def _pack_of(trial: Any) -> str:
-    return str(trial.config["pack"])
+    return pack_of(trial.config)
 
 
 def _nodes() -> Iterator[Node]:

@@ -13,6 +13,7 @@ from ray import tune
 
 from ensemble_svc import errors
 from ensemble_svc.cluster.interrupt import Interrupts
+from ensemble_svc.cluster.worker import pack_of
 from ensemble_svc.plan.executor import DIED_OF_MEMORY, OnFailure, OnProgress
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import from_row
@@ -65,7 +66,7 @@ class Listener(tune.Callback):
         self, iteration: int, trials: Sequence[Any], trial: Any, result: Mapping[str, Any], **_: Any
     ) -> None:
         """A row that the worker reported."""
-        slot = self._by_pack[trial.config["pack"]]
+        slot = self._by_pack[pack_of(trial.config)]
         match result.get("event"):
             case "progress":
                 self._waiting.append(partial(self._on_progress, slot, from_row(result)))
@@ -103,7 +104,7 @@ class Listener(tune.Callback):
             self.on_step_end(0, trials)
 
     def _fail(self, trial: Any, will_retry: bool) -> None:
-        slot = self._by_pack[trial.config["pack"]]
+        slot = self._by_pack[pack_of(trial.config)]
         why = self._reasons.pop(slot.pack.id, None) or _why_died(trial)
         self._waiting.append(partial(self._on_failure, slot, why, will_retry))
 

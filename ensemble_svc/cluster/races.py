@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from ensemble_svc.cluster.worker import pack_of
 from ensemble_svc.errors import StoreError
 from ensemble_svc.plan.race import Race, Verdict
 from ensemble_svc.spec.schedulers import Asha, Median
@@ -104,10 +105,10 @@ class Referees(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune waits for this before it lets the trial go on."""
-        referee, value = self._by_pack.get(trial.config["pack"]), result.get(OBJECTIVE)
+        referee, value = self._by_pack.get(pack_of(trial.config)), result.get(OBJECTIVE)
         if referee is not None and value is not None:
             try:
-                referee.hear(trial.config["pack"], result[EPOCH], value)
+                referee.hear(pack_of(trial.config), result[EPOCH], value)
             except StoreError as fault:
                 self._fault(fault)
         return str(TrialScheduler.CONTINUE)

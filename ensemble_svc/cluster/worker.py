@@ -40,22 +40,30 @@ class NamedByPack:
 
     def setup(self, config: Mapping[str, Any]) -> None:
         """Called by Tune in a new process."""
-        self._name = config["pack"]
+        self._name = pack_of(config)
         super().setup(config)  # type: ignore[misc]
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Called by Tune in a process that goes on to another pack."""
-        self._name = new_config["pack"]
+        self._name = pack_of(new_config)
         return bool(super().reset_config(new_config))  # type: ignore[misc]
 
 
-def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, Slot], fit: Fit[P], payload: P) -> None:
+def pack_of(config: Mapping[str, Any]) -> str:
+    """The pack that a trial of Tune trains."""
+    return str(config["pack"])
+
+
+def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, str], fit: Fit[P], payload: P) -> None:
     """The function trainable: fit the slot whose pack the config names.
+
+    Args:
+        slots: each one as JSON, by pack.
 
     Raises:
         SlotFailed: the attempt failed in a way that another attempt may not.
     """
-    slot = slots[config["pack"]]
+    slot = Slot.from_json(slots[pack_of(config)])
     _claim(slot)
 
     def report(progress: Progress) -> None:

@@ -105,7 +105,7 @@ def tabulate(
         others[rival] = {name: values[number].item() for name, values in measured.point.items()}
     return {
         "ensemble": {name: values[-1].item() for name, values in measured.point.items()},
-        "members": _describe({name: values_M[:num_members] for name, values_M in measured.point.items()}),
+        "members": describe({name: values_M[:num_members] for name, values_M in measured.point.items()}),
         "gain": gain,
         "rows": rows,
         **({"rivals": others} if others else {}),
@@ -117,7 +117,7 @@ def mean_of(values: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(one[name] for one in values) / len(values) for name in values[0]}
 
 
-def _describe(values: Mapping[str, Tensor]) -> dict[str, Any]:
+def describe(values: Mapping[str, Tensor]) -> dict[str, Any]:
     """Mean, spread, extremes and each of the members' metrics; ``values`` holds [K] per metric."""
     num_members = len(next(iter(values.values()))) if values else 0
     ends = {name: (values_K.max().item(), values_K.min().item()) for name, values_K in values.items()}

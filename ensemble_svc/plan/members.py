@@ -39,5 +39,6 @@ def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, stream
         training=own.training,
         snapshots=job.ensemble.snapshots,
         mc_samples=job.ensemble.mc_samples,
+        init_of=0 if job.ensemble.share_init and index else None,
         varied=own.keys,
     )

@@ -45,13 +45,16 @@ class MemberSpec(Spec):
     """Ends of its last cycles that are members of the ensemble in its place."""
     mc_samples: int = 0
     """Networks of it, with dropout drawn once for each, that are members of the ensemble in its place."""
+    init_of: int | None = None
+    """Index of the member whose initial weights it takes; its own where there is none."""
     varied: Mapping[str, Any] = {}
     """The hyper-parameters in which this member departs from the job, by dotted path."""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 of the specification and of the schema version: the member's identity."""
-        body = self.model_dump(mode="json", exclude={"varied"})
+        aside = {"varied"} | (set() if self.init_of is not None else {"init_of"})
+        body = self.model_dump(mode="json", exclude=aside)
         return sha256(f"{SCHEMA_VERSION}{json.dumps(body, sort_keys=True)}".encode()).hexdigest()
 
     @property
@@ -70,6 +73,11 @@ class MemberSpec(Spec):
         return self.index == SINGLE
 
     @property
+    def start(self) -> int:
+        """Index by which its initial weights are drawn."""
+        return self.index if self.init_of is None else self.init_of
+
+    @property
     def num_draws(self) -> int:
         """Draws of SWAG that are members of the ensemble in its place."""
         average = self.training.average
@@ -79,6 +87,12 @@ class MemberSpec(Spec):
     def num_virtual(self) -> int:
         """Members of the ensemble that it stands for; 0 where it is one itself."""
         return self.snapshots or self.mc_samples or self.num_draws
+
+
+def index_of(name: str) -> int:
+    """The index of the member whose id this is."""
+    place = name.partition("-")[0]
+    return SINGLE if place == "single" else int(place)
 
 
 def draw_seed(member: MemberSpec, number: int) -> int:
@@ -129,6 +143,10 @@ class Slot(Spec):
     """None where the network is of the user's own and nothing was measured."""
     processes: int = 1
     """Processes that share each batch of the slot's one member, and its cpus; on GPUs each has one of its own."""
+    since: int = 0
+    """Epoch at which its members were paused in other packs, whose slices it goes on from; 0: they begin here."""
+    until: int | None = None
+    """Epoch at which it pauses, its state committed, until the trials of its search are ranked; None: it does not."""
 
     def halves(self) -> tuple[Slot, Slot]:
         """The first and the second half of the members, each on what the slot has."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 MemberStatus = Literal["pending", "training", "stopped", "done", "diverged", "failed"]
@@ -43,24 +44,18 @@ class Progress:
     """What the pack's trial shows a scheduler after this epoch; None where nobody asks."""
 
 
-_PACK = ("pack", "epoch", "epochs", "seconds", "note", "objective")
-_MEMBER = tuple(field.name for field in fields(MemberProgress))
-
-
 def to_row(progress: Progress) -> dict[str, Any]:
-    """The progress as one flat mapping of numbers and strings, for carriers that know no others."""
-    row: dict[str, Any] = {name: getattr(progress, name) for name in _PACK}
-    row["num_members"] = len(progress.members)
-    for position, member in enumerate(progress.members):
-        row |= {f"member/{position}/{name}": getattr(member, name) for name in _MEMBER}
-    return row
+    """The progress as a mapping for carriers that know numbers and strings alone.
+
+    The numbers are those that a scheduler asks for. The members are in one text: a carrier that keeps statistics of
+    each number, as Tune does, would take longer over a large pack than its training does.
+    """
+    row = {"epoch": progress.epoch, "objective": progress.objective}
+    return row | {"progress": json.dumps(asdict(progress), separators=(",", ":"))}
 
 
 def from_row(row: Mapping[str, Any]) -> Progress:
     """Inverse of :func:`to_row`; keys of the carrier's own are ignored."""
-    return Progress(members=tuple(_members(row)), **{name: row[name] for name in _PACK})
-
-
-def _members(row: Mapping[str, Any]) -> Iterator[MemberProgress]:
-    for position in range(row["num_members"]):
-        yield MemberProgress(**{name: row[f"member/{position}/{name}"] for name in _MEMBER})
+    facts = json.loads(row["progress"])
+    members = tuple(MemberProgress(**member) for member in facts.pop("members"))
+    return Progress(members=members, **facts)

@@ -77,6 +77,7 @@ def _plain(job: JobSpec, first: MemberSpec) -> MemberSpec:
         "resample": NoResample(),
         "snapshots": 0,
         "mc_samples": 0,
+        "init_of": None,
         "varied": {},
     }
     return MemberSpec(**{name: getattr(first, name) for name in MemberSpec.model_fields} | own)

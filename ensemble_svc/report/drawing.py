@@ -14,6 +14,8 @@ from markupsafe import Markup
 from ensemble_svc.report.text import clean
 
 Point = tuple[float, float]
+NARROW, WIDE = 400.0, 700.0
+"""Widths between which a drawing's words grow where the page is narrow, since it shrinks there."""
 
 
 class Drawing:
@@ -22,8 +24,9 @@ class Drawing:
     def __init__(self, width: float, height: float, label: str) -> None:
         self.width, self.height = width, height
         view = f"0 0 {width:g} {height:g}"
+        kind = "plot half" if NARROW < width < WIDE else "plot"
         self._root = ET.Element(
-            "svg", {"viewBox": view, "role": "img", "class": "plot", "aria-label": clean(label)}
+            "svg", {"viewBox": view, "role": "img", "class": kind, "aria-label": clean(label)}
         )
         self._pen = self._root
 
@@ -44,6 +47,20 @@ class Drawing:
     def path(self, points: Iterable[Point], kind: str, tip: str = "") -> None:
         """Strokes through points; a point that is not finite lifts the pen."""
         self._add("path", kind, tip, d=_path(points))
+
+    def curve(self, points: Sequence[Point], kind: str, tip: str = "", *, bend: float = 0.4) -> None:
+        """A smooth stroke through points from left to right, level at each.
+
+        Args:
+            bend: share of the way to the next point at which it begins to turn.
+        """
+        steps = [f"M{_short(points[0][0])} {_short(points[0][1])}"]
+        for (x, y), (a, b) in zip(points, points[1:], strict=False):
+            way = (a - x) * bend
+            steps.append(
+                f"C{_short(x + way)} {_short(y)} {_short(a - way)} {_short(b)} {_short(a)} {_short(b)}"
+            )
+        self._add("path", kind, tip, d="".join(steps))
 
     def area(self, points: Sequence[Point], kind: str) -> None:
         """A filled outline."""

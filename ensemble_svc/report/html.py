@@ -2,7 +2,7 @@
 
 Whatever a user or a stranger named (runs, classes, features, reasons, hosts) is text: jinja2
 escapes all of it, the SVG goes through an XML writer, and the page's own policy forbids every
-source but this one style sheet, which it names by its hash.
+source but this one style sheet, which it names by its hash, and pictures that stand in the page itself.
 """
 
 from __future__ import annotations
@@ -14,20 +14,36 @@ from functools import cache
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.decision import decided
 from ensemble_svc.report.elsewhere import elsewhere
+from ensemble_svc.report.examples import examples
 from ensemble_svc.report.expected import expected
 from ensemble_svc.report.figure import Figure
-from ensemble_svc.report.figures import classes, curves, numbers, placement, rates, searched, size, strip
+from ensemble_svc.report.figures import (
+    confusion,
+    curves,
+    doubt,
+    numbers,
+    parallel,
+    placement,
+    rates,
+    reliability,
+    risk,
+    searched,
+    size,
+    strip,
+    trials,
+)
 from ensemble_svc.report.findings import told
+from ensemble_svc.report.panel import width_of
 from ensemble_svc.report.portrait import portraits
 from ensemble_svc.report.prospect import prospects
 from ensemble_svc.report.rows import member_table, metric_rows
+from ensemble_svc.report.search import Searched
 from ensemble_svc.report.text import clean, count, duration, is_number
 from ensemble_svc.report.tiles import tiles
 from ensemble_svc.report.verdict import judge, unfinished
@@ -46,16 +62,20 @@ class Section:
     anchor: str
     title: str
     figures: tuple[Figure, ...]
+    note: str = ""
 
 
 def render(view: RunView) -> str:
     """The whole page for one run."""
     page, style = _templates()
+    content = _content(view)
+    has_pictures = any(row.picture for some in content["examples"] for row in some.rows)
+    pictures = "img-src data:; " if has_pictures else ""
     policy = b64encode(sha256(style.encode()).digest()).decode()
     return page.render(
         style=Markup(style),
-        policy=f"default-src 'none'; style-src 'sha256-{policy}'; base-uri 'none'; form-action 'none'",
-        **_content(view),
+        policy=f"default-src 'none'; style-src 'sha256-{policy}'; {pictures}base-uri 'none'; form-action 'none'",
+        **content,
     )
 
 
@@ -99,6 +119,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "tiles": tiles(view),
         "warnings": list(manifest.get("warnings") or ()),
         "sections": [section for section in _sections(view) if section.figures],
+        "later": [section for section in _later(view) if section.figures],
         "splits": [
             (titled(task, split), own.get("rows"), metric_rows(own))
             for split, summary in _by_report(view)
@@ -107,7 +128,9 @@ def _content(view: RunView) -> dict[str, Any]:
         "has_best": any((s.get("gain") or {}).get("over_best_member") for s in view.metrics.values()),
         "compared": any(len((s.get("members") or {}).get("each", ())) > 1 for s in view.metrics.values()),
         "portraits": portraits(view),
+        "examples": examples(view),
         "elsewhere": elsewhere(view.summary),
+        "doubt": [figure for part in view.parts.values() for figure in doubt.draw(part)],
         "portrayed": clean(view.split or "", limit=40),
         "findings": told(view.members),
         "members": members,
@@ -154,17 +177,33 @@ def _member_metrics(view: RunView) -> list[tuple[str, str]]:
 
 
 def _sections(view: RunView) -> list[Section]:
+    """What the ensemble is worth, and what it says."""
     found = [
         section
         for number, (task, part) in enumerate(view.parts.items())
         for section in _of(part, task, number)
     ]
+    found.insert(2, Section("search", "What the search found", tuple(_search(view))))
+    return found
+
+
+def _later(view: RunView) -> list[Section]:
+    """How it came about."""
     return [
-        *found,
-        Section("searched", "What was searched", tuple(searched.draw(view))),
+        Section("searched", "What was searched, key by key", tuple(searched.draw(view))),
         Section("curves", "Learning curves", tuple(curves.draw(view))),
         Section("rates", "Which learning rate?", tuple(rates.draw(view))),
     ]
+
+
+def _search(view: RunView) -> list[Figure]:
+    found = Searched.of(view)
+    if found is None:
+        return []
+    makers = (trials.importance, trials.history, trials.survival)
+    number = sum(figure is not None for figure in (make(found, width_of(3)) for make in makers))
+    beside = [make(found, width_of(number)) for make in makers]
+    return [figure for figure in (parallel.draw(found), *beside) if figure is not None]
 
 
 def _of(view: RunView, task: str, number: int) -> list[Section]:
@@ -183,13 +222,14 @@ def _of(view: RunView, task: str, number: int) -> list[Section]:
 
 
 def _honesty(view: RunView) -> list[Figure]:
-    held = view.predictions.get(view.split or "", {})
-    if "log_probs" in held and "target" in held:
-        return classes.draw(view, held["log_probs"], held["target"].astype(np.int64))
-    if "mean" in held and "target" in held:
-        target = held["target"].reshape(held["mean"].shape[1:])
-        return numbers.draw(held["mean"], held.get("log_variance"), target, view.targets)
-    return []
+    """What is drawn of single rows; their width depends on how many stand beside each other."""
+    mistakes = confusion.draw(view)
+    beside = [mistakes] if mistakes and not mistakes.wide else []
+    own = ("reliability" in view.summary) + bool(view.shown.get("risk")) + len(beside)
+    own += len(view.shown.get("scatter") or ()) + bool(view.shown.get("coverage"))
+    width = width_of(own)
+    found = [reliability.draw(view, width), *numbers.draw(view, width), risk.draw(view, width), mistakes]
+    return [figure for figure in found if figure is not None]
 
 
 def _packs(view: RunView) -> list[dict[str, str]]:

@@ -27,6 +27,8 @@ class Range:
     """Large values at the start: for metrics of which less is better, so that better is always far."""
     whole: bool = False
     """Only whole numbers can be ticks."""
+    root: bool = False
+    """By the square root, from 0: small shares beside large ones."""
 
     @classmethod
     def over(
@@ -51,13 +53,18 @@ class Range:
         if self.log:
             with np.errstate(divide="ignore", invalid="ignore"):
                 v, low, high = np.log(v), math.log(low), math.log(high)
+        if self.root:
+            v, low, high = np.sqrt(np.maximum(v, 0)), math.sqrt(low), math.sqrt(high)
         share = (v - low) / (high - low)
         return 1 - share if self.flipped else share
 
     def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
         """Round values inside the range, with their words."""
         low, high = self.low * self.factor, self.high * self.factor
-        shown = _log_ticks(low, high, wanted) if self.log else _ticks(low, high, wanted, self.whole)
+        if self.root:
+            shown = [0.0, *_log_ticks(high / 200, high, wanted)[-wanted:]]
+        else:
+            shown = _log_ticks(low, high, wanted) if self.log else _ticks(low, high, wanted, self.whole)
         step = min((b - a for a, b in zip(shown, shown[1:], strict=False)), default=1.0)
         return [(v / self.factor, _word(v, step, self.log)) for v in shown]
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figures import pairs
 from ensemble_svc.report.looks import look
 from ensemble_svc.report.text import clean, is_number, number
 from ensemble_svc.report.view import RunView
@@ -37,15 +39,17 @@ class Portrait:
     """(what, number, explanation)."""
     classes: tuple[tuple[str, str, str, str], ...]
     """(class, rows, accuracy, NLL), the hardest first."""
+    figure: Figure | None = None
+    """Member against member."""
 
 
 def portraits(view: RunView) -> list[Portrait]:
     """One for each task that has anything to tell."""
     found = [
-        Portrait(clean(task, limit=40), _facts(part.summary), _classes(part))
+        Portrait(clean(task, limit=40), _facts(part.summary), _classes(part), pairs.draw(part))
         for task, part in view.parts.items()
     ]
-    return [one for one in found if one.facts or one.classes]
+    return [one for one in found if one.facts or one.classes or one.figure]
 
 
 def _facts(summary: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:

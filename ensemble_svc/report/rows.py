@@ -128,7 +128,7 @@ def member_table(members: Sequence[Mapping[str, Any]], metrics: Sequence[tuple[s
     places = [_places(members, split, name) for split, name in metrics]
     heads = tuple(f"{clean(split, limit=20)} {look(name).label}" for split, name in metrics)
     rows = tuple(_member_row(member, varied, metrics, places) for member in members)
-    return MemberTable(tuple(zip(_short(varied), map(clean, varied), strict=True)), heads, rows)
+    return MemberTable(tuple(zip(short(varied), map(clean, varied), strict=True)), heads, rows)
 
 
 def differing(members: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -142,7 +142,7 @@ def differing(members: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _short(paths: Sequence[str]) -> list[str]:
+def short(paths: Sequence[str]) -> list[str]:
     """The last word of each dotted path, or the whole path where two would look the same."""
     ends = [path.rpartition(".")[2] for path in paths]
     return [

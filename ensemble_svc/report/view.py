@@ -1,6 +1,6 @@
 """What the report shows, as plain values: no file, no tensor, no job object.
 
-Shapes: K members of the ensemble, N rows, C classes, T targets.
+Nothing here is as long as the data: what is drawn of single rows was worked out when they were measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ensemble_svc.report.bytask import by_task
-from ensemble_svc.report.looks import headline
+from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.text import is_number
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.atomic import read_verified
@@ -23,7 +23,6 @@ from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 
 Columns = Mapping[str, npt.NDArray[np.float64]]
-Predictions = Mapping[str, npt.NDArray[Any]]
 
 LOST = frozenset({"failed", "diverged", "excluded"})
 """States of a member that is in no ensemble."""
@@ -42,10 +41,8 @@ class RunView:
     """By split; empty when the run ended before it was measured."""
     histories: Mapping[str, Columns] = field(default_factory=dict)
     """Member id → its columns, one value per epoch."""
-    predictions: Mapping[str, Predictions] = field(default_factory=dict)
-    """Split → ``log_probs`` [K, N, C], or ``mean`` and ``log_variance`` [K, N, T]; and ``target``.
-    Of several tasks each key begins with its task's name and a slash.
-    Only the split that reports."""
+    exhibits: Mapping[str, Any] = field(default_factory=dict)
+    """What ``exhibits.exhibit`` wrote: curves, matrices and rows of the split that reports; empty in older runs."""
 
     rates: Mapping[str, Any] = field(default_factory=dict)
     """What the search of the learning rate found; empty where there was none."""
@@ -72,17 +69,35 @@ class RunView:
 
     @property
     def chosen(self) -> Sequence[str]:
-        """Ids of the ensemble's members, in the order of the predictions' K axis."""
+        """Ids of the ensemble's members."""
         return (self.manifest.get("ensemble") or {}).get("members") or ()
 
     @property
+    def candidates(self) -> Sequence[str]:
+        """Ids of all that could have been chosen, in the order in which each one's metrics are listed."""
+        return self.manifest.get("candidates") or self.chosen
+
+    @property
+    def is_selected(self) -> bool:
+        """Whether some candidates were left out of the ensemble."""
+        return len(self.chosen) < len(self.candidates)
+
+    @property
+    def shown(self) -> Mapping[str, Any]:
+        """What is drawn of the task; of several tasks ask a part."""
+        return (self.exhibits.get("tasks") or {}).get("") or {}
+
+    @property
     def best(self) -> int | None:
-        """Position among ``chosen`` of the member that validation would have picked, where it did."""
+        """Position among ``candidates`` of the member that validation would have picked, where it did."""
         if not (self.summary.get("gain") or {}).get("over_best_member"):
             return None
         metrics = {own: m for entry in self.members for own, m in candidates(entry).items()}
-        scores = [((metrics[own] or {}).get("validation") or {}).get("nll") for own in self.chosen]
-        known = [float(score) for score in scores if is_number(score)]
+        name = (self.job.get("search") or {}).get("metric") or "nll"
+        sign = -1 if look(name).higher_is_better else 1
+        held = [metrics.get(own) or {} for own in self.candidates]
+        scores = [(one.get("validation") or one.get("oob") or {}).get(name) for one in held]
+        known = [sign * float(score) for score in scores if is_number(score)]
         return known.index(min(known)) if known and len(known) == len(scores) else None
 
     @property
@@ -100,7 +115,10 @@ class RunView:
                     **self.manifest,
                     "input_schema": {**schema, "classes": classes[task], "targets": [task], "tasks": []},
                 },
-                predictions={split: _own(found, task) for split, found in self.predictions.items()},
+                exhibits={
+                    **self.exhibits,
+                    "tasks": {"": (self.exhibits.get("tasks") or {}).get(task) or {}},
+                },
             )
             for task, metrics in by_task(self.metrics).items()
             if task in classes
@@ -137,7 +155,6 @@ def view_of(run: Run) -> RunView:
     """
     job, manifest = run.job(), run.manifest()
     metrics = run.metrics() if "metrics.json" in (manifest.get("files") or {}) else {}
-    split = report_split(metrics)
     return RunView(
         job=job.model_dump(mode="json"),
         job_text=(run.path / "job.yaml").read_text("utf-8"),
@@ -147,16 +164,8 @@ def view_of(run: Run) -> RunView:
             m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None
         },
         rates=_rates(run),
-        predictions={split: {name: tensor.numpy() for name, tensor in run.predictions(split).items()}}
-        if split
-        else {},
+        exhibits=run.exhibits(),
     )
-
-
-def _own(found: Predictions, task: str) -> Predictions:
-    """What of a split's predictions belongs to one task."""
-    head = f"{task}/"
-    return {name.removeprefix(head): value for name, value in found.items() if name.startswith(head)}
 
 
 def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:

@@ -9,13 +9,14 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ensemble_svc.plan.executor import Call, Executor, Fit, OnFailure, OnProgress, Resources
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
+from ensemble_svc.plan.race import Race
 from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.spending import EVENT, Used, raise_sign, settle_sign, used_in
@@ -103,6 +104,10 @@ class Metered:
     ) -> AbstractContextManager[Call[Any]]:
         """As :meth:`ensemble_svc.plan.executor.Executor.workers` says."""
         return self.executor.workers(number, payload, cpus=cpus, gpus=gpus)
+
+    def racing(self, races: Sequence[Race]) -> Self:
+        """As :meth:`ensemble_svc.plan.executor.Executor.racing` says."""
+        return replace(self, executor=self.executor.racing(races))
 
     def run(
         self,

@@ -92,6 +92,9 @@ class EnsembleSpec(Spec):
     """Number of members; each has its own initial weights and order of rows. Those of a ``search`` are its trials'."""
     resample: Resample = NoResample()
     """Which training rows each member sees."""
+    share_init: bool = False
+    """Let all members begin with the initial weights of member 0, so that a ``soup`` of them can make sense; orders of
+    rows, bags, dropout and augmentation stay each member's own."""
     vary: Mapping[str, tuple[Any, ...]] = {}
     """Keys of ``model`` or ``training`` by dotted path, with values dealt to the members in turn."""
     snapshots: Annotated[NonNegativeInt, Field(le=1000)] = 0

@@ -16,6 +16,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.model import PythonModel
 from ensemble_svc.spec.searchrules import search_clashes
 from ensemble_svc.spec.single import single_clashes
+from ensemble_svc.spec.starts import start_clashes
 from ensemble_svc.spec.taskrules import task_clashes
 from ensemble_svc.spec.trainrules import (
     auto_rate,
@@ -74,6 +75,7 @@ _RULES: Final[tuple[Callable[[JobSpec], Iterator[Clash]], ...]] = (
     averages,
     virtual_clashes,
     single_clashes,
+    start_clashes,
     measures,
     decision_clashes,
     search_clashes,

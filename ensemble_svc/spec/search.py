@@ -12,6 +12,7 @@ from ensemble_svc.registry import Spec
 from ensemble_svc.spec.askers import MOST_MEMBERS, Algorithm, Grid, Random
 from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.spec.domains import Domain
+from ensemble_svc.spec.refining import CoarseToFine, RefitSpec
 from ensemble_svc.spec.schedulers import Asynchronous, NoScheduler, Scheduler
 from ensemble_svc.spec.spaces import Space
 
@@ -42,8 +43,18 @@ class SearchSpec(Spec):
     metric: SearchMetric = "nll"
     """What a trial is judged by, on held-out rows: which the best member is, what stops, and what the algorithm
     learns from."""
+    objective: Literal["loss", "marginal_gain"] = "loss"
+    """What the algorithm learns from: each trial's own metric, or what the trial adds to the metric of the greedy
+    ensemble of the others on held-out rows."""
     scheduler: Scheduler = NoScheduler()
     """What stops trials before their last epoch."""
+    candidates: Literal["finished", "all"] = "finished"
+    """Which trials may be in the ensemble: those that trained to their end, or also those that the scheduler or the
+    budget stopped; where no other is left, these are in any case."""
+    coarse_to_fine: CoarseToFine | None = None
+    """Stages in which the space shrinks around the best trials, and trials train longer."""
+    refit: RefitSpec | None = None
+    """Train the configurations of a greedy ensemble of the trials again from other seeds."""
     budget: BudgetSpec | None = None
     """What all starts of the run may use together."""
     first: tuple[Mapping[str, Any], ...] = ()
@@ -57,6 +68,11 @@ class SearchSpec(Spec):
     def over(self, space: Mapping[str, Domain]) -> SearchSpec:
         """The same search of another space."""
         return SearchSpec.model_validate({**dict(self), "space": dict(space)})
+
+    @property
+    def goes_in_rounds(self) -> bool:
+        """Whether which trials come next depends on what became of the earlier ones."""
+        return self.algorithm.learns or self.coarse_to_fine is not None
 
     @property
     def num_trials(self) -> int:
@@ -82,3 +98,8 @@ class SearchSpec(Spec):
     def races(self) -> bool:
         """Whether its trials are stopped as their results come, so that each is a slot."""
         return isinstance(self.scheduler, Asynchronous)
+
+
+def takes_cut(search: SearchSpec | None) -> bool:
+    """Whether members that were stopped before their end may be in the ensemble; without a search all may."""
+    return search is None or search.candidates == "all"

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from ensemble_svc.spec.askers import MOST_MEMBERS, Grid
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
+from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.refiningrules import refining_clashes
 from ensemble_svc.spec.schedulerrules import scheduler_clashes
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.spacerules import first_clashes, space_clashes
@@ -26,6 +28,8 @@ def search_clashes(job: JobSpec) -> Iterator[Clash]:
         yield from first_clashes(search)
         yield from _trials(job, search)
     yield from _metric(job, search)
+    yield from _objective(job, search)
+    yield from refining_clashes(job, search)
     yield from scheduler_clashes(job, search)
 
 
@@ -66,3 +70,20 @@ def _metric(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
             f"'{search.algorithm.name}' learns from held-out rows, and data.validation is 0; give it a share"
         )
         yield Clash((("search", "algorithm"), ("data", "validation")), words)
+
+
+def _objective(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
+    """What a trial adds to an ensemble is for an algorithm that learns, and measured on rows set aside."""
+    where: KeyPath = ("search", "objective")
+    if search.objective == "loss":
+        return
+    if not search.goes_in_rounds:
+        words = f"'{search.objective}' is for what learns, and '{search.algorithm.name}' does not; use optuna"
+        yield Clash((where, ("search", "algorithm")), words)
+    elif job.data.validation in UNSEEN:
+        words = (
+            f"'{search.objective}' is measured on rows that no trial trains on; give data.validation a share"
+        )
+        yield Clash((where, ("data", "validation")), words)
+    elif job.task == "multitask":
+        yield Clash((where, ("task",)), f"'{search.objective}' is of one task; use loss")

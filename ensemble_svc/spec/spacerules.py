@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from ensemble_svc.errors import did_you_mean
 from ensemble_svc.spec.anatomy import Shape
-from ensemble_svc.spec.askers import Grid, Sobol
+from ensemble_svc.spec.askers import Grid, Sobol, Tpe
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.domainrules import broken
@@ -108,6 +108,9 @@ def _algorithm(search: SearchSpec) -> Iterator[Clash]:
     dims = search.flat.dims
     if isinstance(search.algorithm, Sobol) and len(dims) > MOST_SOBOL_KEYS:
         yield Clash((_SPACE,), f"{len(dims):,} keys; the sequence has {MOST_SOBOL_KEYS:,} dimensions")
+    if isinstance(search.algorithm, Tpe) and search.algorithm.sampler == "gp" and search.flat.parents:
+        words = "'gp' knows keys that every trial has, and some of this space stand under choices; use tpe"
+        yield Clash((("search", "algorithm", "sampler"), _SPACE), words)
     if not isinstance(search.algorithm, Grid):
         return
     for dim in dims:

@@ -25,6 +25,8 @@ FREE = (
     "ensemble.quorum",
     "data.source",
     "search.budget",
+    "search.candidates",
+    "search.refit",
     "search.trials",
 )
 """Keys that may change between two starts: none of them alters a member (the data's hash speaks for the source)."""

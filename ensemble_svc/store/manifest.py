@@ -9,9 +9,10 @@ from typing import Any
 from ensemble_svc.data.dataset import InputSchema
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.document import read_document, write_document
 from ensemble_svc.store.journal import Event, Journal
-from ensemble_svc.store.members import sealed, virtual_ids
+from ensemble_svc.store.members import eligible, sealed, virtual_ids
 from ensemble_svc.store.spending import NOT_STARTED, account, is_spent
 
 
@@ -52,7 +53,7 @@ def write_manifest(
         "members": entries,
         **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
         "packs": [_pack(slot, seals) for slot in plan.slots],
-        "candidates": [own for entry in entries if entry["status"] == "done" for own in virtual_ids(entry)],
+        "candidates": _candidates(job, entries),
         "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
@@ -89,15 +90,21 @@ def record_ensemble(journal: Journal, decision: Mapping[str, Any]) -> None:
         journal.append("ensemble", decision=decision)
 
 
-def amend_manifest(run: Path, files: Mapping[str, str]) -> dict[str, Any]:
-    """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written."""
+def amend_manifest(run: Path, files: Mapping[str, str], dropped: Sequence[str] = ()) -> dict[str, Any]:
+    """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written.
+
+    Args:
+        dropped: files that the run no longer has; they are taken from the folder once the manifest is without them.
+    """
     body = read_document(run / "manifest.json")
     body = {name: value for name, value in body.items() if name not in ("schema_version", "checksum")}
     body |= {
         "ensemble": current_ensemble(Journal(run / "journal.jsonl")),
-        "files": {**body["files"], **files},
+        "files": {n: sha for n, sha in {**body["files"], **files}.items() if n not in dropped},
     }
     write_document(run / "manifest.json", body)
+    for name in dropped:
+        (run / name).unlink(missing_ok=True)
     return body
 
 
@@ -114,6 +121,13 @@ def _forecast_and_actual(journal: Journal, plan: Plan, seals: Mapping[str, Event
         else:
             actual = _taken(plan, {d: s for d, s in seals.items() if s["time"] >= since}, event["seconds"])
     return {"forecast": expected, "actual": actual}
+
+
+def _candidates(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the ensemble was chosen from."""
+    done = [entry for entry in entries if entry["status"] == "done"]
+    may = eligible(done, cut=takes_cut(job.search))
+    return [own for entry, one in zip(done, may, strict=True) if one for own in virtual_ids(entry)]
 
 
 def _budget(run: Path, job: JobSpec) -> dict[str, Any]:

@@ -30,6 +30,8 @@ Sealed = dict[str, Event]
 BATCH_BYTES = 64 * 2**20
 """Files of members that are sealed together, at least one member's: it bounds the memory they take."""
 
+FEW = 32
+"""Members whose seals are looked for one by one rather than among all."""
 
 FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds", "val_nll")
 """Of a member's history; the others follow by name."""
@@ -121,6 +123,25 @@ def snapshot_file(number: int) -> str:
     return f"snapshot-{number}.safetensors"
 
 
+def was_cut(facts: Mapping[str, Any]) -> bool:
+    """Whether a finished member was stopped before its training was over, by a scheduler or for its budget.
+
+    Early stopping gives no reason; it is an end of training like another.
+    """
+    return bool(facts.get("stopped") and facts.get("reason"))
+
+
+def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool) -> list[bool]:
+    """Which finished members may be in the ensemble.
+
+    Args:
+        members: their seals, or their entries in the manifest.
+        cut: whether those may that were stopped before their end; where there are no others, they do.
+    """
+    whole = [not was_cut(facts) for facts in members]
+    return whole if any(whole) and not cut else [True] * len(members)
+
+
 def candidates(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """What a finished member can be in an ensemble as: id → metrics by split, in order.
 
@@ -152,12 +173,20 @@ def parted(candidate: str) -> tuple[str, int]:
     return member, int(number or 0)
 
 
-def sealed(run: Path) -> Sealed:
-    """The seal events of a run by member digest; the last one counts, and an unsealing undoes it."""
+def sealed(run: Path, only: Iterable[str] | None = None) -> Sealed:
+    """The seal events of a run by member digest; the last one counts, and an unsealing undoes it.
+
+    Args:
+        only: digests of the members that are asked for, where those are not all.
+    """
+    wanted = None if only is None else set(only)
+    if wanted == set():
+        return {}
+    needles = [f'"digest": "{digest}"' for digest in wanted] if wanted and len(wanted) <= FEW else ()
     found: Sealed = {}
-    for event in Journal(run / "journal.jsonl").of_kind("sealed", "unsealed"):
+    for event in Journal(run / "journal.jsonl").of_kind("sealed", "unsealed", holding=needles):
         found.pop(event["digest"], None)
-        if event["event"] == "sealed":
+        if event["event"] == "sealed" and (wanted is None or event["digest"] in wanted):
             found[event["digest"]] = event
     return found
 

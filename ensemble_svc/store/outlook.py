@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ensemble_svc.spec.schedulers import Halving
-from ensemble_svc.spec.search import HIGHER_IS_BETTER
-from ensemble_svc.store.reached import SICK, Member, Reached
+from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.schedulers import Asha
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
 GROUPS = ("pending", "running", "stopped", "done", "sick", "failed")
 """In which members are counted; ``done`` trained to their end, ``sick`` are in no ensemble."""
@@ -45,21 +46,28 @@ class Rung:
     """Those that train on after it; 0 until it is decided."""
 
 
-def group_of(member: Member) -> str:
-    """Where a member is counted."""
+def group_of(member: Member, *, going: bool = True) -> str:
+    """Where a member is counted.
+
+    Args:
+        going: whether somebody drives the run; otherwise one that trained waits for that.
+    """
     if member.status in SICK:
         return "sick"
     if member.status in ("pending", "failed"):
         return member.status
     if member.stopped:
         return "stopped"
-    return "done" if member.status == "done" else "running"
+    if member.status == "done":
+        return "done"
+    return "running" if going else "pending"
 
 
 def counts(reached: Reached) -> dict[str, int]:
     """Members by group; those that a search has not asked for yet are pending."""
-    found = Counter(map(group_of, reached.members.values()))
-    to_come = max(0, reached.spec().ensemble.members - len(reached.members))
+    going = reached.state == "running"
+    found = Counter(group_of(member, going=going) for member in reached.members.values())
+    to_come = 0 if reached.ended else max(0, reached.spec().ensemble.members - len(reached.members))
     return {name: found[name] + (to_come if name == "pending" else 0) for name in GROUPS}
 
 
@@ -102,7 +110,7 @@ def rungs(reached: Reached) -> tuple[Rung, ...]:
     if search is None:
         return ()
     epochs, scheduler = reached.spec().training.epochs, search.scheduler
-    at = {e for e in range(1, epochs) if isinstance(scheduler, Halving) and scheduler.is_rung(e, epochs)}
+    at = {epoch for epoch in range(1, epochs) if _is_rung(search, epoch, epochs)}
     firsts = [m for m in reached.ordered() if m.spec.index % search.seeds_per_trial == 0]
     stopped = Counter(member.epoch for member in firsts if member.stopped)
     if scheduler.name != "none":
@@ -111,25 +119,47 @@ def rungs(reached: Reached) -> tuple[Rung, ...]:
     return tuple(Rung(e, came[e], came[e] - stopped[e] if stopped[e] else 0) for e in sorted(at))
 
 
+def _is_rung(search: SearchSpec, epoch: int, epochs: int) -> bool:
+    """Whether a search has a rung at this epoch; one that may stop trials at any epoch has none."""
+    if (ladder := Ladder.of(search, epochs)) is not None:
+        return epoch in ladder.rungs
+    return isinstance(search.scheduler, Asha) and search.scheduler.asks(epoch)
+
+
 def left_s(reached: Reached, now: float) -> float | None:
-    """Seconds until the slots are done, at the pace so far; None where nothing is known yet."""
+    """Seconds until the slots are done; None where nothing is known yet.
+
+    Those under way at their own pace so far, side by side; after them those that wait, as many at a time, each as
+    long as the ended ones took on average, or as was forecast.
+    """
     if reached.state != "running":
         return None
-    running, waiting, spent = list[float](), 0.0, list[float]()
-    for row in reached.packs.values():
-        open_ = [m for m in row.slot.pack.members if not reached.members[m.index].sealed]
-        if row.open and len(row.ticks) == 2 and row.ticks[1].epoch > row.ticks[0].epoch:
-            first, last = row.ticks
-            pace = (last.seconds - first.seconds) / (last.epoch - first.epoch)
-            running.append(max(0.0, (last.epochs - last.epoch) * pace - (now - last.time)))
-        elif open_ and row.slot.forecast is not None:
-            waiting += row.slot.forecast.seconds
-        elif open_:
+    rows = list(reached.packs.values())
+    spent = [row.held_s for row in rows if _over(reached, row)]
+    running = [
+        left for row in rows if (left := _left_at_pace(row, now)) is not None and not _over(reached, row)
+    ]
+    waiting = list[float]()
+    for row in rows:
+        if _over(reached, row) or _left_at_pace(row, now) is not None:
+            continue
+        if not spent and row.slot.forecast is None:
             return None
-        else:
-            spent.append(row.held_s)
-    at_once = max(1, len(running))
-    return max(running, default=0.0) + waiting / at_once if running or waiting or spent else None
+        waiting.append(fmean(spent) if spent or row.slot.forecast is None else row.slot.forecast.seconds)
+    return max(running, default=0.0) + sum(waiting) / max(1, len(running)) if rows else None
+
+
+def _over(reached: Reached, row: PackRow) -> bool:
+    return all(member.sealed for member in reached.of(row))
+
+
+def _left_at_pace(row: PackRow, now: float) -> float | None:
+    """Seconds that a slot under way still takes; None before two of its epochs have ended."""
+    if not row.open or len(row.ticks) < 2 or row.ticks[1].epoch <= row.ticks[0].epoch:
+        return None
+    first, last = row.ticks
+    pace_s = (last.seconds - first.seconds) / (last.epoch - first.epoch)
+    return max(0.0, (last.epochs - last.epoch) * pace_s - (now - last.time))
 
 
 def device_hours(reached: Reached, now: float) -> float:

@@ -18,6 +18,8 @@ from ensemble_svc.store.tensors import Tensors, decode
 
 DISTILLATION = "distillation.json"
 """How a student does against its teacher."""
+EXHIBITS = "exhibits.json"
+"""What the report shows besides the metrics."""
 
 
 class Run:
@@ -77,6 +79,13 @@ class Run:
         self.verified("metrics.json")
         body = read_document(self.path / "metrics.json")
         return {name: value for name, value in body.items() if name != "schema_version"}
+
+    def exhibits(self) -> Document:
+        """What the report shows besides the metrics; empty where the run was measured without it."""
+        if EXHIBITS not in self.manifest().get("files", {}):
+            return {}
+        self.verified(EXHIBITS)
+        return read_document(self.path / EXHIBITS)
 
     def predictions(self, split: str) -> Tensors:
         """The members' outputs on a split, [K, N, …], with ``target`` and ``row``."""

@@ -30,7 +30,7 @@ Stack = dict[str, Tensor]
 
 def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
     """The member's network with the initial weights of its seed and an unfitted transform."""
-    torch.manual_seed(derive_seed(member.job_seed, member.index, "init"))
+    torch.manual_seed(derive_seed(member.job_seed, member.start, "init"))
     transform = Transform(schema, member.preprocess)
     answer = answer_of(member, schema)
     if isinstance(answer, Heads):

@@ -8,12 +8,11 @@ from typing import Any
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.panel import Panel, Range, width_of
+from ensemble_svc.report.search import WIDE
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
 
 PLOTS_UP_TO = 12
-WIDE = 25.0
-"""Ratio of the largest to the smallest value above which an axis is logarithmic."""
 KINDS = ("stop-dot", "member-dot", "ensemble-dot")
 WORDS = ("stopped before the last epoch", "a member", "in the ensemble")
 Dot = tuple[float, float, str, str]

@@ -30,6 +30,8 @@ def draw(view: RunView) -> Figure | None:
     for row, name in enumerate(names):
         _strip(drawing, 4 + row * ROW, look(name), summary, view)
     legend = [("member-dot", "a member"), ("mean-mark", "mean member ± std"), ("ensemble-mark", "ensemble")]
+    if view.is_selected:
+        legend.insert(1, ("chosen-dot", "a chosen member"))
     if view.best is not None:
         legend.insert(1, ("best-dot", "best member chosen on validation"))
     return Figure(
@@ -84,7 +86,8 @@ def _labels(d: Drawing, face: Look, summary: Mapping[str, Any], middle: float) -
 def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: Look, view: RunView) -> None:
     radius = 4.2 if len(values) <= 60 else 3.0 if len(values) <= TIPS_UP_TO else 2.0
     best, heaps = view.best, dict[int, int]()
-    order = sorted(range(len(values)), key=lambda position: position == best)
+    chosen = set(map(clean, view.chosen)) if view.is_selected else set[str]()
+    order = sorted(range(len(values)), key=lambda k: (k == best, _name(view, k) in chosen))
     for position in order:
         value = values[position]
         if not is_number(value):
@@ -94,7 +97,14 @@ def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: 
         heaps[column] = heap = heaps.get(column, 0) + 1
         y = middle + _offset(heap, radius)
         tip = f"{_name(view, position)}: {face.show(value)}" if len(values) <= TIPS_UP_TO else ""
-        d.dot((x, y), radius, "best-dot" if position == best else "member-dot", tip)
+        kind = (
+            "best-dot"
+            if position == best
+            else "chosen-dot"
+            if _name(view, position) in chosen
+            else "member-dot"
+        )
+        d.dot((x, y), radius, kind, tip)
 
 
 def _offset(heap: int, radius: float) -> float:
@@ -103,7 +113,7 @@ def _offset(heap: int, radius: float) -> float:
 
 
 def _name(view: RunView, position: int) -> str:
-    return clean(view.chosen[position]) if position < len(view.chosen) else f"member {position}"
+    return clean(view.candidates[position]) if position < len(view.candidates) else f"member {position}"
 
 
 def _mean(d: Drawing, scale: Range, middle: float, summary: Mapping[str, Any], name: str) -> None:

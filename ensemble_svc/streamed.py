@@ -1,0 +1,118 @@
+"""An ensemble of very many members on very many rows, measured from its file without holding what the members say.
+
+The rows of all members are read and combined a piece at a time, by as many threads as there are cores; what is held is
+the ensemble's own prediction, a few sums of each member, and a piece for each thread. So memory does not grow with the
+members, and with the rows as one member's prediction does.
+
+Shapes: K members, N rows, C classes, n rows of a piece.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ensemble_svc.aggregate.streaming import average_fast
+from ensemble_svc.evaluate.checks import check_prediction
+from ensemble_svc.evaluate.crowd import Sums, member_metrics, member_sums
+from ensemble_svc.evaluate.metrics import METRICS, Names, applicable
+from ensemble_svc.evaluate.summary import describe
+from ensemble_svc.store.slices import PIECE_BYTES, Place, cuts, places, read_rows
+
+LOG_PROBS = "log_probs"
+Found = TypeVar("Found")
+
+
+def measure_streamed(
+    path: Path,
+    target_N: Tensor,
+    *,
+    weights_K: Tensor | None = None,
+    names: Names = "auto",
+    bins: int = 15,
+    threads: int | None = None,
+    piece_bytes: int = PIECE_BYTES,
+) -> dict[str, Any]:
+    """Metrics of the mixture, and the usual ones of each member, of a file of class probabilities.
+
+    Args:
+        path: tensor file with float32 ``log_probs`` [K, N, C].
+        target_N: class numbers.
+        weights_K: non-negative, sum 1; equal when absent.
+        names: metrics of the ensemble.
+        threads: that read and compute; one for each core when absent.
+        piece_bytes: of a piece, about.
+
+    Returns:
+        ``{"ensemble": {metric: value}, "members": as ``summarize`` describes them, "rows": N}``.
+
+    Raises:
+        CorruptArtifact: no such file.
+        EnsembleError: members or weights that cannot be combined, targets that are not theirs.
+    """
+    log_probs_NC, members = combine_streamed(
+        path, target_N, weights_K=weights_K, bins=bins, threads=threads, piece_bytes=piece_bytes
+    )
+    ensemble = {LOG_PROBS: log_probs_NC}
+    check_prediction("classification", ensemble, target_N, who="the ensemble")
+    chosen = applicable("classification", ensemble, names)
+    values = _side_by_side(
+        [partial(METRICS[name].value, ensemble, target_N, bins) for name in chosen], threads
+    )
+    return {
+        "ensemble": dict(zip(chosen, values, strict=True)),
+        "members": describe(members),
+        "rows": len(target_N),
+    }
+
+
+def combine_streamed(
+    path: Path,
+    target_N: Tensor,
+    *,
+    weights_K: Tensor | None = None,
+    bins: int = 15,
+    threads: int | None = None,
+    piece_bytes: int = PIECE_BYTES,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The mixture's log probabilities [N, C] float32, and each member's usual metrics [K]; as ``measure_streamed``."""
+    known = places(path)
+    num_rows, num_classes = known[LOG_PROBS].shape[1:]
+    mixed_NC = torch.empty(num_rows, num_classes, dtype=torch.float32)
+
+    def work(rows: slice) -> Sums:
+        return _piece(path, known, rows, mixed_NC, target_N, weights_K, bins)
+
+    rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes)
+    return mixed_NC, member_metrics(_side_by_side([partial(work, some) for some in rows], threads))
+
+
+def _piece(
+    path: Path,
+    known: dict[str, Place],
+    rows: slice,
+    mixed_NC: Tensor,
+    target_N: Tensor,
+    weights_K: Tensor | None,
+    bins: int,
+) -> Sums:
+    log_probs_KnC = read_rows(path, known, [LOG_PROBS], rows)[LOG_PROBS]
+    mixed_NC[rows], probs_KnC = average_fast(log_probs_KnC, weights_K)
+    return member_sums(log_probs_KnC, probs_KnC, target_N[rows], bins=bins)
+
+
+def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:
+    """What each call gives, in order; each thread computes by itself, for pieces are too small to be shared."""
+    number, before = threads or len(os.sched_getaffinity(0)), torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return list(pool.map(lambda call: call(), calls))
+    finally:  # what a thread sets, threads that begin later have too
+        torch.set_num_threads(before)

@@ -1,0 +1,261 @@
+"""A space that shrinks from stage to stage, and configurations that are trained again: as laws, and as runs."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_search_space import DOMAINS
+
+from ensemble_svc import pipeline
+from ensemble_svc.aggregate.pools import LikelihoodPool
+from ensemble_svc.aggregate.selection import greedy
+from ensemble_svc.errors import SpecError
+from ensemble_svc.listening import Listener
+from ensemble_svc.local import LocalExecutor
+from ensemble_svc.search.narrowing import Span, drawn_within, narrowed
+from ensemble_svc.search.refitting import laid_out
+from ensemble_svc.search.stages import room_in_stage, staged
+from ensemble_svc.spec.domains import Domain
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.load import parse_job
+from ensemble_svc.spec.spaces import Space
+from ensemble_svc.spec.yaml import frozen
+from ensemble_svc.store.run import Run
+
+RATE, DROP, OPTIMIZER = "training.optimizer.lr", "model.dropout", "training.optimizer"
+UNIT = st.floats(0, 1, exclude_max=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(DOMAINS, st.lists(UNIT, min_size=1, max_size=5), st.floats(0, 0.5), st.lists(UNIT, max_size=5))
+def test_a_narrowed_space_lies_in_the_wider_one_and_spans_the_best(
+    domain: Domain, best: list[float], margin: float, points: list[float]
+) -> None:
+    space, found = Space({"a": domain}), [domain.at(u) for u in best]
+    (span,) = narrowed(space, [{"a": value} for value in found], {}, margin).values()
+    assert 0 <= span.low <= span.high <= 1
+    if domain.choice is not None:
+        assert {domain.choice.index(value) for value in found} == set(span.items or ())
+    else:
+        assert all(span.low - 1e-9 <= domain.quantile(value) <= span.high + 1e-9 for value in found)
+    for u in points:
+        (value,) = drawn_within(space, {"a": span}, {"a": u}).values()
+        assert domain.holds(value)
+        if domain.choice is None and margin == 0:
+            size = max(found) - min(found)
+            assert (
+                min(found) - 1e-6 * (1 + abs(size)) <= value <= max(found) + 1e-6 * (1 + abs(size))
+                or size > 1e5
+            )
+    again = narrowed(space, [{"a": value} for value in found], {"a": span}, margin)["a"]
+    assert span.low <= again.low <= again.high <= span.high
+    assert drawn_within(space, {}, {"a": best[0]}) == {"a": frozen(found[0])}
+
+
+def test_what_no_best_trial_has_stays_as_it_was() -> None:
+    law = {"uniform": (0.0, 0.9)}
+    items = ({"name": "sgd", "momentum": law}, "adamw")
+    space = Space({OPTIMIZER: Domain(choice=items), DROP: Domain(uniform=(0.0, 0.5))})
+    spans = narrowed(space, [{OPTIMIZER: "adamw", DROP: 0.1}, {OPTIMIZER: "adamw", DROP: 0.2}], {}, 0.0)
+    assert spans[OPTIMIZER].items == (1,)
+    assert spans["training.optimizer[0].momentum"] == Span()
+    assert (spans[DROP].low, spans[DROP].high) == pytest.approx((0.2, 0.4))
+
+
+def coarse_of(algorithm: str = "random", **options: Any) -> JobSpec:
+    return parse_job(
+        {
+            "name": "bowl",
+            "data": {"source": "digits"},
+            "training": {"epochs": 27},
+            "search": {
+                "space": {RATE: {"loguniform": [1e-6, 1]}, DROP: {"uniform": [0, 0.9]}},
+                "trials": 30,
+                "algorithm": algorithm,
+                "coarse_to_fine": options,
+            },
+        }
+    )
+
+
+def stages_of(job: JobSpec) -> list[dict[str, Any]]:
+    """The events of a whole search of a bowl around a rate of 0.01 and a dropout of 0.3."""
+    search, events = job.search, list[dict[str, Any]]()
+    tried: list[tuple[dict[str, Any], float | None]] = []
+    while len(tried) < search.num_trials:
+        stage, room = room_in_stage(search, search.coarse_to_fine, events, len(tried))
+        found, facts = staged(job, events, tried, room, stage)
+        events.append({"trials": found, **facts})
+        tried += [(v, (math.log10(v[RATE]) + 2) ** 2 + (3 * v[DROP] - 0.9) ** 2) for v in found]
+    return events
+
+
+@pytest.mark.parametrize("algorithm", ["random", "sobol"])
+def test_stages_shrink_around_the_best_and_train_longer(algorithm: str) -> None:
+    job = coarse_of(algorithm, keep=0.3)
+    events = stages_of(job)
+    assert [event["stage"] for event in events] == [0, 1, 2]
+    assert [len(event["trials"]) for event in events] == [10, 10, 10]
+    assert [{values["training.epochs"] for values in e["trials"]} for e in events] == [{3}, {9}, {27}]
+    assert events == stages_of(job)
+    widths = [math.log(e["space"][RATE][1] / e["space"][RATE][0]) for e in events]
+    assert widths[0] == pytest.approx(math.log(1e6), rel=1e-3)
+    assert widths[0] > widths[1] > widths[2]
+    far = [sum(abs(math.log10(v[RATE]) + 2) for v in e["trials"]) / 10 for e in events]
+    assert far[2] < 0.6 * far[0]
+    low, high = events[2]["space"][RATE]
+    assert low < 0.01 < high
+
+
+def test_stages_of_one_length_say_nothing_of_epochs() -> None:
+    assert all("training.epochs" not in v for e in stages_of(coarse_of(growth=1)) for v in e["trials"])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(0, 20), max_size=3)), max_size=4),
+    st.integers(0, 5),
+)
+def test_what_is_trained_again_moves_no_earlier_member(steps: list[tuple[int, list[int]]], rest: int) -> None:
+    trials: list[dict[str, Any]] = []
+    refits: list[dict[str, Any]] = []
+    before: tuple[Any, ...] = ()
+    for more, chosen in steps:
+        trials += [{"number": len(trials) + i} for i in range(more)]
+        refits.append({"after": len(trials), "trials": [c % len(trials) for c in chosen], "seeds": 2})
+        laid = laid_out(trials, refits, 1)
+        assert laid.values[: len(before)] == before
+        before = laid.values
+    trials += [{"number": len(trials) + i} for i in range(rest)]
+    laid = laid_out(trials, refits, 1)
+    assert laid.values[: len(before)] == before
+    assert [number for number in laid.trial if number is not None] == list(range(len(trials)))
+    assert all(v == trials[t] for v, t in zip(laid.values, laid.trial, strict=True) if t is not None)
+    assert laid.trial.count(None) == 2 * sum(len(event["trials"]) for event in refits)
+
+
+def job_of(search: dict[str, Any], **sections: Any) -> JobSpec:
+    data: dict[str, Any] = {
+        "name": "refining",
+        "data": {"source": "digits", "preprocess": ["standardize"], "test": 0.5},
+        "model": {"name": "mlp", "hidden": [8]},
+        "training": {"epochs": 4, "batch_size": 128},
+        "search": {"space": {RATE: {"loguniform": [1e-3, 0.1]}, DROP: {"uniform": [0, 0.5]}}, **search},
+        "aggregate": {"select": "greedy"},
+        "evaluate": {"resamples": 100},
+        "compute": {"executor": "local", "measure": "off", "health": "off"},
+    }
+    for section, value in sections.items():
+        data[section] = {**data.get(section, {}), **value}
+    return parse_job(data)
+
+
+class Killed(Exception):
+    """Stands for a SIGKILL."""
+
+
+def train(job: JobSpec, out: Path, *, kill_at: int = 0) -> Run:
+    seen = 0
+
+    def progress(*_: object) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == kill_at:
+            raise Killed
+
+    listener, executor = Listener(progress=progress), LocalExecutor(retries=0)
+    return pipeline.train(job, out=out, directory=Path.cwd(), executor=executor, listener=listener)
+
+
+def weights(run: Run) -> dict[str, str]:
+    members = run.manifest()["members"]
+    return {m["id"]: m["files"][f"members/{m['id']}/weights.safetensors"] for m in members}
+
+
+def test_a_search_in_stages_is_trained_and_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+    job = job_of({"trials": 6, "coarse_to_fine": {"stages": 2, "keep": 0.4, "growth": 4}})
+    run = train(job, tmp_path / "run")
+    members = run.manifest()["members"]
+    assert [member["epochs"] for member in members] == [1, 1, 1, 4, 4, 4]
+    low, high = run.journal.of_kind("asked")[1]["space"][RATE]
+    assert all(low <= member["hyperparameters"][RATE] <= high for member in members[3:])
+    with pytest.raises(Killed):
+        train(job, tmp_path / "killed", kill_at=3)
+    assert weights(train(job, tmp_path / "killed")) == weights(run)
+
+
+def test_chosen_configurations_are_trained_again_to_their_end_and_chosen_among(tmp_path: Path) -> None:
+    search = {
+        "trials": 4,
+        "scheduler": {"name": "halving", "factor": 2},
+        "candidates": "all",
+        "refit": {"seeds": 2},
+    }
+    with pytest.raises(Killed):
+        train(job_of(search), tmp_path / "run", kill_at=6)
+    run = train(job_of(search), tmp_path / "run")
+    members, (event,) = run.manifest()["members"], run.journal.of_kind("refit")
+    said = run.predictions("validation")
+    log_likelihood_KN = (
+        said["log_probs"][:4].double().gather(2, said["target"].expand(4, -1)[..., None])[..., 0]
+    )
+    assert event["trials"] == list(dict.fromkeys(greedy(LikelihoodPool(log_likelihood_KN), 50).picks))
+    again = members[4:]
+    assert [m["hyperparameters"] for m in again] == [
+        members[t]["hyperparameters"] for t in event["trials"] for _ in (0, 1)
+    ]
+    assert {(m["epochs"], m["reason"]) for m in again} == {(4, "")}
+    assert len(set(weights(run).values())) == len(members)
+    assert {m["reason"][:7] for m in members[:4]} >= {"halving"}
+    before = weights(run)
+    assert weights(train(job_of(search), tmp_path / "run")) == before
+    assert len(run.journal.of_kind("refit")) == 1
+    grown = weights(train(job_of({**search, "trials": 5}), tmp_path / "run"))
+    assert before.items() <= grown.items()
+    assert len(Run(tmp_path / "run").journal.of_kind("refit")) == 2
+
+
+def test_trials_that_were_stopped_join_only_if_asked(tmp_path: Path) -> None:
+    search = {"trials": 4, "scheduler": {"name": "halving", "factor": 2}}
+    finished = train(job_of(search), tmp_path / "run").manifest()
+    whole = [m["id"] for m in finished["members"] if not m["reason"]]
+    assert len(whole) == 1
+    assert finished["candidates"] == finished["ensemble"]["members"] == whole
+    everyone = train(job_of({**search, "candidates": "all"}), tmp_path / "run").manifest()
+    assert everyone["candidates"] == [m["id"] for m in everyone["members"]]
+
+
+NO_ROWS: dict[str, Any] = {"data": {"validation": 0}, "aggregate": {"select": "all"}}
+OUT_OF_BAG: dict[str, Any] = {"data": {"validation": "oob"}, "ensemble": {"resample": "bootstrap"}}
+EPOCHS = {"training.epochs": {"randint": [2, 4]}}
+EVEN = {"growth": 1}
+FAULTS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
+    ("coarse_to_fine", {"coarse_to_fine": EVEN, "algorithm": "optuna"}, {}, "finds its own way"),
+    ("coarse_to_fine.stages", {"coarse_to_fine": EVEN, "trials": 5}, {}, "too few for 3 stages"),
+    ("coarse_to_fine", {"coarse_to_fine": EVEN}, NO_ROWS, "give it a share"),
+    ("coarse_to_fine.growth", {"coarse_to_fine": {}}, {}, "less than an epoch"),
+    ("coarse_to_fine.growth", {"coarse_to_fine": {"growth": 2}, "space": EPOCHS}, {}, "give growth: 1"),
+    (
+        "coarse_to_fine",
+        {"coarse_to_fine": EVEN, "trials": 6, "first": [{RATE: 0.01, DROP: 0.1}] * 2},
+        {},
+        "leave no room",
+    ),
+    ("refit", {"refit": {}}, {"aggregate": {"select": "all"}}, "give greedy"),
+    ("refit.seeds", {"refit": {}, "seeds_per_trial": 2}, {}, "is no multiple"),
+    ("refit", {"refit": {}}, OUT_OF_BAG, "give it a share"),
+]
+
+
+@pytest.mark.parametrize("path, search, sections, words", FAULTS, ids=[words for *_, words in FAULTS])
+def test_what_cannot_be_refined_is_told(
+    path: str, search: dict[str, Any], sections: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        job_of(search, **sections)
+    told = {fault.path: fault.message for fault in caught.value.faults}
+    assert words in told[f"search.{path}"]
