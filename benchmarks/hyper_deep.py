@@ -34,7 +34,7 @@ from ensemble_svc.spec.load import load_job
 from ensemble_svc.store.run import Run
 
 JOB = Path(__file__).parents[1] / "jobs" / "hyper_deep.yaml"
-ROWS = 9_000
+ROWS = 6_000
 MEMBERS = 5
 MOST_PICKS = 50
 DEEP, GREEDY, HYPER_DEEP, BEST = (
@@ -72,7 +72,7 @@ def main() -> None:
         "--set", action="append", default=[], dest="overrides", help="as ensemble-svc train takes it"
     )
     options = parser.parse_args()
-    subset(options.data / "fashion_mnist.npz", options.data / "fashion_mnist_9000.npz")
+    subset(options.data / "fashion_mnist.npz", options.data / "fashion_mnist_6000.npz")
     os.environ["ENSEMBLE_DATA"] = str(options.data.resolve())
     found = [compared(seed, options.out, options.overrides) for seed in range(options.seeds)]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -111,7 +111,7 @@ def main(folder: Path, out: Path, *, reuse_actors: bool) -> None:
     results = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),
         param_space={"trial": tune.grid_search(list(range(len(search["trials"]))))},
-        tune_config=tune.TuneConfig("val_nll", "min", scheduler=asha, reuse_actors=reuse_actors),
+        tune_config=tune.TuneConfig(metric="val_nll", mode="min", scheduler=asha, reuse_actors=reuse_actors),
         run_config=tune.RunConfig(name="search", storage_path=str(folder / "tune"), verbose=0),
     ).fit()
     if results.num_errors:

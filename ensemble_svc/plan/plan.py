@@ -89,6 +89,12 @@ class MemberSpec(Spec):
         return self.snapshots or self.mc_samples or self.num_draws
 
 
+def index_of(name: str) -> int:
+    """The index of the member whose id this is."""
+    place = name.partition("-")[0]
+    return SINGLE if place == "single" else int(place)
+
+
 def draw_seed(member: MemberSpec, number: int) -> int:
     """Seed of a member's draw ``number``, counted from 0: of SWAG, or of dropout."""
     return derive_seed(member.job_seed, member.index, "sample", number)

@@ -98,7 +98,7 @@ def _single(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator
         return
     changes = [f"{name.rpartition('.')[2]} {value(one)}" for name, one in found["changed"].items()]
     how = joined(changes) if changes else "as it stands"
-    what = f"One single model of the same recipe and cost ({how})"
+    what = f"One single model of the same recipe, allowed the same cost ({how})"
     if found["status"] != "done":
         why = f": {found['reason']}" if found.get("reason") else ""
         yield f"{what} {found['status']}{why}; the ensemble is not measured against it."

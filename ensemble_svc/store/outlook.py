@@ -150,7 +150,7 @@ def left_s(reached: Reached, now: float) -> float | None:
 
 
 def _over(reached: Reached, row: PackRow) -> bool:
-    return all(reached.members[member.index].sealed for member in row.slot.pack.members)
+    return all(member.sealed for member in reached.of(row))
 
 
 def _left_at_pace(row: PackRow, now: float) -> float | None:
