@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ensemble_svc.aggregate.bytask import decide_tasks
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
 from ensemble_svc.aggregate.calibration.variance import VarianceScale
 from ensemble_svc.aggregate.choosing import decide
@@ -58,9 +59,7 @@ class Alone(NamedTuple):
 
 
 def held_out(job: JobSpec, predictions: Splits) -> HeldOut | None:
-    """The rows that decide; None where the job keeps none."""
-    if job.task == "multitask":
-        return None
+    """The rows that decide, of several tasks with the answers of all; None where the job keeps none."""
     unseen = job.data.validation if job.data.validation in UNSEEN else None
     split = predictions.get("train" if unseen else "validation")
     if split is None:
@@ -85,7 +84,14 @@ def only_trained(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut | None) -> Decision:
     """The ensemble that ``spec`` asks for; the same rows give the same one."""
-    return decide(spec, ids, rows, seed=derive_seed(job.seed, -1, "select"))
+    seed = derive_seed(job.seed, -1, "select")
+    if job.task != "multitask" or rows is None:
+        return decide(spec, ids, rows, seed=seed)
+    each = {
+        name: HeldOut(rows.kind, part_of(rows.members, name), own)
+        for name, own in zip(job.tasks, targets_of(job, rows.target), strict=True)
+    }
+    return decide_tasks(spec, ids, each, {name: task.weight for name, task in job.tasks.items()}, seed=seed)
 
 
 def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -126,17 +132,26 @@ def measure(
         name: _measure_one(
             job,
             task.kind,
-            decision,
+            decision.of(name),
             ids,
             part_of(members, name),
             own,
             best=best,
-            single=single._replace(said=part_of(single.said, name)) if single else None,
+            single=single and Alone(single.decision.of(name), part_of(single.said, name)),
         )
         for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
     }
     first = next(iter(each))
     return {**each[first], "task": first, "tasks": each}
+
+
+def with_targets(job: JobSpec, split: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of how a split is kept: of several tasks their targets side by side."""
+    if job.task != "multitask":
+        return dict(split)
+    keys = [f"{name}/target" for name in job.tasks]
+    rest = {name: value for name, value in split.items() if name not in keys}
+    return {**rest, "target": torch.stack([split[key].flatten().float() for key in keys], 1)}
 
 
 def targets_of(job: JobSpec, target_NT: Tensor) -> list[Tensor]:

@@ -280,7 +280,7 @@ def test_one_that_diverges_is_told_and_the_run_still_succeeds(tmp_path: Path) ->
     assert [m["status"] for m in run.manifest()["members"]] == ["done"] * 3
     assert "over_single" not in run.metrics()["test"]["gain"]
     (said,) = (s for s in decided(run.manifest(), run.metrics()) if "single model" in s)
-    assert said.startswith("One single model of the same recipe and cost (epochs 9) diverged: ")
+    assert said.startswith("One single model of the same recipe, allowed the same cost (epochs 9) diverged: ")
     assert said.endswith("; the ensemble is not measured against it.")
 
 
