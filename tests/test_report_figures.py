@@ -251,11 +251,12 @@ def test_importance_has_a_bar_for_each_key_in_order() -> None:
     assert "Without 1 key that only some trials have" in figure.caption
 
 
-def test_every_figure_has_a_name_for_those_who_do_not_see_it() -> None:
+def test_every_figure_has_a_name_and_numbers_for_those_who_do_not_see_it() -> None:
+    """All but the strips and the packs, whose numbers are the tables beside them."""
     for view in (make_view(), make_view("regression", names=("y",)), with_elsewhere(make_view())):
         page = render(view)
         assert page.count('role="img"') == page.count("aria-label=") > 6
-        assert "The same in numbers" in page
+        assert page.count("The same in numbers") == page.count("<figure") - 2
 
 
 def test_numbers_are_few_and_the_ends_are_among_them() -> None:
