@@ -6,7 +6,7 @@ A course holds no executor: several of them can train on one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -27,6 +27,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.schedulers import Asha, Median
 from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
+from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.manifest import record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
@@ -94,9 +95,20 @@ class Ready:
 
     def course(self, resources: Resources) -> Course:
         """What is left to do once the run has begun."""
-        whole = _settle(self.run, self.plan)
-        left = with_forecast(_left(self.run, whole, self.job, resources), resources)
-        return Course(self, whole, left)
+        mend(self.run)
+        whole = Plan(slots=settle(self.run, self.plan.slots))
+        return Course(self, whole, self.left(whole.slots, resources))
+
+    def left(self, slots: Sequence[Slot], resources: Resources) -> Plan:
+        """The slots with members to train, on what the job and the machines of today give them."""
+        done = sealed(self.run.path)
+        left = [s for s in slots if any(m.digest not in done for m in s.pack.members)]
+        cpus = max(machine.cpus for machine in resources.machines)
+        gpus = (
+            0.0 if self.job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
+        )
+        within = Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))
+        return with_forecast(within, resources)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +175,7 @@ class Course:
 
     def has_sealed(self, slot: Slot) -> bool:
         """Whether every member of the slot is sealed."""
-        done = sealed(self.run.path)
+        done = sealed(self.run.path, [member.digest for member in slot.pack.members])
         return all(member.digest in done for member in slot.pack.members)
 
     def finish(self, *, train_s: float) -> None:
@@ -206,6 +218,7 @@ class Course:
             with clock.stage("report"):
                 files["report.html"] = write_report(self.run)
             publish()
+        clear_spent(self.run.path, {member.digest for member in members}, sealed(self.run.path))
         self.run.journal.append("finished", files=files)
 
     def track(self) -> str:
@@ -231,29 +244,52 @@ class Course:
         )
 
 
-def _settle(run: Run, plan: Plan) -> Plan:
-    """The plan of the whole run: packs that have something to show stay as they were composed.
-
-    A pack keeps its members while it has a commit or a sealed member to go on from; one that failed
-    for good, or never got that far, is placed anew as the job says today. Damaged members are
-    unsealed; they train again.
-    """
-    journal = run.journal
+def mend(run: Run) -> None:
+    """Unseal damaged members; they train again."""
     for event in sealed(run.path).values():
         broken = intact(run.path, event)
         if broken is not None:
-            journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
-    known, placed = {member.digest for member in plan.members}, set[str]()
-    has_begun, kept = _begun(journal), []
-    for slot in (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"]):
-        digests = {member.digest for member in slot.pack.members}
-        if has_begun(slot) and digests <= known and not digests & placed:
+            run.journal.append("unsealed", digest=event["digest"], member=event["member"], file=broken)
+
+
+def settle(run: Run, slots: Sequence[Slot]) -> tuple[Slot, ...]:
+    """Slots for the members of these: packs that have something to show stay as they were composed.
+
+    A pack keeps its members while it has a commit or a sealed member to go on from; one that failed
+    for good, or never got that far, is placed anew as the job says today, which the journal is told.
+    """
+    kept = begun(run.journal, [member.digest for slot in slots for member in slot.pack.members])
+    placed = {member.digest for slot in kept for member in slot.pack.members}
+    fresh = [slot for slot in (_without(slot, placed) for slot in slots) if slot is not None]
+    note(run.journal, fresh)
+    return (*kept, *fresh)
+
+
+def begun(
+    journal: Journal, digests: Collection[str], wanted: Callable[[Slot], bool] = lambda slot: True
+) -> list[Slot]:
+    """The slots of some members that have something to go on from, each member in the first of them.
+
+    Of slots of the same pack from the same epoch on, the last one counts.
+
+    Args:
+        wanted: which slots count.
+    """
+    known, placed = set(digests), set[str]()
+    has_begun, kept = _begun(journal), list[Slot]()
+    slots = (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"])
+    for slot in {(slot.pack.id, slot.since): slot for slot in slots}.values():
+        own = {member.digest for member in slot.pack.members}
+        if wanted(slot) and has_begun(slot) and own <= known and not own & placed:
             kept.append(slot)
-            placed |= digests
-    fresh = [slot for slot in (_without(slot, placed) for slot in plan.slots) if slot is not None]
-    if fresh:
-        journal.append("plan", slots=[slot.model_dump_json() for slot in fresh])
-    return Plan(slots=(*kept, *fresh))
+            placed |= own
+    return kept
+
+
+def note(journal: Journal, slots: Sequence[Slot]) -> None:
+    """Write down how the slots are composed, before any of them trains."""
+    if slots:
+        journal.append("plan", slots=[slot.model_dump_json() for slot in slots])
 
 
 def _begun(journal: Journal) -> Callable[[Slot], bool]:
@@ -281,15 +317,6 @@ def _begun(journal: Journal) -> Callable[[Slot], bool]:
 def _without(slot: Slot, placed: set[str]) -> Slot | None:
     members = tuple(m for m in slot.pack.members if m.digest not in placed)
     return slot.model_copy(update={"pack": Pack(members=members)}) if members else None
-
-
-def _left(run: Run, plan: Plan, job: JobSpec, resources: Resources) -> Plan:
-    """The slots with members to train, on what the job and the machines of today give them."""
-    done = sealed(run.path)
-    left = [s for s in plan.slots if any(m.digest not in done for m in s.pack.members)]
-    cpus = max(machine.cpus for machine in resources.machines)
-    gpus = 0.0 if job.compute.device == "cpu" else max(machine.gpus for machine in resources.machines)
-    return Plan(slots=tuple(slot.within(cpus=cpus, gpus=gpus) for slot in left))
 
 
 def _bare(job: JobSpec) -> SearchSpec | None:

@@ -26,6 +26,7 @@ from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
 from ensemble_svc.search.budget import Metered
+from ensemble_svc.search.climbing import climbed
 from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
@@ -113,7 +114,7 @@ def train_together(
 
 
 def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
-    """Record the start, train the first rounds of a search that learns, and time a few steps of a long run."""
+    """Record the start, time a few steps of a long run, and train a search up to its last round and rung."""
     ready.begin(directory)
     if ready.found is not None:
         listener.found(ready.found.largest)
@@ -122,7 +123,7 @@ def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener
         plan = plan_measured(
             ready.run, ready.job, ready.prepared, ready.plan, executor, tell=listener.measuring
         )
-    return replace(ready, plan=plan).course(executor.resources())
+    return climbed(replace(ready, plan=plan), executor, listener)
 
 
 def _prepare_all(

@@ -21,11 +21,12 @@ from ensemble_svc.plan.measurement import Measured
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.placement import place, place_trials
 from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.plan.rooms import num_devices
 from ensemble_svc.plan.single import single_of
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
-from ensemble_svc.spec.schedulers import Halving
+from ensemble_svc.spec.schedulers import Pbt, Ranked
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.journal import Journal
 
@@ -94,11 +95,27 @@ def make_plan(
     """
     members = trained_by(job, prepared)
     _check_bags(members, prepared)
-    sizes = bag_sizes(members, prepared)
-    shape = data_shape(job, prepared)
+    return place_members(job, prepared, members, resources, measured)
+
+
+def place_members(
+    job: JobSpec,
+    prepared: Prepared,
+    members: Sequence[MemberSpec],
+    resources: Resources,
+    measured: Measured | None = None,
+) -> Plan:
+    """The same for some of the job's members, or for all.
+
+    Trials that are ranked together share one pack where there is one device, so that they need not leave it; those
+    that are made like each other share one wherever that is.
+    """
+    sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
     if job.search is not None and job.search.races:
         return place_trials(members, sizes, job.compute, resources, job.search.seeds_per_trial, shape=shape)
-    whole = job.search is not None and isinstance(job.search.scheduler, Halving)
+    scheduler = job.search and job.search.scheduler
+    alone = job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
+    whole = isinstance(scheduler, Pbt) or (isinstance(scheduler, Ranked) and alone)
     return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
 

@@ -16,9 +16,9 @@ from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, w
 from ensemble_svc.errors import SpecError
 from ensemble_svc.plan.executor import Node, Resources
 from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.spec.ladder import ranked_out
 from ensemble_svc.spec.schedulers import Halving
 from ensemble_svc.store.run import Run
-from ensemble_svc.train.rungs import ranked_out
 
 HALVED = {"trials": 12, "scheduler": {"name": "halving", "factor": 2, "min_epochs": 1}}
 DECISIVE = {"training": {"epochs": 6, "batch_size": 128}, "compute": {"commit_every_s": 0.0}}
@@ -37,8 +37,9 @@ def test_the_best_go_on_and_one_at_least(losses: Mapping[int, float], factor: in
 @given(st.integers(1, 9), st.integers(2, 5), st.integers(1, 300))
 def test_rungs_are_powers_before_the_last_epoch(first: int, factor: int, epochs: int) -> None:
     halving = Halving(factor=factor, min_epochs=first)
-    found = [epoch for epoch in range(1, epochs + 1) if halving.is_rung(epoch, epochs)]
-    assert found == [rung for k in range(10) if (rung := first * factor**k) < epochs]
+    assert list(halving.brackets(epochs)[0]) == [
+        rung for k in range(10) if (rung := first * factor**k) < epochs
+    ]
 
 
 def history(run: Run, member: Mapping[str, Any]) -> pd.DataFrame:
@@ -92,21 +93,19 @@ def test_a_killed_halving_goes_on_to_the_same_bits(tmp_path: Path) -> None:
         assert reasons[0] == reasons[1]
 
 
-def test_trials_of_each_structure_share_one_pack_whatever_the_machines() -> None:
+def test_on_one_machine_trials_of_a_structure_share_one_pack() -> None:
     space = {**SPACE, HIDDEN: {"choice": [[8], [4, 4]]}}
-    nodes = tuple(Node(f"n{k}", 4, 0.0, 2**34) for k in range(3))
-    for scheduler, packs in (("halving", 2), ("none", 6)):
-        job = job_of({"space": space, "trials": 30, "scheduler": scheduler})
-        plan = make_plan(job, prepare(job, Path.cwd()), Resources(12, 0.0, nodes))
-        assert len(plan.slots) == packs
+    job = job_of({"space": space, "trials": 30, "scheduler": "halving"})
+    for machines, number in ((1, 2), (3, 6)):
+        nodes = tuple(Node(f"n{k}", 4, 0.0, 2**34) for k in range(machines))
+        plan = make_plan(job, prepare(job, Path.cwd()), Resources(4 * machines, 0.0, nodes))
+        assert len(plan.slots) == number
 
 
 FAULTS = [
     ({"training": {"epochs": 1}}, "first stops trials after epoch 1, and training.epochs is 1"),
     ({"data": {"validation": 0}, "aggregate": {"select": "all"}}, "data.validation is 0"),
-    ({"compute": {"pack": "off"}}, "compute.pack is 'off'"),
-    ({"compute": {"pack": 4}}, "compute.pack is 4"),
-    ({"compute": {"processes_per_member": 2}}, "over several processes trains alone"),
+    ({"compute": {"processes_per_member": 2}}, "over several processes is in none"),
 ]
 
 

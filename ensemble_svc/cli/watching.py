@@ -192,7 +192,7 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     table.add_column("where", no_wrap=True)
     rows = run.ordered()
     shown = rows if len(rows) <= most else sorted(rows, key=lambda m: _rank(m, face))[:most]
-    for member in shown:
+    for member in (*shown, *([run.single] if run.single else [])):
         group = group_of(member, going=going)
         status = "retrying" if member.status == "retrying" else group
         last = member.last(face.name)

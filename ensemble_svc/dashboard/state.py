@@ -140,7 +140,7 @@ def _packs(run: Reached, now: float) -> list[dict[str, Any]]:
 
 
 def _pack(run: Reached, row: PackRow, now: float) -> dict[str, Any]:
-    members = [run.members[m.index] for m in row.slot.pack.members]
+    members = run.of(row)
     device = next((m.where["device"] for m in members if m.where.get("device")), "")
     last = row.ticks[-1] if row.ticks else None
     over = all(member.sealed for member in members)

@@ -31,7 +31,7 @@ class Group:
     """Members of one pack at most, as the job and the network allow."""
     timings: tuple[Timing, ...] = ()
     whole: bool = False
-    """Whether all must share one pack."""
+    """Whether all share one pack where memory holds it."""
 
     @property
     def first(self) -> int:

@@ -41,14 +41,17 @@ def place(
     Args:
         num_rows: training rows of each member, by index.
         measured: timings to choose by; members without any are placed by rule.
-        whole: members of one structure must share one pack.
+        whole: members of one structure share one pack, where their network may and memory holds it.
 
     Raises:
         PlanError: a GPU where there is none.
     """
     groups = groups_of(members, num_rows, compute, resources, measured, shape=shape)
     if whole:
-        groups = [replace(group, whole=True, largest=len(group.members)) for group in groups]
+        groups = [
+            replace(group, whole=True, largest=len(group.members)) if group.largest > 1 else group
+            for group in groups
+        ]
     processes = compute.processes(on_gpu=device_of(compute, resources) == "cuda")
     timed = [group for group in groups if group.timings and processes == 1]
     slots = _measured_slots(timed, compute, resources, measured.device_bytes if measured else None)

@@ -143,6 +143,10 @@ class Slot(Spec):
     """None where the network is of the user's own and nothing was measured."""
     processes: int = 1
     """Processes that share each batch of the slot's one member, and its cpus; on GPUs each has one of its own."""
+    since: int = 0
+    """Epoch at which its members were paused in other packs, whose slices it goes on from; 0: they begin here."""
+    until: int | None = None
+    """Epoch at which it pauses, its state committed, until the trials of its search are ranked; None: it does not."""
 
     def halves(self) -> tuple[Slot, Slot]:
         """The first and the second half of the members, each on what the slot has."""

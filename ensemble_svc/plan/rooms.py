@@ -42,6 +42,16 @@ class Room:
         return min(self.lanes_each, -(-num_slots // apart))
 
 
+def num_devices(compute: ComputeSpec, resources: Resources) -> int:
+    """GPUs, or machines where the job's members train on cores.
+
+    Raises:
+        PlanError: as ``device_of``.
+    """
+    on_gpu = device_of(compute, resources) == "cuda"
+    return int(resources.gpus) if on_gpu else len(resources.machines)
+
+
 def device_of(compute: ComputeSpec, resources: Resources) -> Device:
     """Where the job's members train.
 

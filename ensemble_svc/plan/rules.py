@@ -22,7 +22,7 @@ GPU_BYTES = 8 * 2**30
 CONTEXT_BYTES = 2**30
 """What a process takes of a GPU before it holds anything."""
 WHY_ALONE = "a network of your own trains alone unless compute.pack says how many"
-WHY_WHOLE = "trials that are halved are ranked together, so they share one pack"
+WHY_WHOLE = "trials that are compared with each other while they train share one pack"
 SHARES = 4
 """Members alone that share one GPU at most, when nothing was measured."""
 
@@ -47,7 +47,7 @@ def _cut(
         return even(number, number), f"{processes} processes share each batch of a member"
     if number == 1:
         return (1,), "the only member of its structure"
-    if group.whole:
+    if group.whole and (on_gpu or _held(group, resources) >= number):
         return (number,), WHY_WHOLE
     if group.largest == 1 and compute.pack == "off":
         return even(number, number), "compute.pack is off"

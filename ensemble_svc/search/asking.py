@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import frozen
-from ensemble_svc.spec.askers import Tpe
+from ensemble_svc.spec.askers import Algorithm, Tpe
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
@@ -52,7 +52,7 @@ def _loss(search: SearchSpec, seals: Sequence[Mapping[str, Any]]) -> float | Non
 def ask(
     search: SearchSpec, seed: int, tried: Sequence[tuple[Values, float | None]], count: int
 ) -> tuple[dict[str, Any], ...]:
-    """The values of the next ``count`` trials; fewer are the first of more.
+    """The values of the next ``count`` trials by what was learned; fewer are the first of more.
 
     Args:
         seed: of the job.
@@ -60,7 +60,6 @@ def ask(
     """
     import optuna  # here, since a job that does not search need not wait for it
 
-    assert isinstance(search.algorithm, Tpe)
     logging.getLogger("optuna").setLevel(logging.WARNING)
     space = search.flat
     study = optuna.create_study(
@@ -71,7 +70,7 @@ def ask(
     return tuple(_asked(study, space) for _ in range(count))
 
 
-def _sampler(algorithm: Tpe, space: Space, seed: int) -> Any:
+def _sampler(algorithm: Algorithm, space: Space, seed: int) -> Any:
     """What learns, with no more memory than the trials that it is told.
 
     The Gaussian process is given what is out at its own expectation, which spreads a batch as the liar does.
@@ -79,10 +78,11 @@ def _sampler(algorithm: Tpe, space: Space, seed: int) -> Any:
     from optuna.exceptions import ExperimentalWarning
     from optuna.samplers import GPSampler, TPESampler
 
-    options: dict[str, Any] = {"seed": seed % 2**32, "n_startup_trials": algorithm.startup}
+    learner = algorithm if isinstance(algorithm, Tpe) else Tpe(startup=0)
+    options: dict[str, Any] = {"seed": seed % 2**32, "n_startup_trials": learner.startup}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        if algorithm.sampler == "gp":
+        if learner.sampler == "gp":
             return GPSampler(**options)
         group = bool(space.parents)
         return TPESampler(**options, multivariate=True, group=group, constant_liar=True)

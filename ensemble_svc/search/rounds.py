@@ -6,29 +6,31 @@ their results turn out to be, and asks for further ones as the undisturbed run w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
-from ensemble_svc.plan.plan import Slot
-from ensemble_svc.plan.progress import Progress
+from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask
+from ensemble_svc.search.brackets import ask_bracket, losses_at_rungs
+from ensemble_svc.search.climbing import climbed, train_left
 from ensemble_svc.search.refitting import EVENT as REFIT
 from ensemble_svc.search.refitting import Laid, chosen, laid_out, own_members, refits_in
 from ensemble_svc.search.stages import given, room_in_stage, staged
 from ensemble_svc.search.telling import told
-from ensemble_svc.spec.askers import Tpe
+from ensemble_svc.spec.askers import Bohb, Tpe
 from ensemble_svc.spec.draws import drawn, with_trials
+from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.schedulers import NoScheduler
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent, settle_sign
 from ensemble_svc.train.assemble import check_networks
-from ensemble_svc.train.start import fit_own
 
 EVENT = "asked"
 
@@ -58,7 +60,7 @@ def _explored(ready: Ready, search: SearchSpec, executor: Executor, listener: Li
     """All trials; those of every round but the last have been trained."""
     trials = _known(ready, search)
     while len(trials) < search.num_trials:
-        known = _with(ready, trials, executor) if trials else ready
+        known = _with(_alone(ready), trials, executor) if trials else ready
         if trials:
             _train(known, executor, listener)
             if is_spent(ready.run.path):
@@ -75,10 +77,10 @@ def _refitted(
     refits = refits_in(journal)
     if search.refit is None or any(event["after"] == len(trials) for event in refits):
         return _last(ready, trials, executor)
-    known = _with(ready, trials, executor)
+    known = _with(_alone(ready), trials, executor)
     _train(known, executor, listener)
     if is_spent(ready.run.path):
-        return known
+        return _with(ready, trials, executor)
     members = own_members(list(known.plan.members), _laid(ready, trials), search.seeds_per_trial)
     again = chosen(known, search.refit, members, refits)
     journal.append(REFIT, after=len(trials), trials=again, seeds=search.refit.seeds)
@@ -96,6 +98,12 @@ def _last(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready
     if None not in laid.trial or any(member.digest not in done for member in left):
         return known
     return _with(_unranked(ready), trials, executor)
+
+
+def _alone(ready: Ready) -> Ready:
+    """Without the single model that the whole ensemble is measured against, whose cost is not known before the end."""
+    evaluate = ready.job.evaluate.model_copy(update={"single": "none"})
+    return replace(ready, job=ready.job.model_copy(update={"evaluate": evaluate}))
 
 
 def _unranked(ready: Ready) -> Ready:
@@ -125,22 +133,7 @@ def _with(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready
 
 def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
     """Train what is not sealed of a round, and of those before it."""
-    course = ready.course(executor.resources())
-    if not course.left.slots:
-        return
-    listener.planned(course.left, ())
-
-    def failed(slot: Slot, reason: str, again: bool) -> None:
-        course.failed(slot, reason, again)
-        listener.failure(slot, reason, again)
-
-    def heard(slot: Slot, progress: Progress) -> None:
-        course.heard(progress)
-        listener.progress(slot, progress)
-
-    payloads = {slot.pack.id: course.payload for slot in course.left.slots}
-    placed = executor.racing(course.races) if course.races else executor
-    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
+    train_left(climbed(ready, executor, listener), executor, listener)
 
 
 def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Values, ...]:
@@ -155,14 +148,37 @@ def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Value
     members = (
         own_members(list(known.plan.members), _laid(ready, trials), search.seeds_per_trial) if trials else []
     )
-    tried = list(zip(trials, told(known, members) if trials else (), strict=True))
-    left, facts = search.num_trials - len(trials), dict[str, Any]()
-    if search.coarse_to_fine is not None:
+    facts = dict[str, Any]()
+    if isinstance(search.algorithm, Bohb):
+        found = _bracket(ready, search.algorithm, trials, members)
+    elif search.coarse_to_fine is not None:
+        tried = _tried(known, trials, members)
         asked = ready.run.journal.of_kind(EVENT)
         stage, room = room_in_stage(search, search.coarse_to_fine, asked, len(trials))
         found, facts = staged(ready.job, asked, tried, room, stage)
     else:
         assert isinstance(search.algorithm, Tpe)
-        found = ask(search, ready.job.seed, tried, min(search.algorithm.batch, left))
+        count = min(search.algorithm.batch, search.num_trials - len(trials))
+        found = ask(search, ready.job.seed, _tried(known, trials, members), count)
     ready.run.journal.append(EVENT, trials=found, **facts)
     return tuple(frozen(values) for values in found)
+
+
+def _tried(
+    known: Ready, trials: tuple[Values, ...], members: Sequence[MemberSpec]
+) -> list[tuple[Values, float | None]]:
+    """Every earlier trial with what is told of it."""
+    return list(zip(trials, told(known, members) if trials else (), strict=True))
+
+
+def _bracket(
+    ready: Ready, bohb: Bohb, trials: tuple[Values, ...], members: Sequence[MemberSpec]
+) -> tuple[Values, ...]:
+    """The rest of a bracket of hyperband."""
+    search = ready.job.search
+    assert search is not None
+    ladder = Ladder.of(search, ready.job.training.epochs)
+    assert ladder is not None
+    at_rungs = losses_at_rungs(ladder, ready.run.path, members, sealed(ready.run.path)) if trials else []
+    count = min(ladder.bracket_end(len(trials)), search.num_trials) - len(trials)
+    return ask_bracket(ready.job, bohb, list(zip(trials, at_rungs, strict=True)), count)

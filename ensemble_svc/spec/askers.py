@@ -56,5 +56,18 @@ class Tpe(Asker):
     """Trials at random before it learns from them."""
 
 
-Algorithm = Annotated[Random | Grid | Sobol | Tpe, Field(discriminator="name"), Shorthand()]
+class Bohb(Asker):
+    """The estimator of ``optuna`` that proposes the brackets of ``hyperband`` (Falkner et al. 2018, arXiv:1807.01774).
+
+    It is asked for one bracket at a time and learns from the last rung that enough trials have come to: two more than
+    the space has keys, and one. Until then, and for a third of the trials, values are drawn at random.
+    """
+
+    learns: ClassVar[bool] = True
+    name: Literal["bohb"] = "bohb"
+    random_fraction: Annotated[float, Field(ge=0, le=1)] = 1 / 3
+    """Share of the trials whose values are drawn at random whatever was learned."""
+
+
+Algorithm = Annotated[Random | Grid | Sobol | Tpe | Bohb, Field(discriminator="name"), Shorthand()]
 ALGORITHMS: Registry[Choice] = Registry("algorithm", Algorithm)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
-from ensemble_svc.spec.askers import Grid, Random, Sobol, Tpe
+from ensemble_svc.spec.askers import Bohb, Grid, Random, Sobol, Tpe
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.yaml import frozen
@@ -29,8 +29,10 @@ def drawn(job: JobSpec, trial: int) -> dict[str, Any]:
     space = search.flat
     match search.algorithm:
         case Grid():
-            found = space.cell(trial)
-        case Random() | Sobol() | Tpe():
+            found = space.cell(
+                trial % space.num_cells
+            )  # a job with more trials than cells is refused elsewhere
+        case Random() | Sobol() | Tpe() | Bohb():
             point = point_of(job, trial)
             found = space.draw(lambda dim: dim.domain.at(point[dim.name]))
     return {key: frozen(value) for key, value in found.items()}

@@ -4,50 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ensemble_svc.spec.askers import Bohb
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec, KFold
 from ensemble_svc.spec.model import PythonModel
-from ensemble_svc.spec.schedulers import Asha, Halving, Median
+from ensemble_svc.spec.populationrules import population_clashes
+from ensemble_svc.spec.schedulers import Asha, Hyperband, Median, Pbt, Ranked
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.wording import shown
+
+_WHERE: KeyPath = ("search", "scheduler")
 
 
 def scheduler_clashes(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     """The rules that the scheduler of the job's search breaks."""
-    if isinstance(search.scheduler, Halving):
-        yield from _halving(job, search, search.scheduler)
+    if isinstance(search.algorithm, Bohb) and not isinstance(search.scheduler, Hyperband):
+        words = (
+            f"'bohb' proposes the brackets of hyperband, and search.scheduler is '{search.scheduler.name}'"
+        )
+        yield Clash(
+            (("search", "algorithm"), _WHERE), f"{words}; set it to hyperband, or algorithm to optuna"
+        )
+    elif isinstance(search.algorithm, Bohb) and search.objective != "loss":
+        words = f"'bohb' learns from each trial's own metric at the rungs, not from its {search.objective}"
+        yield Clash(
+            (("search", "algorithm"), ("search", "objective")), f"{words}; leave search.objective out"
+        )
+    if isinstance(search.scheduler, Pbt):
+        yield from population_clashes(job, search, search.scheduler)
+    if isinstance(search.scheduler, Ranked):
+        yield from _ranked(job, search.scheduler)
     if isinstance(search.scheduler, Asha | Median):
         yield from _asynchronous(job, search, search.scheduler)
+    if isinstance(search.scheduler, Ranked | Pbt):
+        yield from _held_out(job, search.scheduler.name)
+        yield from _alone(job, search.scheduler.name)
 
 
-def _halving(job: JobSpec, search: SearchSpec, halving: Halving) -> Iterator[Clash]:
-    """Trials are ranked on validation rows after an epoch that is not the last, all of a structure in one pack."""
-    where: KeyPath = ("search", "scheduler")
-    epochs, rows, compute = job.training.epochs, job.data.validation, job.compute
-    if halving.min_epochs >= epochs:
-        words = (
-            f"'halving' first stops trials after epoch {halving.min_epochs}, and training.epochs is {epochs}"
-        )
-        yield Clash((where, ("training", "epochs")), f"{words}; give more epochs, or scheduler: none")
+def _ranked(job: JobSpec, scheduler: Ranked) -> Iterator[Clash]:
+    """Trials stop after an epoch that is not the last."""
+    epochs = job.training.epochs
+    if not any(scheduler.brackets(epochs)):
+        after = scheduler.first_rung
+        words = f"'{scheduler.name}' first stops trials after epoch {after}, and training.epochs is {epochs}"
+        yield Clash((_WHERE, ("training", "epochs")), f"{words}; give more epochs, or scheduler: none")
+
+
+def _held_out(job: JobSpec, name: str) -> Iterator[Clash]:
+    rows = job.data.validation
     if rows == 0 or rows in UNSEEN:
-        words = f"'halving' ranks trials on validation rows, and data.validation is {shown(rows)}"
-        yield Clash((where, ("data", "validation")), f"{words}; give it a share such as 0.15")
-    held = "'halving' ranks the trials of one pack"
-    if compute.pack == "off" or (isinstance(compute.pack, int) and compute.pack < search.num_members):
-        words = f"{held}, and compute.pack is {shown(compute.pack)}; leave it at auto"
-        yield Clash((where, ("compute", "pack")), words)
-    elif isinstance(job.model, PythonModel) and compute.pack == "auto":
-        words = (
-            f"{held}, and a network of your own has none; set compute.pack to {search.num_members} if it may"
-        )
-        yield Clash((where, ("compute", "pack"), ("model",)), words)
+        words = f"'{name}' ranks trials on validation rows, and data.validation is {shown(rows)}"
+        yield Clash((_WHERE, ("data", "validation")), f"{words}; give it a share such as 0.15")
+
+
+def _alone(job: JobSpec, name: str) -> Iterator[Clash]:
+    """Members that wait at a rung leave their processes, and several cannot leave together."""
+    compute = job.compute
     if compute.processes(on_gpu=compute.device != "cpu") > 1:
-        words = (
-            f"{held}, and a member over several processes trains alone; leave compute.processes_per_member"
+        words = f"'{name}' moves trials from pack to pack, and a member over several processes is in none"
+        yield Clash(
+            (_WHERE, ("compute", "processes_per_member"), ("compute", "gpus_per_member")),
+            f"{words}; leave compute.processes_per_member",
         )
-        yield Clash((where, ("compute", "processes_per_member"), ("compute", "gpus_per_member")), words)
 
 
 def _asynchronous(job: JobSpec, search: SearchSpec, scheduler: Asha | Median) -> Iterator[Clash]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
 from ensemble_svc.registry import Choice, Registry, Shorthand
+
+Factor = Annotated[int, Field(ge=2, le=1000)]
 
 
 class NoScheduler(Choice):
@@ -15,25 +19,106 @@ class NoScheduler(Choice):
     name: Literal["none"] = "none"
 
 
-class Halving(Choice):
+class Ranked(Choice):
+    """Trials are ranked after some epochs, and the worst of them stop."""
+
+    factor: Factor
+    """One in so many trials goes on after each rung, one at least."""
+
+    @property
+    @abstractmethod
+    def first_rung(self) -> int:
+        """The epoch before which no trial is ranked."""
+
+    @abstractmethod
+    def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
+        """The epochs after which the trials of each bracket are ranked, before the last of ``epochs``."""
+
+    @abstractmethod
+    def sizes(self, epochs: int) -> tuple[int, ...]:
+        """How many trials each bracket has, or numbers in that proportion."""
+
+
+class Halving(Ranked):
     """Successive halving: after some epochs the worst trials stop (Jamieson & Talwalkar 2016, arXiv:1502.07943).
 
-    All trials of one structure train as one pack and are ranked together, so that no trial waits for another. The
-    learning rate's schedule is laid over all epochs, as though no trial were stopped.
+    All trials of the search are ranked together: where one pack holds them, without leaving it; else each pack ends
+    at the rung, and those that go on are gathered into new packs. The learning rate's schedule is laid over all
+    epochs, as though no trial were stopped.
     """
 
     name: Literal["halving"] = "halving"
-    factor: Annotated[int, Field(ge=2, le=1000)] = 3
+    factor: Factor = 3
     """One in so many trials goes on after each rung, one at least."""
     min_epochs: PositiveInt = 1
     """Epochs of the first rung; each further one comes after ``factor`` times as many."""
 
-    def is_rung(self, epoch: int, epochs: int) -> bool:
-        """Whether trials are stopped after this epoch, of so many."""
-        rung = self.min_epochs
-        while rung < epoch:
+    @property
+    def first_rung(self) -> int:
+        return self.min_epochs
+
+    def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
+        rungs, rung = list[int](), self.min_epochs
+        while rung < epochs:
+            rungs.append(rung)
             rung *= self.factor
-        return rung == epoch < epochs
+        return (tuple(rungs),)
+
+    def sizes(self, epochs: int) -> tuple[int, ...]:
+        return (1,)
+
+
+class Hyperband(Ranked):
+    """Halvings with other first rungs beside each other, from many trials to few (Li et al. 2018, arXiv:1603.06560).
+
+    With R epochs, bracket s first ranks its trials after R / factor^s of them; there are as many brackets as leave
+    ``min_epochs``, and bracket 0 stops nothing. A trial's bracket follows from its number, in the proportions of
+    the paper; each bracket is ranked by itself, and trials of all of them share packs.
+    """
+
+    name: Literal["hyperband"] = "hyperband"
+    factor: Factor = 3
+    """One in so many trials of a bracket goes on after each rung, one at least."""
+    min_epochs: PositiveInt = 1
+    """Epochs before the first rung of any bracket, at least."""
+
+    @property
+    def first_rung(self) -> int:
+        return self.min_epochs
+
+    def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
+        return tuple(
+            tuple(epochs // self.factor**left for left in range(s, 0, -1))
+            for s in range(self._most(epochs), -1, -1)
+        )
+
+    def sizes(self, epochs: int) -> tuple[int, ...]:
+        most = self._most(epochs)
+        return tuple(ceil((most + 1) / (s + 1) * self.factor**s) for s in range(most, -1, -1))
+
+    def _most(self, epochs: int) -> int:
+        """Rungs of the bracket that has the most of them."""
+        most = 0
+        while self.min_epochs * self.factor ** (most + 1) <= epochs:
+            most += 1
+        return most
+
+
+class Pbt(Choice):
+    """Population based training: bad trials go on as copies of good ones (Jaderberg et al. 2017, arXiv:1711.09846).
+
+    All trials train as one pack. Every ``interval`` epochs the worst of them take over the weights, the optimiser's
+    state and the averages of some of the best, and a value near theirs for each key of the space: times 0.8 or 1.2,
+    the value before or after it, or drawn anew. Keys that give trials other networks cannot be in the space.
+    """
+
+    name: Literal["pbt"] = "pbt"
+    interval: PositiveInt = 4
+    """Epochs from one comparison to the next."""
+    quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
+    """Share of the trials that give up, and of those that they are made like; one trial at least."""
+    resample: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Chance that a key's value is drawn anew rather than moved."""
 
 
 class Asynchronous(Choice):
@@ -97,5 +182,7 @@ class Median(Asynchronous):
         return f"median: worse than the median at epoch {epoch}"
 
 
-Scheduler = Annotated[NoScheduler | Halving | Asha | Median, Field(discriminator="name"), Shorthand()]
+Scheduler = Annotated[
+    NoScheduler | Halving | Hyperband | Asha | Median | Pbt, Field(discriminator="name"), Shorthand()
+]
 SCHEDULERS: Registry[Choice] = Registry("scheduler", Scheduler)

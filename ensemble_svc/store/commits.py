@@ -6,7 +6,7 @@ file is pruned. A commit whose bytes are damaged is passed over for the one befo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.store.atomic import TEMPORARY, read_verified, write_atomic
-from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.tensors import Tensors, decode, encode
 
 KEPT = 2
@@ -51,12 +51,10 @@ class Commits:
     def newest(self) -> tuple[Tensors, dict[str, Any]] | None:
         """The last commit that is whole and of these members, or None."""
         for event in sorted(self._events(), key=lambda e: e["epoch"], reverse=True):
-            path = self.run / event["file"]
             try:
-                return decode(read_verified(path, event["sha256"]), path)
-            except CorruptArtifact as fault:
-                if path.exists():
-                    self.journal.append("damaged", pack=self.pack, file=event["file"], reason=str(fault))
+                return read_commit(self.run, event)
+            except CorruptArtifact:
+                continue
         return None
 
     def prune(self) -> None:
@@ -75,5 +73,42 @@ class Commits:
             self.folder.rmdir()
 
     def _events(self) -> list[dict[str, Any]]:
-        commits = self.journal.of_kind("commit")
+        commits = self.journal.of_kind("commit", holding=[f'"pack": "{self.pack}"'])
         return [e for e in commits if e["pack"] == self.pack and tuple(e["members"]) == self.digests]
+
+
+def read_commit(run: Path, event: Event) -> tuple[Tensors, dict[str, Any]]:
+    """The state that a journal's event tells of.
+
+    Raises:
+        CorruptArtifact: it is gone, or damaged, which the journal is told.
+    """
+    path = run / event["file"]
+    try:
+        return decode(read_verified(path, event["sha256"]), path)
+    except CorruptArtifact as fault:
+        if path.exists():
+            Journal(run / "journal.jsonl").append(
+                "damaged", pack=event["pack"], file=event["file"], reason=str(fault)
+            )
+        raise
+
+
+def clear_spent(run: Path, known: Collection[str], done: Collection[str]) -> None:
+    """Remove the commits of packs whose members are all done, or were committed at a later epoch since.
+
+    Call it while nothing trains.
+
+    Args:
+        known: digests of the run's members; others, of members that started anew, need no commit any more.
+        done: likewise those that are sealed.
+    """
+    newest, members = dict[str, int](), dict[str, list[str]]()
+    epochs = dict[str, int]()
+    for event in Journal(run / "journal.jsonl").of_kind("commit"):
+        members[event["pack"]], epochs[event["pack"]] = event["members"], event["epoch"]
+        newest |= dict.fromkeys(event["members"], event["epoch"])
+    for pack, digests in members.items():
+        open_ = [digest for digest in digests if digest in known and digest not in done]
+        if all(newest[digest] > epochs[pack] for digest in open_):
+            Commits(run, pack, tuple(digests), "").clear()

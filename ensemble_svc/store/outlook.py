@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ensemble_svc.spec.schedulers import Asha, Halving, Scheduler
-from ensemble_svc.spec.search import HIGHER_IS_BETTER
+from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.schedulers import Asha
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
 from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
 GROUPS = ("pending", "running", "stopped", "done", "sick", "failed")
@@ -110,7 +111,7 @@ def rungs(reached: Reached) -> tuple[Rung, ...]:
     if search is None:
         return ()
     epochs, scheduler = reached.spec().training.epochs, search.scheduler
-    at = {epoch for epoch in range(1, epochs) if _is_rung(scheduler, epoch, epochs)}
+    at = {epoch for epoch in range(1, epochs) if _is_rung(search, epoch, epochs)}
     firsts = [m for m in reached.ordered() if m.spec.index % search.seeds_per_trial == 0]
     stopped = Counter(member.epoch for member in firsts if member.stopped)
     if scheduler.name != "none":
@@ -119,11 +120,11 @@ def rungs(reached: Reached) -> tuple[Rung, ...]:
     return tuple(Rung(e, came[e], came[e] - stopped[e] if stopped[e] else 0) for e in sorted(at))
 
 
-def _is_rung(scheduler: Scheduler, epoch: int, epochs: int) -> bool:
-    """Whether a scheduler has a rung at this epoch; one that may stop trials at any epoch has none."""
-    if isinstance(scheduler, Halving):
-        return scheduler.is_rung(epoch, epochs)
-    return isinstance(scheduler, Asha) and scheduler.asks(epoch)
+def _is_rung(search: SearchSpec, epoch: int, epochs: int) -> bool:
+    """Whether a search has a rung at this epoch; one that may stop trials at any epoch has none."""
+    if (ladder := Ladder.of(search, epochs)) is not None:
+        return epoch in ladder.rungs
+    return isinstance(search.scheduler, Asha) and search.scheduler.asks(epoch)
 
 
 def left_s(reached: Reached, now: float) -> float | None:
@@ -150,7 +151,7 @@ def left_s(reached: Reached, now: float) -> float | None:
 
 
 def _over(reached: Reached, row: PackRow) -> bool:
-    return all(reached.members[member.index].sealed for member in row.slot.pack.members)
+    return all(member.sealed for member in reached.of(row))
 
 
 def _left_at_pace(row: PackRow, now: float) -> float | None:

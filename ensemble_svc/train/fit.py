@@ -36,9 +36,10 @@ from ensemble_svc.train.memory import reset_peak
 from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.plugins import bare_trainer
+from ensemble_svc.train.population import Population
 from ensemble_svc.train.racing import Entrant
 from ensemble_svc.train.record import verdicts
-from ensemble_svc.train.rungs import Rungs
+from ensemble_svc.train.rungs import Rungs, pause, recall
 from ensemble_svc.train.share import ALONE, Share
 from ensemble_svc.train.sharednorm import synchronised
 from ensemble_svc.train.strategy import strategy_of
@@ -110,7 +111,7 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
 
 
 def _is_sealed(run: Path, slot: Slot) -> bool:
-    done = sealed(run)
+    done = sealed(run, [member.digest for member in slot.pack.members])
     return all(member.digest in done for member in slot.pack.members)
 
 
@@ -135,7 +136,9 @@ def _attempt(
     module = _begin(payload, attempt, rows, share)
     ledger, search = module.ledger, payload.search
     events = _events(payload, attempt) if share.leads else None
-    module.first_epoch = resume(commits, module, ledger, () if attempt.number else parents)
+    before = ((), 0) if attempt.number else (parents, attempt.slot.since)
+    population = None if attempt.number else Population.of(payload, attempt.pack)
+    module.first_epoch = resume(commits, module, ledger, *before, population=population)
     watch = Watch(
         attempt.pack,
         ledger,
@@ -146,28 +149,41 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
-        rungs=None if attempt.number else Rungs.of(search),
+        rungs=None if attempt.number else Rungs.of(search, attempt.slot),
+        until=None if attempt.number else attempt.slot.until,
+        population=population,
         entrant=None if attempt.number or parents else Entrant.of(search, attempt.pack.id, run),
         events=events,
         metric=search.metric if search else None,
     )
-    trains = ledger.any_active
+    trains = ledger.any_active and not watch.is_over
     if trains:
         _run(module, watch, share)
+    open_ = _paused(payload, attempt, ledger, watch.epoch)
     sick = verdicts(attempt, module, ledger, rows)
-    again = [k for k, found in enumerate(sick) if found and _starts_anew(attempt, k)]
+    again = [k for k, found in enumerate(sick) if found and k not in open_ and _starts_anew(attempt, k)]
     if share.leads:
-        if again and trains:
+        if again and trains and not open_:
             watch.commit(module)
         spent = time.monotonic() - began
+        later = {*again, *open_}
         seal_members(
-            attempt, module, ledger, payload, rows, sick=sick, later=again, events=events, seconds=spent
+            attempt, module, ledger, payload, rows, sick=sick, later=later, events=events, seconds=spent
         )
     if not again or (trains and share.processes > 1):
         return None
     following = attempt.again(again)
     report(_told_anew(following, [found for k in again if (found := sick[k])]))
     return following
+
+
+def _paused(payload: Payload, attempt: Attempt, ledger: Ledger, epoch: int) -> list[int]:
+    """Positions of the members that wait at a rung until they are ranked; those that were stop, or go on elsewhere."""
+    if attempt.number or epoch != attempt.slot.until or payload.search is None:
+        return []
+    recall(Path(payload.run), ledger, epoch)
+    pause(Path(payload.run), attempt.pack, ledger, epoch, payload.search.metric)
+    return [k for k, entry in enumerate(ledger.entries) if entry.active]
 
 
 def _events(payload: Payload, attempt: Attempt) -> EventFiles | None:
@@ -220,7 +236,7 @@ def _run(module: SlotModule, watch: Watch, share: Share) -> None:
     with synchronised(module.net, share):
         trainer = bare_trainer(
             module.recipe.device,
-            watch.epochs - watch.epoch,
+            watch.until - watch.epoch,
             watch,
             devices=share.processes,
             strategy=strategy_of(module),

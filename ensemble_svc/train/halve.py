@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ensemble_svc.plan.executor import DIED_OF_MEMORY
-from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.plan.plan import Slot
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.tensors import Tensors
 
@@ -41,15 +41,18 @@ def num_deaths(run: Path, slot: Slot) -> int:
 
 
 def take_part(
-    tensors: Tensors, facts: Mapping[str, Any], whole: Sequence[MemberSpec], part: Sequence[MemberSpec]
+    tensors: Tensors, facts: Mapping[str, Any], whole: Sequence[str], part: Sequence[str]
 ) -> tuple[Tensors, dict[str, Any]]:
     """The committed state of a pack as that of some of its members, as ``Ledger.state`` lays it out.
 
     Tensors of ``kept`` have a row for each member of the pack, the others one for each that still
     stood in its stack. Where none of the part did, its first member stands in, and trains no more.
+
+    Args:
+        whole: digests of the pack's members; those of ``part`` are among them.
     """
-    where = {member.digest: position for position, member in enumerate(whole)}
-    positions = [where[member.digest] for member in part]
+    where = {digest: position for position, digest in enumerate(whole)}
+    positions = [where[digest] for digest in part]
     rows = {k: row for row, k in enumerate(facts["standing"])}
     standing = [k for k in positions if k in rows]
     kept, stack = torch.tensor(positions), torch.tensor([rows[k] for k in standing] or [0])

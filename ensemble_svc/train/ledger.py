@@ -41,6 +41,8 @@ class Entry:
     history: list[dict[str, float | int]] = field(default_factory=list)
     vitals: list[dict[str, Any]] = field(default_factory=list)
     """What its layers did at some ends of epochs, each a ``vitals.sample.Sample`` as plain values."""
+    turns: list[dict[str, Any]] = field(default_factory=list)
+    """Where it took over another member's state: the epoch, whose it was, and the values it went on with."""
 
     @property
     def active(self) -> bool:
@@ -151,6 +153,20 @@ class Ledger:
         self.standing = [self.standing[a] for a in keep]
         if self.averages is not None:
             self.averages.select(keep, self.recipe)
+
+    def take_over(self, member: int, other: int) -> None:
+        """Let one member of the pack keep what the other does."""
+        own, theirs = self.entries[member], self.entries[other]
+        own.best, own.best_epoch = theirs.best, theirs.best_epoch
+        for kept in (self.kept, self.kept_average, self.iterates and self.iterates.held):
+            for value in (kept or {}).values():
+                value[member] = value[other]
+
+    def follow(self, sources: list[int], recipe: Recipe) -> None:
+        """Go on by another recipe, with the averages of the members at these positions of the stack."""
+        self.recipe = recipe
+        if self.averages is not None:
+            self.averages.select(sources, recipe)
 
     @property
     def any_active(self) -> bool:

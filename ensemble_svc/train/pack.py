@@ -108,12 +108,30 @@ class PackModule(SlotModule):
         self.own_scale_K = {name: scale.index_select(0, index) for name, scale in self.own_scale_K.items()}
         self._divide_anew(index)
 
-    def _divide_anew(self, keep: Tensor | None = None) -> None:
-        """New strands that go on where the old ones stand, of the members at positions ``keep`` alone."""
+    def take_over(self, sources: list[int], recipe: Recipe, own: Mapping[int, Stack]) -> None:
+        """Go on by another recipe from the states of the members at these positions.
+
+        Args:
+            own: what of the stack is a member's own nevertheless, by position.
+        """
+        index = torch.tensor(sources, device=self.recipe.device)
+        self.recipe = recipe
+        self.own_scale_K = {n: self._stack[n].index_select(0, index).clone() for n in self.own_scale_K}
+        self._divide_anew(index, own)
+
+    def _divide_anew(self, keep: Tensor | None = None, own: Mapping[int, Stack] | None = None) -> None:
+        """New strands that go on where the old ones stand, of the members at positions ``keep`` alone.
+
+        Args:
+            own: values of the stack that replace those of some members, by their positions.
+        """
         state, num_steps = self.optimizer_state(), self._strands[0].optimizer.num_steps
         if keep is not None:
             self._stack = {name: gathered(value, keep) for name, value in self._stack.items()}
             state = {name: value.index_select(0, keep) for name, value in state.items()}
+        for position, values in (own or {}).items():
+            for name, value in values.items():
+                self._stack[name][position].copy_(value)
         self._strands = self._divided()
         self.load({}, state, num_steps)
 

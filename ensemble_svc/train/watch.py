@@ -26,7 +26,10 @@ from ensemble_svc.train.fresh import Judged
 from ensemble_svc.train.halve import take_part
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
+from ensemble_svc.train.pack import PackModule
+from ensemble_svc.train.population import Population
 from ensemble_svc.train.racing import Entrant
+from ensemble_svc.train.regather import gathered
 from ensemble_svc.train.rungs import Rungs
 from ensemble_svc.train.spending import stop_if_spent
 from ensemble_svc.train.stream import StreamBatch, StreamFeed
@@ -43,6 +46,8 @@ class Watch(L.Callback):
             sealing follows it.
         examiner: looks at the members' layers; None where nobody asked.
         rungs: stop the worst of a search's trials; None where none are stopped.
+        population: copies the best members over the worst; None where each remains itself.
+        until: epoch at which the pack pauses, its state committed; None: it trains to its end.
         events: the members' event files, which grow with each commit; None where nobody asked.
         metric: what is told of the members, in place of what stops them early.
         entrant: the pack as a trial that is stopped from elsewhere; None where it is not.
@@ -61,6 +66,8 @@ class Watch(L.Callback):
         judged: Judged,
         examiner: Examiner | None = None,
         rungs: Rungs | None = None,
+        until: int | None = None,
+        population: Population | None = None,
         events: EventFiles | None = None,
         metric: str | None = None,
         entrant: Entrant | None = None,
@@ -69,8 +76,9 @@ class Watch(L.Callback):
         self.validation_N, self.commit_every_s = validation_N, commit_every_s
         self.feed, self.epoch = feed, feed.first_epoch
         self.judged, self.examiner, self.rungs, self.entrant = judged, examiner, rungs, entrant
-        self.events, self.metric = events, metric
+        self.events, self.metric, self.population = events, metric, population
         self.epochs = max(member.training.epochs for member in pack.members)
+        self.until = self.epochs if until is None else min(until, self.epochs)
         self.began = self.epoch_began = self.committed = time.monotonic()
 
     def on_train_batch_start(
@@ -94,17 +102,26 @@ class Watch(L.Callback):
         )
         stop_if_spent(self.commits.run, pl_module, self.ledger, self.epoch)
         self.epoch_began = now
+        if self.population is not None:
+            self.population.note(self.ledger, self.epoch)
         if self.rungs is not None:
-            self.rungs.close(self.ledger, self.epoch, self.epochs)
+            self.rungs.close(self.ledger, self.epoch)
         if self.examiner is not None:
             self.examiner.after(self.epoch)
         self._tell()
-        trainer.should_stop = not self.ledger.any_active
-        if trainer.should_stop:
+        trainer.should_stop = not self.ledger.any_active or self.is_over
+        if not self.ledger.any_active:
             return
         drop_stopped(pl_module, self.ledger, self.feed)
-        if time.monotonic() - self.committed >= self.commit_every_s:
+        if self.population is not None and isinstance(pl_module, PackModule):
+            self.population.turn(pl_module, self.ledger, self.epoch)
+        if self.is_over or time.monotonic() - self.committed >= self.commit_every_s:
             self.commit(pl_module)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch of this start has been trained."""
+        return self.epoch >= self.until
 
     def _tell(self) -> None:
         """Report the epoch, and again where the verdict on it is that the trial stops."""
@@ -157,19 +174,31 @@ def drop_stopped(module: SlotModule, ledger: Ledger, feed: Feed) -> None:
         feed.drop(keep)
 
 
-def resume(commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequence[Pack] = ()) -> int:
+def resume(
+    commits: Commits,
+    module: SlotModule,
+    ledger: Ledger,
+    parents: Sequence[Pack] = (),
+    since: int = 0,
+    *,
+    population: Population | None = None,
+) -> int:
     """Load the newest whole commit into module and ledger; returns the epochs it holds, or 0.
 
     Args:
         parents: larger packs of which this one was a part, the smallest first; where it has no commit
             of its own, it goes on from theirs.
+        population: which may have changed the members' values.
+        since: epoch whose slices of other packs it goes on from, where it has no commit at all.
     """
     found = commits.newest()
     for pack in parents:
         if found is None:
             digests = tuple(member.digest for member in pack.members)
             whole = Commits(commits.run, pack.id, digests, commits.attempt).newest()
-            found = whole and take_part(*whole, pack.members, ledger.members)
+            found = whole and take_part(*whole, digests, [member.digest for member in ledger.members])
+    if found is None and since:
+        found = gathered(commits.run, ledger.members, since)
     if found is None:
         return 0
     tensors, facts = found
@@ -177,7 +206,13 @@ def resume(commits: Commits, module: SlotModule, ledger: Ledger, parents: Sequen
     if len(standing) < len(ledger.members):
         module.drop(standing)
     ledger.load(tensors, facts)
+    if population is not None and isinstance(module, PackModule):
+        population.restore(module, ledger)
     module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
+    if population is not None and isinstance(module, PackModule):
+        population.restore(
+            module, ledger
+        )  # once more: what draws, and the targets' scales, lie in the weights
     return int(facts["epoch"])
 
 
