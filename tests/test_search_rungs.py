@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from torch import nn
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
@@ -18,6 +20,7 @@ from ensemble_svc.cluster.session import Session, connect
 from ensemble_svc.spec.catalogue import REGISTRIES
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.model import PythonModel
 from ensemble_svc.spec.schedulers import Halving, Hyperband
 from ensemble_svc.store.run import Run
 
@@ -157,6 +160,21 @@ def test_more_trials_leave_the_ranked_ones_as_they_are(tmp_path: Path) -> None:
     run = train(ranked(HALVING, MIXED, trials=8, compute={"pack": 2}), tmp_path / "run")
     assert before.items() <= weights(run).items()
     assert sum(member["epochs"] == 5 for member in run.manifest()["members"]) == 2
+
+
+def small(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A network of one's own."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(input_shape), 8), nn.Tanh(), nn.Linear(8, num_outputs)
+    )
+
+
+def test_networks_of_ones_own_are_ranked_though_each_trains_alone(tmp_path: Path) -> None:
+    job = ranked(HALVING, STILL, trials=4, training={"epochs": 3})
+    own = PythonModel(factory=f"{__name__}:small")
+    run = train(job.model_copy(update={"model": own}), tmp_path / "run")
+    assert sorted(member["epochs"] for member in run.manifest()["members"]) == [1, 1, 2, 3]
+    assert {size for some in sizes(run) for size in some} == {1}
 
 
 @pytest.fixture(scope="module")
