@@ -82,10 +82,12 @@ bench-full: setup ## every contender and every measure, over an hour; writes ben
 bench-gpu: setup ## packs on a CUDA device; writes benchmarks/results/gpu.json
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-bench-peers: ## install the libraries that bench-full compares with, in an environment of their own
+bench-peers: ## install the libraries that bench-full and correctness compare with, in an environment of their own
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check install -qq \
 	  "$$(grep '^torch==' constraints.txt)" -r benchmarks/peers/requirements.txt
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install -qq --no-deps --upgrade \
+	  --target $(PEERS)/autogluon -r benchmarks/peers/apart.txt
 
 constraints: setup ## write the versions that .venv holds into constraints.txt
 	@sed -n '/^#/p;/^#/!q' constraints.txt > constraints.tmp

@@ -175,7 +175,10 @@ def _judged(terms: Terms, members: Mapping[str, Tensor], target: Tensor) -> dict
     if job.task != "multitask":
         return {"": _each(job, job.task, decision, parts[""], target)}
     own = dict(zip(job.tasks, targets_of(job, target), strict=True))
-    return {name: _each(job, task.kind, decision, parts[name], own[name]) for name, task in job.tasks.items()}
+    return {
+        name: _each(job, task.kind, decision.of(name), parts[name], own[name])
+        for name, task in job.tasks.items()
+    }
 
 
 def _each(

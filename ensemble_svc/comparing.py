@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, Prediction, apply
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.deciding import chosen_of, only_members
+from ensemble_svc.deciding import chosen_of, measured_by, only_members, targets_of, with_targets
 from ensemble_svc.errors import DataError, StoreError
 from ensemble_svc.evaluate.contrast import contrast
+from ensemble_svc.nn.tasks import part_of
+from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.store.manifest import decision_of
 from ensemble_svc.store.run import Run
@@ -38,7 +40,8 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """The runs' ensembles on the test rows they share, and what each gains over the first.
 
     Returns:
-        ``{"rows": N, "runs": [{run, members, device_hours, metrics, gain}]}``.
+        ``{"rows": N, "runs": [{run, members, device_hours, metrics, gain}]}``; of several tasks ``tasks`` in place
+        of the last two, metrics and gain by task.
 
     Raises:
         DataError: other tasks, data sets or targets, or no row in common.
@@ -56,19 +59,30 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     for side, place in zip(sides[1:], places[1:], strict=True):
         if not torch.equal(side.target[place], target):
             raise DataError(f"{side.run.path} has other targets for the rows it shares with {first.run.path}")
-    job = first.run.job()
-    assert job.task != "multitask"  # each side was checked
-    found = contrast(
-        job.task,
-        [{n: v[at] for n, v in side.prediction.items()} for side, at in zip(sides, places, strict=True)],
-        target,
-        spec=job.evaluate,
-        seed=derive_seed(job.seed, -1, "bootstrap"),
-    )
+    said = [{n: v[at] for n, v in side.prediction.items()} for side, at in zip(sides, places, strict=True)]
+    numbers = _contrasted(first.run.job(), said, target)
     return {
         "rows": len(common),
-        "runs": [_facts(side) | numbers for side, numbers in zip(sides, found, strict=True)],
+        "runs": [_facts(side) | own for side, own in zip(sides, numbers, strict=True)],
     }
+
+
+def _contrasted(job: JobSpec, said: Sequence[Prediction], target: Tensor) -> list[dict[str, Any]]:
+    """Each prediction's metrics and gains over the first; of several tasks those of each, under ``tasks``."""
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    if job.task != "multitask":
+        return contrast(job.task, said, target, spec=measured_by(job, job.task), seed=seed)
+    each = {
+        name: contrast(
+            task.kind,
+            [part_of(one, name) for one in said],
+            own,
+            spec=measured_by(job, task.kind),
+            seed=seed,
+        )
+        for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
+    }
+    return [{"tasks": {name: found[i] for name, found in each.items()}} for i in range(len(said))]
 
 
 def side_of(run: Run) -> Side:
@@ -80,25 +94,38 @@ def side_of(run: Run) -> Side:
     manifest = run.manifest()
     if not manifest["ensemble"]["members"] or "predictions/test.safetensors" not in manifest["files"]:
         raise StoreError(f"{run.path} has no ensemble with test rows; finish the training command first")
-    if manifest["task"] == "multitask":
-        raise DataError(
-            "runs of several tasks cannot be compared yet; compare their metrics.json task by task"
-        )
-    decision = Decision.from_json(json.dumps(decision_of(manifest)))
-    split = run.predictions("test")
+    job, decision = run.job(), Decision.from_json(json.dumps(decision_of(manifest)))
+    split = with_targets(job, run.predictions("test"))
     members = chosen_of(decision, manifest["candidates"], only_members(split))
-    target = split["target"]
-    prediction = apply(decision, members, None if "log_probs" in members else target)
-    return Side(run, split["row"].numpy(), target, prediction, manifest)
+    prediction = _applied(job, decision, members, split["target"])
+    return Side(run, split["row"].numpy(), split["target"], prediction, manifest)
+
+
+def _applied(job: JobSpec, decision: Decision, members: Mapping[str, Tensor], target: Tensor) -> Prediction:
+    """The ensemble's prediction with the density of the targets; of several tasks of each, its name before the key."""
+    if job.task != "multitask":
+        return apply(decision, members, None if "log_probs" in members else target)
+    found: Prediction = {}
+    for name, own in zip(job.tasks, targets_of(job, target), strict=True):
+        part = part_of(members, name)
+        said = apply(decision.of(name), part, None if "log_probs" in part else own)
+        found |= {f"{name}/{key}": value for key, value in said.items()}
+    return found
 
 
 def _check_alike(first: Side, other: Side) -> None:
     """The same rows under the same ids: the same data, as their hash says."""
     pair = f"{first.run.path} and {other.run.path}"
-    tasks, hashes = zip(*((s.manifest["task"], s.run.rows_hash()) for s in (first, other)), strict=True)
+    sides = (first, other)
+    tasks, hashes = zip(*((_answers(s), s.run.rows_hash()) for s in sides), strict=True)
     for values, words in ((tasks, "have other tasks"), (hashes, "are of other data")):
         if values[0] != values[1]:
             raise DataError(f"{pair} {words}; only runs on the same data can be compared row by row")
+
+
+def _answers(side: Side) -> tuple[str, ...]:
+    """What the run answers: its kind, and of several tasks their names."""
+    return side.manifest["task"], *(name for name, _ in side.manifest["input_schema"].get("tasks") or ())
 
 
 def _places(side: Side, common: Array) -> Tensor:

@@ -30,6 +30,7 @@ from ensemble_svc.deciding import (
     targets_of,
 )
 from ensemble_svc.exhibits.exhibit import write_exhibits
+from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.rival import Rival, rival_of
@@ -121,11 +122,30 @@ def write_metrics(
                 metrics[name]["single"] = rival.facts
             if soup is not None:
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
-            if job.task != "multitask" and (trained := only_trained(split)):
-                spec = measured_by(job, job.task)
-                found = worth(job.task, members, trained, target, spec=spec, seed=seed)
-                metrics[name]["trainings"] = found
+            if trained := only_trained(split):
+                _add_worth(metrics[name], job, members, trained, target, seed=seed)
     return write_document(run.path / "metrics.json", metrics)
+
+
+def _add_worth(
+    found: dict[str, Any],
+    job: JobSpec,
+    members: Mapping[str, Tensor],
+    trained: Mapping[str, Tensor],
+    target: Tensor,
+    *,
+    seed: int,
+) -> None:
+    """Put what the several members of one training are worth under ``trainings``, of several tasks of each."""
+    if job.task != "multitask":
+        spec = measured_by(job, job.task)
+        found["trainings"] = worth(job.task, members, trained, target, spec=spec, seed=seed)
+        return
+    for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True):
+        parts = (part_of(members, name), part_of(trained, name))
+        spec = measured_by(job, task.kind)
+        found["tasks"][name]["trainings"] = worth(task.kind, *parts, own, spec=spec, seed=seed)
+    found["trainings"] = found["tasks"][found["task"]]["trainings"]
 
 
 def read_rival(
@@ -192,15 +212,6 @@ def _by_task(job: JobSpec, split: Tensors) -> Tensors:
     each = zip(job.tasks, targets_of(job, split["target"]), strict=True)
     rest = {name: value for name, value in split.items() if name != "target"}
     return {**rest, **{f"{name}/target": own for name, own in each}}
-
-
-def with_targets(job: JobSpec, split: Tensors) -> Tensors:
-    """Inverse of how a split is kept: of several tasks their targets side by side."""
-    if job.task != "multitask":
-        return split
-    keys = [f"{name}/target" for name in job.tasks]
-    rest = {name: value for name, value in split.items() if name not in keys}
-    return {**rest, "target": torch.stack([split[key].flatten().float() for key in keys], 1)}
 
 
 def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:

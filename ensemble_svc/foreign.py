@@ -88,7 +88,7 @@ def by_parts(ensemble: Ensemble, members: Mapping[str, Tensor]) -> dict[str, dic
 
 def add_doubts(known: Doubts, ensemble: Ensemble, members: Mapping[str, Tensor]) -> Doubts:
     """What is known of earlier rows, and these."""
-    found = {t: doubts_of(ensemble.decision, part) for t, part in by_parts(ensemble, members).items()}
+    found = {t: doubts_of(ensemble.decision.of(t), part) for t, part in by_parts(ensemble, members).items()}
     return joined_doubts(known, found)
 
 

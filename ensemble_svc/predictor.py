@@ -150,28 +150,28 @@ class Ensemble:
         """The ensemble's prediction from its members'; of several tasks of each, its name before the key."""
         if not self.tasks:
             return apply(self.decision, members)
-        each = {task: apply(self.decision, part_of(members, task)) for task in self.tasks}
+        each = {task: apply(self.decision.of(task), part_of(members, task)) for task in self.tasks}
         return {f"{task}/{key}": value for task, found in each.items() for key, value in found.items()}
 
     def predict(self, x: Array) -> Prediction:
         """The ensemble's prediction and uncertainty for raw rows [N, …]."""
         members = self.members(x)
         if not self.tasks:
-            return self._prediction(members)
-        each = {task: self._prediction(part_of(members, task)) for task in self.tasks}
+            return self._prediction(self.decision, members)
+        each = {task: self._prediction(self.decision.of(task), part_of(members, task)) for task in self.tasks}
         return replace(each[self.tasks[0]], tasks=each)
 
-    def _prediction(self, members: Mapping[str, Tensor]) -> Prediction:
-        together = apply(self.decision, members)
+    def _prediction(self, decision: Decision, members: Mapping[str, Tensor]) -> Prediction:
+        together = apply(decision, members)
         mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
-        doubt, region = self._uncertainty(members, together), self._region(together)
+        doubt, region = self._uncertainty(decision, members, together), _region(decision, together)
         return Prediction(mean.numpy(), _arrays(doubt), _arrays(region))
 
     def _uncertainty(
-        self, members: Mapping[str, Tensor], together: Mapping[str, Tensor]
+        self, decision: Decision, members: Mapping[str, Tensor], together: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """The whole doubt is that of what the ensemble says; the members' disagreement is their own."""
-        calibrator = self.decision.calibrator
+        calibrator = decision.calibrator
         if "log_probs" in members:
             log_probs_KNC = members["log_probs"]
             if isinstance(calibrator, Temperature) and calibrator.before:
@@ -185,22 +185,23 @@ class Ensemble:
             log_variance_KNT = calibrator.apply(log_variance_KNT)
         return variance(members["mean"], log_variance_KNT, self._weights)._asdict()
 
-    def _region(self, together: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Sets or intervals, where the ensemble has them."""
-        match self.decision.coverage:
-            case None:
-                return {}
-            case PredictionSets() as sets:
-                return {"inside": sets.apply(together["log_probs"])}
-            case intervals:
-                low, high = intervals.apply(together["mean"], together.get("log_variance"))
-                return {"low": low, "high": high}
-
     def _block(self, x: Array, energy: bool) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
         each = [_predict(group, x_N, energy) for group in self.groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
         return {name: value[list(self.order)] for name, value in joined.items()}
+
+
+def _region(decision: Decision, together: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sets or intervals, where the ensemble has them."""
+    match decision.coverage:
+        case None:
+            return {}
+        case PredictionSets() as sets:
+            return {"inside": sets.apply(together["log_probs"])}
+        case intervals:
+            low, high = intervals.apply(together["mean"], together.get("log_variance"))
+            return {"low": low, "high": high}
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, Array]:

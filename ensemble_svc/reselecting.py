@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.conclude import read_rival, with_targets, write_metrics
+from ensemble_svc.conclude import read_rival, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.oddities import digests
-from ensemble_svc.data.sources import load
+from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
-from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out
+from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.foreign import extend_metrics, imputes
@@ -27,9 +27,9 @@ from ensemble_svc.report.html import write_report
 from ensemble_svc.rereading import own_data
 from ensemble_svc.rival import Rival
 from ensemble_svc.souping import FILE, make, soup_members
-from ensemble_svc.spec.aggregate import NoSoup
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
@@ -63,11 +63,12 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         rival = _rival(run, job, manifest, predictions)
-        soup, files = _soup(run, job, manifest, decision)
+        own = own_data(run)
+        members = soup_members(decision, [_spec(entry) for entry in finished(manifest)])
+        soup, files = make(run, job, own, members, sealed(run.path))
         files["metrics.json"] = write_metrics(
             run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
         )
-        own = own_data(run)
         known = None if isinstance(own, str) else own
         files |= write_exhibits(run, job, decision, ids, predictions, known)
         record_ensemble(run.journal, decision.model_dump(mode="json"))
@@ -87,16 +88,6 @@ def check_change(run: Run, job: JobSpec) -> None:
         raise OtherJob(
             f"only the aggregate and evaluate sections can change without training: {', '.join(found)}"
         )
-
-
-def _soup(
-    run: Run, job: JobSpec, manifest: Mapping[str, Any], decision: Decision
-) -> tuple[dict[str, Any] | None, dict[str, str]]:
-    """The chosen members' soup, the way between them measured anew."""
-    if isinstance(job.aggregate.soup, NoSoup):
-        return None, {}
-    members = soup_members(decision, [_spec(entry) for entry in finished(manifest)])
-    return make(run, job, own_data(run), members, sealed(run.path))
 
 
 def _spec(entry: Mapping[str, Any]) -> MemberSpec:
@@ -129,12 +120,11 @@ def read_predictions(run: Run) -> Splits:
 def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:
     """The candidates' predictions of a source's rows."""
     ensemble = Ensemble.load(run.path, members=ids)
-    if job.task == "multitask":
-        raise DataError(
-            "an ensemble of several tasks is all of its members; there is nothing to select by rows"
-        )
     source = as_known(parse_source(data), ensemble.schema)
-    read = load(source, task=job.task, directory=directory)
+    if job.task == "multitask":
+        read = load_several(source, kinds(job.tasks), directory=directory)
+    else:
+        read = load(source, task=job.task, directory=directory)
     if read.hash == run.rows_hash():
         raise DataError(
             f"{data} holds the run's own rows, those that members were trained on and those that are reported "

@@ -73,7 +73,7 @@ def _one(
     target: Tensor,
     best: int | None,
 ) -> dict[str, Any]:
-    job, decision = terms.job, terms.ensemble.decision
+    job, decision = terms.job, terms.ensemble.decision.of(task)
     tally, kind = books.whole[task], job.tasks[task].kind if task else job.task
     assert kind != "multitask"
     seed = derive_seed(job.seed, -1, "bootstrap")

@@ -124,3 +124,18 @@ def test_what_is_made_of_predictions_is_measured_small_and_judged_at_full_size_a
     assert set(found["greedy"]["measures"]) == {"nll", "accuracy", "brier"}
     assert "resamples of the gain" in done.stdout
     assert "### Targets" not in done.stdout
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_search_benchmark_runs_through(tmp_path: Path) -> None:
+    done = python("benchmarks.search", "--tiny", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    digits = json.loads((tmp_path / "search_digits.json").read_text())["measures"]
+    for title in ("Tune, reuse_actors", "Tune"):
+        assert digits[f"{title}, over ours"]["values"][0] > 0
+        ends = (digits[f"ours - {title}, {end} end of 95 %"]["values"][0] for end in ("low", "high"))
+        assert next(ends) < next(ends)
+    trials = json.loads((tmp_path / "search_trials.json").read_text())["measures"]
+    assert trials["ours, peak of 8"]["values"][0] > 100
+    assert "search of the digits" in python("benchmarks.table", str(tmp_path)).stdout

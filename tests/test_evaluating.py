@@ -197,7 +197,8 @@ class TestSums:
         for name in ("reliability", "classes"):
             assert same(summed[name], held[name])
         assert "sampled" not in held
-        assert summed["sampled"] == {"rows": 100, "what": ["size_curve", "forecast", "diversity"]}
+        assert summed["sampled"]["rows"] == 100
+        assert {"size_curve", "forecast", "diversity"} <= set(summed["sampled"]["what"])
         assert summed["size_curve"][-1]["nll"]["mean"] == pytest.approx(held["ensemble"]["nll"], rel=0.3)
 
     @settings(max_examples=30, deadline=None)
@@ -208,7 +209,7 @@ class TestSums:
             {"log_probs": torch.randn(num_rows, 4, generator=generator).log_softmax(-1)} for _ in range(3)
         ]
         target = torch.randint(4, (num_rows,), generator=generator)
-        names = ("accuracy", "nll", "brier", "ece", "top5")
+        names = ("ece", "nll", "brier", "accuracy", *(("top5",) if seed % 2 else ()))
         tally = Tally(names, 3)
         for start in range(0, num_rows, piece):
             at = slice(start, start + piece)

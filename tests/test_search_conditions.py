@@ -139,6 +139,13 @@ def test_a_grid_has_each_configuration_once_and_all_of_them(laws_of: dict[str, A
     assert count == _counted(laws_of)
 
 
+def test_many_choices_with_laws_of_their_own_are_counted_at_once() -> None:
+    items = [{"name": f"n{i}", "a": {"randint": [1, 10]}} for i in range(10)]
+    space = space_of({f"k{i}": {"choice": items} for i in range(12)})
+    assert space.num_cells == 100**12
+    assert space.cell(0) != space.cell(100**12 - 1)
+
+
 def _counted(laws_of: Any) -> int:
     """Configurations by the form itself: products over keys, sums over items."""
     total = 1

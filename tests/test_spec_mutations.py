@@ -37,17 +37,18 @@ training: {epochs: 3, batch_size: 8, loss: {name: cross_entropy, label_smoothing
   schedule: {name: cosine, floor: 0.0, warmup: 3}, regularizers: [{name: l2, strength: 0.1}],
   early_stopping: {metric: accuracy, patience: 3, min_delta: 0.0}, average: {name: ema, decay: 0.9},
   clip_norm: 1.0, precision: 32-true, layer_rates: fan_in, on_sick: restart, task_weights: by_hand}
-ensemble: {members: 4, resample: {name: kfold, folds: 4}, snapshots: 0, mc_samples: 0, quorum: 0.5}
-search: {space: {training.clip_norm: {uniform: [0.5, 2.0]}}, algorithm: random, trials: 4, seeds_per_trial: 1,
+ensemble: {members: 6, resample: {name: kfold, folds: 4}, snapshots: 0, mc_samples: 0, share_init: false,
+  quorum: 0.5}
+search: {space: {training.clip_norm: {uniform: [0.5, 2.0]}}, algorithm: random, trials: 6, seeds_per_trial: 1,
   metric: accuracy, objective: loss, candidates: all,
   coarse_to_fine: {stages: 2, keep: 0.5, margin: 0.1, growth: 1}, refit: null, scheduler: none,
-  budget: {hours: 2.0, device_hours: 4.0, trials: 4},
+  budget: {hours: 2.0, device_hours: 4.0, trials: 6},
   first: [{training.clip_norm: 1.0}]}
 aggregate: {combine: mean, select: all, soup: none, calibrate: none, conformal: 0.1}
-evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, ood: []}
+evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, single: none, ood: []}
 compute: {pack: 4, device: auto, gpus_per_member: 0.25, processes_per_member: 1, cpus_per_slot: 1, executor: local,
   storage: runs, compile: auto, commit_every_s: 1.0, retries: 1, measure: on,
-  health: auto}
+  health: auto, tensorboard: auto, track: none}
 """,
     """\
 name: table

@@ -141,6 +141,29 @@ class TestNamed:
             assert "stay alike for ever" in found["findings"][0]["sentence"]
             assert found["status"] == "done"
 
+    @pytest.mark.parametrize("loss", ["mse", "gaussian_nll"])
+    @pytest.mark.parametrize("pack", ["auto", "off"])
+    def test_mixed_numbers_do_not_hide_a_network_that_guesses(self, pack, loss, tmp_path):
+        """Beside one that learns; the first one's constant has a loss on mixed targets far below guessing's."""
+        job = job_of(
+            task="regression",
+            data={"source": "diabetes", "preprocess": ("standardize",)},
+            model={"name": "mlp", "hidden": (16,), "activation": "tanh", "init": "zeros"},
+            training__loss=loss,
+            training__epochs=6,
+            training__regularizers=({"name": "mixup", "alpha": 1.0},),
+            training__optimizer={"name": "adamw", "lr": 0.01},
+            ensemble__members=2,
+            ensemble__vary={"model.init": ("zeros", "he")},
+            compute__pack=pack,
+        )
+        trained(job, tmp_path)
+        found = health(tmp_path)
+        assert found[0]["sick"].startswith("no better than guessing")
+        assert found[0]["findings"][0]["kind"] == "guessing"
+        assert found[1]["sick"] is None
+        assert min(row[1] for row in histories(tmp_path)[0]) < (0.9 if loss == "mse" else 1.4)
+
     def test_guessing_is_by_each_members_own_loss(self, tmp_path):
         job = job_of(
             data={"source": "breast_cancer", "preprocess": ("standardize",)},

@@ -16,7 +16,6 @@ from test_train_laws import assert_close, assert_same_bits, both, job_of, payloa
 
 from ensemble_svc import pipeline
 from ensemble_svc.batch import columns_of
-from ensemble_svc.comparing import compare
 from ensemble_svc.data.indices import fold_rows, member_rows
 from ensemble_svc.data.sources import load_several
 from ensemble_svc.errors import DataError
@@ -439,11 +438,6 @@ def test_the_same_ensemble_decided_anew_measures_the_same(run, tmp_path) -> None
     decision = reselect(run, run.job(), directory=tmp_path)
     assert list(decision.members) == list(manifest["members"])
     assert run.metrics() == before
-
-
-def test_runs_of_several_tasks_are_not_compared(run) -> None:
-    with pytest.raises(DataError, match="task by task"):
-        compare([run, run])
 
 
 def write_table(folder: Path, **columns: Any) -> Csv:

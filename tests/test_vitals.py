@@ -105,6 +105,16 @@ class TestSick:
         assert sickness(history, diverged="", kept=2, guess=2.0, classes=True) is None
         assert sickness(history, diverged="", kept=2, guess=2.0, classes=False) is not None
 
+    def test_mixed_numbers_are_judged_by_the_rows_as_they_are(self):
+        """In training any constant beats guessing on them, as the history says here."""
+        history = rows([0.6, 0.6])
+        assert sickness(history, diverged="", kept=2, guess=1.0, classes=False) is None
+        found = sickness(history, diverged="", kept=2, guess=1.0, classes=False, unmixed=1.0)
+        assert found is not None
+        assert found.kind == "guessing"
+        assert found.reason.startswith("no better than guessing")
+        assert sickness(history, diverged="", kept=2, guess=1.0, classes=False, unmixed=0.9) is None
+
 
 def sample(epoch: int, layers: int = 3, **changes: Any) -> Sample:
     well: dict[str, Any] = {
@@ -181,6 +191,10 @@ class TestCourse:
         (found,) = findings_of(course(history=history))
         assert found.sentence.startswith("Overfitting from epoch 4 on")
         assert kinds(course(history=history, stops_early=True)) == []
+        assert "Use training.early_stopping" in found.sentence
+        (fixed,) = findings_of(course(history=history, may_stop=False))
+        assert "early_stopping" not in fixed.sentence
+        assert "Use fewer training.epochs" in fixed.sentence
 
     def test_a_sick_one_says_first_what_makes_it_sick(self):
         history = rows([2.3, 2.3])

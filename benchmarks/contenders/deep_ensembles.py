@@ -3,27 +3,11 @@
 from __future__ import annotations
 
 import time
-from importlib.util import find_spec
-from pathlib import Path
 
 import torch
 from torch import nn
 
-
-def declare_missing_operators() -> None:
-    """Let torchvision's build for CUDA be imported beside torch's for CPU.
-
-    Its library does not load there, and its Python then stumbles over two operators that no one here calls.
-    """
-    package = find_spec("torchvision")
-    assert package is not None
-    assert package.origin is not None
-    try:
-        torch.ops.load_library(next(Path(package.origin).parent.glob("_C*.so")))
-    except OSError:
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor d, Tensor s, float t) -> Tensor")
-
+from benchmarks.operators import declare_missing_operators
 
 declare_missing_operators()
 

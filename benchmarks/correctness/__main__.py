@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 
+from benchmarks.children import PEERS
 from benchmarks.correctness import cifar
 from benchmarks.correctness.comparisons import COMPARISONS
+from benchmarks.correctness.peers import PEER_COMPARISONS, asked
 
 PAGE = Path(__file__).parents[2] / "docs" / "correctness.md"
 HEADS = ("accuracy", "NLL", "ECE")
 HEAD = """# Is it right?
 
 Each quantity beside an implementation that shares no code with ours, on random problems. The largest difference over
-all cases counts. Made by `python -m benchmarks.correctness`; the [laws](laws.md) are tested besides, and so is greedy
-selection against AutoGluon's own where that is installed (`tests/test_aggregate_selection.py`).
+all cases counts. Made by `python -m benchmarks.correctness`; the [laws](laws.md) are tested besides.
 
 | quantity | compared with | cases | largest difference | equal within |
 |---|---|---|---|---|
+"""
+
+
+PEERS_HEAD = """
+## Libraries with an environment of their own
+
+Asked in the environment of `make bench-peers`, by a process that knows nothing of ours; `tests/test_correctness.py`
+asks again where that is installed. AutoGluon is installed without what it asks for (`benchmarks/peers/apart.txt`); its
+selection runs as it is. Most sums of torch-uncertainty run in float32.
+
+| quantity | compared with | cases | largest difference | equal within |
+|---|---|---|---|---|
+"""
+PEERS_TAIL = """
+Its `TemperatureScaler` cannot be fitted to an ensemble of two networks: "{ensemble}"
+Ours is fitted to the mixture, or to one temperature of all members by what their mixture says. timm's
+`avg_checkpoints.py` is a script of its repository that neither its wheel nor its source release holds, so its rule is
+written out above.
 """
 
 
@@ -30,7 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.correctness", description=__doc__)
     parser.add_argument("--out", type=Path, default=PAGE, help="the page; docs/correctness.md")
     options = parser.parse_args()
-    options.out.write_text(HEAD + "\n".join([*_rows(), *_networks()]) + "\n")
+    parts = (HEAD, *_lines(_rows()), *_lines(_peers(options.out)), *_lines(_networks()))
+    options.out.write_text("".join(parts))
     print(options.out.read_text())
 
 
@@ -40,6 +61,35 @@ def _rows() -> Iterator[str]:
         if not max(found) <= one.within:
             raise SystemExit(f"{one.quantity} differs by {max(found):.3g} from {one.other}")
         yield f"| {one.quantity} | {one.other} | {len(found)} | {max(found):.1e} | {one.within:.0e} |"
+
+
+def _peers(page: Path) -> Iterator[str]:
+    """What the peers' environment says; what the page said before where it is not installed."""
+    if not PEERS.is_file():
+        old = page.read_text() if page.is_file() else ""
+        found = re.search(r"^## Libraries.*?(?=^## |\Z)", old, flags=re.DOTALL | re.MULTILINE)
+        yield from ["", *found[0].rstrip().split("\n")] if found else ()
+        return
+    given, answers = asked(0)
+    yield from PEERS_HEAD.rstrip().split("\n")
+    for one in PEER_COMPARISONS:
+        answer = answers[one.question]
+        if "missing" in answer:
+            raise SystemExit(f"{answer['package']} could not be imported: {answer['missing']}")
+        differences = one.differences(given, answers)
+        if not max(differences) <= one.within:
+            raise SystemExit(f"{one.quantity} differs by {max(differences):.3g} from {one.other}")
+        yield (
+            f"| {one.quantity} | {one.other} {answer['version']} | {len(differences)} | {max(differences):.1e} "
+            f"| {one.within:.0e} |"
+        )
+    yield from (
+        PEERS_TAIL.format(ensemble=answers["temperatures"]["answer"]["ensemble"][0]).rstrip().split("\n")
+    )
+
+
+def _lines(lines: Iterable[str]) -> Iterator[str]:
+    return (f"{line}\n" for line in lines)
 
 
 def _networks() -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What a trial costs that trains nothing: ``python -m benchmarks.probes.dispatch WAY NUMBER OUT``.
 
 WAY is ``plain`` (a function of Tune that reports once and returns, a process for each trial), ``reused`` (the same,
-processes reused) or ``ours`` (our executor with slots whose fit reports one epoch and returns).
+processes reused), ``ours`` (our executor with slots whose fit reports one epoch and returns) or ``packed`` (a whole
+search of ours whose trials train one epoch in packs, for the memory of its driver).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ray import tune
 
 from benchmarks.members import CORES
 from benchmarks.probes.measure import Measures, arguments, seconds_of, write
+from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.members import make_members
@@ -29,22 +32,16 @@ from ensemble_svc.spec.load import parse_job
 def measure(way: str, number: int) -> Measures:
     """Seconds of so many trials with Ray up, and the driver's peak resident memory."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
-    run: Callable[[int, Path], None] = _ours if way == "ours" else _plain
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ray.init(
             "local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/r"
         )
         try:
-            seconds = seconds_of(
-                lambda: run(number, Path(folder), *([way == "reused"] if run is _plain else []))
-            )
+            seconds = seconds_of(lambda: WAYS[way](number, Path(folder)))
         finally:
             ray.shutdown()
-    return {
-        "training": ("s", seconds),
-        "each trial": ("ms", 1000 * seconds / number),
-        "peak": ("MiB", peak_mib()),
-    }
+    each = 1000 * seconds / number
+    return {"training": ("s", seconds), "each trial": ("ms", each), "peak": ("MiB", peak_mib())}
 
 
 def peak_mib() -> float:
@@ -54,7 +51,7 @@ def peak_mib() -> float:
     return int(found[1]) / 1024
 
 
-def _plain(number: int, folder: Path, reuse: bool) -> None:
+def _plain(number: int, folder: Path, *, reuse: bool) -> None:
     tune.Tuner(
         tune.with_resources(_report, {"cpu": 1}),
         param_space={"member": tune.grid_search(list(range(number)))},
@@ -73,10 +70,28 @@ def _ours(number: int, folder: Path) -> None:
     executor.run(slots, _fit, None, on_progress=lambda *_: None, on_failure=lambda *_: None)
 
 
-def _members(number: int) -> tuple[MemberSpec, ...]:
-    space = {"training.optimizer.lr": {"loguniform": [1e-4, 0.1]}, "model.dropout": {"uniform": [0, 0.5]}}
+def _packed(number: int, folder: Path) -> None:
     job = parse_job(
-        {"name": "noop", "data": {"source": "digits"}, "search": {"space": space, "trials": number}}
+        {
+            "name": "packed",
+            "data": {"source": "digits", "preprocess": ["standardize"]},
+            "model": {"name": "mlp", "hidden": [8]},
+            "training": {"epochs": 1, "batch_size": 256},
+            "search": {"space": SPACE, "trials": number},
+            "aggregate": {"select": {"name": "top_k", "k": 8}},
+            "evaluate": {"resamples": 100},
+            "compute": {"health": "off", "measure": "off"},
+        }
+    )
+    pipeline.train(job, out=folder / "run", directory=folder, executor=RayExecutor(folder / "run" / "tune"))
+
+
+SPACE = {"training.optimizer.lr": {"loguniform": [1e-4, 0.1]}, "model.dropout": {"uniform": [0, 0.5]}}
+
+
+def _members(number: int) -> tuple[MemberSpec, ...]:
+    job = parse_job(
+        {"name": "noop", "data": {"source": "digits"}, "search": {"space": SPACE, "trials": number}}
     )
     return make_members(job, "d" * 64, "s" * 64)
 
@@ -89,6 +104,13 @@ def _fit(_: None, slot: Slot, report: Report) -> None:
     members = tuple(MemberProgress(m.id, "done", 1, 0.0, "nll", 0.0) for m in slot.pack.members)
     report(Progress(slot.pack.id, 1, 1, members, 0.0))
 
+
+WAYS: dict[str, Callable[[int, Path], None]] = {
+    "plain": partial(_plain, reuse=False),
+    "reused": partial(_plain, reuse=True),
+    "ours": _ours,
+    "packed": _packed,
+}
 
 if __name__ == "__main__":
     (way, number, out), _ = arguments()

@@ -67,7 +67,7 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
     Raises:
         EnsembleError: held-out predictions that cannot be selected from or calibrated on.
     """
-    held_out, promising = _shared_out(spec, held_out, seed)
+    held_out, promising = shared_out(spec, held_out, seed)
     chosen, pooling = _select(spec, len(ids), held_out, seed), _pooling(spec.combine)
     members = chosen.chosen
     decision = Decision(
@@ -84,6 +84,23 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
         facts = {"rows": held_out.kind, "num_rows": len(held_out)} if used else {}
         return decision.model_copy(update=facts)
     decision = decision.model_copy(update={"rows": held_out.kind, "num_rows": len(held_out)})
+    return fitted_to(decision, spec, members, held_out, promising)
+
+
+def fitted_to(
+    decision: Decision,
+    spec: AggregateSpec,
+    members: Sequence[int],
+    held_out: HeldOut,
+    promising: HeldOut | None,
+) -> Decision:
+    """The decision with the calibration and the sets or intervals that ``spec`` asks for.
+
+    Args:
+        members: positions of the chosen among the candidates.
+        held_out: the rows that calibrate.
+        promising: those that the coverage is fitted on.
+    """
     own = _rows_of(held_out, members)
     fitted = _calibrate(spec.calibrate, decision, own)
     if fitted is not None:
@@ -94,7 +111,7 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
     return decision
 
 
-def _shared_out(
+def shared_out(
     spec: AggregateSpec, held_out: HeldOut | None, seed: int
 ) -> tuple[HeldOut | None, HeldOut | None]:
     """The rows that select and calibrate, and those on which sets or intervals are fitted.
@@ -129,23 +146,28 @@ def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, see
             likelihood_KN = log_likelihood(held_out.members, held_out.target)
             blend = by_likelihood(likelihood_KN, prior_rows=spec.combine.prior_rows)
             return Selection(blend.weights, tuple(range(num_members)), ())
-        case TopK(k=k):
-            return top_k(pool_of(select.score, held_out), min(k, num_members))
         case Greedy() if held_out.seen_KN is not None:
             likelihood_KN = log_likelihood(held_out.members, held_out.target)
             return greedy_out_of_bag(OutOfBagPool(likelihood_KN, held_out.seen_KN), select.picks)
-        case Greedy(bags=0):
-            start = min(select.sorted_start, select.picks, num_members)
-            return greedy(pool_of(select.score, held_out), select.picks, sorted_start=start)
-        case Greedy():
-            start = min(select.sorted_start, select.picks, num_members)
-            pool = pool_of(select.score, held_out)
-            return bagged(
-                pool, select.picks, bags=select.bags, share=select.share, seed=seed, sorted_start=start
-            )
+        case TopK() | Greedy():
+            return by_pool(select, pool_of(select.score, held_out), seed)
         case Diverse(k=k):
             error_K, disagreement_KK = _disagreement(held_out)
             return diverse(error_K, disagreement_KK, min(k, num_members), diversity=select.diversity)
+
+
+def by_pool(select: TopK | Greedy, pool: Pool, seed: int) -> Selection:
+    """The selection among candidates of which a pool tells the score.
+
+    Args:
+        seed: of the bags.
+    """
+    if isinstance(select, TopK):
+        return top_k(pool, min(select.k, pool.num_members))
+    start = min(select.sorted_start, select.picks, pool.num_members)
+    if not select.bags:
+        return greedy(pool, select.picks, sorted_start=start)
+    return bagged(pool, select.picks, bags=select.bags, share=select.share, seed=seed, sorted_start=start)
 
 
 def pool_of(score: Score, held_out: HeldOut) -> Pool:

@@ -64,6 +64,8 @@ class Decision(Spec):
     """What was fitted, as plain numbers (``aggregate.calibration.plain``)."""
     conformal: Mapping[str, Any] | None = None
     """Likewise, of the sets or intervals."""
+    tasks: Mapping[str, Mapping[str, Any]] = {}
+    """Of several tasks ``calibration`` and ``conformal`` of each; they share the members and their weights."""
     rows: Rows = "none"
     """What it was decided on."""
     num_rows: int = 0
@@ -71,6 +73,11 @@ class Decision(Spec):
     """Ids in the order in which they were chosen; a member may come more than once."""
     scores: tuple[float, ...] = ()
     """Of the ensemble on the deciding rows after each pick: chosen by it, so no estimate of it elsewhere."""
+
+    def of(self, task: str) -> Decision:
+        """The same ensemble as one of several tasks has it, with its own calibration."""
+        own = self.tasks.get(task)
+        return self if own is None else self.model_copy(update={**own, "tasks": {}})
 
     @property
     def calibrator(self) -> Calibration | None:

@@ -88,24 +88,28 @@ def compare(
     if as_json:
         print_json(found)
         return
-    console().print(_table(found))
+    for task in found["runs"][0].get("tasks", {"": {}}):
+        console().print(_table(found, task))
 
 
-def _table(found: dict[str, Any]) -> Table:
+def _table(found: dict[str, Any], task: str) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    from ensemble_svc.report.bytask import titled
     from ensemble_svc.report.looks import look, ordered
 
-    table = Table(box=box.SIMPLE, title=Text(f"{found['rows']:,} test rows", style="bold"))
+    title = titled(task, f"{found['rows']:,} test rows")
+    table = Table(box=box.SIMPLE, title=Text(title, style="bold"))
     table.add_column("Run", overflow="fold")
     table.add_column("Members", justify="right")
-    names = ordered(found["runs"][0]["metrics"])
+    each = [one["tasks"][task] if task else one for one in found["runs"]]
+    names = ordered(each[0]["metrics"])
     for name in names:
         table.add_column(look(name).label, justify="right")
-    for one in found["runs"]:
-        cells = [_cell(name, one) for name in names]
+    for one, numbers in zip(found["runs"], each, strict=True):
+        cells = [_cell(name, numbers) for name in names]
         table.add_row(Text(one["run"]), f"{one['members']}", *cells)
     table.caption = (
         "below each value: the gain over the first run with its paired interval; above 0 is better"

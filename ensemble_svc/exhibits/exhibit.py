@@ -63,7 +63,10 @@ def exhibits(
     if job.task != "multitask":
         return {"": exhibit(job, job.task, decision, chosen, target)}
     each = zip(job.tasks.items(), targets_of(job, target), strict=True)
-    return {name: exhibit(job, task.kind, decision, part_of(chosen, name), own) for (name, task), own in each}
+    return {
+        name: exhibit(job, task.kind, decision.of(name), part_of(chosen, name), own)
+        for (name, task), own in each
+    }
 
 
 def exhibit(

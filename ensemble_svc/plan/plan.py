@@ -22,6 +22,12 @@ SINGLE = 1_000_000
 """Index of the single model that costs what the ensemble does; no member has it."""
 
 
+def index_of(member: str) -> int:
+    """The index of a member by its id."""
+    place = member.partition("-")[0]
+    return SINGLE if place == "single" else int(place)
+
+
 class MemberSpec(Spec):
     """Everything that decides what is sealed of one member, and nothing else."""
 

@@ -5,12 +5,12 @@ Pure and light: the terminal and the page print the same sentences. An equal mix
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.looks import headline, look
-from ensemble_svc.report.text import decimals, duration, is_number, joined, number, value
+from ensemble_svc.report.text import clean, decimals, duration, is_number, joined, number, value
 from ensemble_svc.report.verdict import Metrics, gain_parts, report_split
 
 ROWS = {
@@ -29,13 +29,26 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
     return [
         *_who(ensemble, manifest),
         *_how(ensemble),
-        *_against(summary),
+        *_by_task(_against, summary),
         *_single(summary, manifest),
-        *_trainings(summary),
-        *_variance(summary),
-        *_coverage(summary),
+        *_by_task(_trainings, summary),
+        *measured(metrics),
         *_soup(summary),
     ]
+
+
+def measured(metrics: Metrics) -> list[str]:
+    """Sentences on how the ensemble's loss is made up, and what its sets or intervals hold, on the rows that report."""
+    split = report_split(metrics)
+    summary = metrics[split] if split else {}
+    return [*_variance(summary), *_by_task(_coverage, summary)]
+
+
+def _by_task(told: Callable[[Mapping[str, Any]], Iterator[str]], summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is told of each of several tasks, with its name in front."""
+    for task, own in tasks_of(summary).items():
+        for sentence in told(own):
+            yield titled(clean(task, limit=40), sentence)
 
 
 def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[str]:
@@ -54,8 +67,10 @@ def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[s
 def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:
     if pooled := POOLED.get(ensemble.get("combine", "")):
         yield f"Its members are combined by {pooled}."
-    if calibration := ensemble.get("calibration"):
-        yield f"{_calibration(calibration)}, fitted on {ensemble['num_rows']:,} {ROWS.get(ensemble['rows'], 'rows')}."
+    for task, own in (ensemble.get("tasks") or {"": ensemble}).items():
+        if calibration := own.get("calibration"):
+            rows = f"{ensemble['num_rows']:,} {ROWS.get(ensemble['rows'], 'rows')}"
+            yield titled(clean(task, limit=40), f"{_calibration(calibration)}, fitted on {rows}.")
 
 
 def _calibration(plain: Mapping[str, Any]) -> str:
@@ -89,7 +104,7 @@ def _single(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator
         return
     changes = [f"{name.rpartition('.')[2]} {value(one)}" for name, one in found["changed"].items()]
     how = joined(changes) if changes else "as it stands"
-    what = f"One single model of the same recipe and cost ({how})"
+    what = f"One single model of the same recipe, allowed the same cost ({how})"
     if found["status"] != "done":
         why = f": {found['reason']}" if found.get("reason") else ""
         yield f"{what} {found['status']}{why}; the ensemble is not measured against it."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensemble_svc.report.bytask import titled
-from ensemble_svc.report.text import clean, count, is_number, number, value
+from ensemble_svc.report.text import clean, count, number, value
 from ensemble_svc.report.view import RunView
 
 FAR = 2.0
@@ -63,8 +63,8 @@ def examples(view: RunView) -> list[Examples]:
     return [
         found
         for task, part in view.parts.items()
-        for kind, title in (("wrong", "Wrong, and surest of it"), ("doubtful", "What it doubts most"))
-        if (found := _examples(part, clean(task, limit=40), kind, title, inputs)).rows
+        for kind in ("wrong", "doubtful")
+        if (found := _examples(part, clean(task, limit=40), kind, inputs)).rows
     ]
 
 
@@ -92,19 +92,26 @@ def _inputs(stored: Mapping[str, Any]) -> _Inputs:
 def _cell(held: Any, far: float | None) -> Cell:
     tone = "" if far is None or abs(far) < FAR else "high" if far > 0 else "low"
     tip = f"{number(far, 1, signed=True)} deviations from the training rows' mean" if far is not None else ""
-    return Cell(number(held) if is_number(held) else value(held), tone, tip)
+    return Cell(value(held), tone, tip)
 
 
-def _examples(view: RunView, task: str, kind: str, title: str, inputs: _Inputs) -> Examples:
+TITLES = {
+    ("wrong", True): ("Wrong, and surest of it", "the most confident mistakes first"),
+    ("wrong", False): (
+        "Farthest off, for how sure it was",
+        "by their error in the prediction's own deviations",
+    ),
+    ("doubtful", True): ("What it doubts most", "by the entropy of its prediction"),
+    ("doubtful", False): ("What it doubts most", "by the variance of its prediction"),
+}
+"""By kind, and whether it is of classes: heading and order."""
+
+
+def _examples(view: RunView, task: str, kind: str, inputs: _Inputs) -> Examples:
     facts: Sequence[Mapping[str, Any]] = (view.shown.get("rows") or {}).get(kind) or ()
     make = _of_classes if "confusion" in view.shown else _of_numbers
     rows = tuple(make(view, fact, inputs) for fact in facts)
-    order = {
-        ("wrong", True): "the most confident mistakes first",
-        ("wrong", False): "the largest errors in the prediction's own deviations first",
-        ("doubtful", True): "by the entropy of its prediction",
-        ("doubtful", False): "by the variance of its prediction",
-    }[kind, "confusion" in view.shown]
+    title, order = TITLES[kind, "confusion" in view.shown]
     note = f"{clean(view.split or '', limit=40)} rows, {order}".strip()
     if inputs.features and inputs.of > len(inputs.features):
         note += f"; of {inputs.of:,} features those in which they are farthest from the training rows"

@@ -53,7 +53,7 @@ def laid_out(trials: Sequence[Values], refits: Sequence[Event], seeds_per_trial:
 
 def own_members(members: Sequence[MemberSpec], laid: Laid, seeds_per_trial: int) -> list[MemberSpec]:
     """The members of the search's own trials, in order."""
-    ordered = sorted(members, key=lambda member: member.index)
+    ordered = sorted((m for m in members if not m.is_single), key=lambda member: member.index)
     return [member for member in ordered if laid.trial[member.index // seeds_per_trial] is not None]
 
 

@@ -60,7 +60,7 @@ def _explored(ready: Ready, search: SearchSpec, executor: Executor, listener: Li
     """All trials; those of every round but the last have been trained."""
     trials = _known(ready, search)
     while len(trials) < search.num_trials:
-        known = _with(ready, trials, executor) if trials else ready
+        known = _with(_alone(ready), trials, executor) if trials else ready
         if trials:
             _train(known, executor, listener)
             if is_spent(ready.run.path):
@@ -77,10 +77,10 @@ def _refitted(
     refits = refits_in(journal)
     if search.refit is None or any(event["after"] == len(trials) for event in refits):
         return _last(ready, trials, executor)
-    known = _with(ready, trials, executor)
+    known = _with(_alone(ready), trials, executor)
     _train(known, executor, listener)
     if is_spent(ready.run.path):
-        return known
+        return _with(ready, trials, executor)
     members = own_members(list(known.plan.members), _laid(ready, trials), search.seeds_per_trial)
     again = chosen(known, search.refit, members, refits)
     journal.append(REFIT, after=len(trials), trials=again, seeds=search.refit.seeds)
@@ -98,6 +98,12 @@ def _last(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready
     if None not in laid.trial or any(member.digest not in done for member in left):
         return known
     return _with(_unranked(ready), trials, executor)
+
+
+def _alone(ready: Ready) -> Ready:
+    """Without the single model that the whole ensemble is measured against, whose cost is not known before the end."""
+    evaluate = ready.job.evaluate.model_copy(update={"single": "none"})
+    return replace(ready, job=ready.job.model_copy(update={"evaluate": evaluate}))
 
 
 def _unranked(ready: Ready) -> Ready:

@@ -75,7 +75,7 @@ def _aleatoric(ensemble: Ensemble, x: Array, task: str | None) -> Array | None:
     own = members if task is None else part_of(members, task)
     if "log_probs" not in own:
         return None
-    log_probs_MNC, calibrator = own["log_probs"], ensemble.decision.calibrator
+    log_probs_MNC, calibrator = own["log_probs"], ensemble.decision.of(task or "").calibrator
     if isinstance(calibrator, Temperature) and calibrator.before:
         log_probs_MNC = calibrator.apply(log_probs_MNC)
     weights_M = torch.tensor(ensemble.decision.weights, dtype=torch.float64)

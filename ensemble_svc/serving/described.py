@@ -40,6 +40,8 @@ def describe(ensemble: Ensemble) -> dict[str, str]:
         **plain,
         **fitted,
     }
+    if decision.tasks:
+        found = {**found, "by_task": decision.tasks}
     words = {name: json.dumps(value) for name, value in found.items()}
     return {"ensemble_svc": __version__, "format_version": FORMAT_VERSION, **words}
 

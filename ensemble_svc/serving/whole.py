@@ -92,10 +92,10 @@ class Whole(nn.Module):
         weights = [0.0] * len(decision.weights)
         for weight, place in zip(decision.weights, ensemble.order, strict=True):
             weights[place] = weight
-        parts = [schema.part(task) for task in ensemble.tasks] or [schema]
+        parts = [(schema.part(task), decision.of(task)) for task in ensemble.tasks] or [(schema, decision)]
         self.tasks = ensemble.tasks
         self.answers = nn.ModuleList(
-            [Classes(decision, weights) if part.classes else Numbers(decision, weights) for part in parts]
+            [Classes(own, weights) if part.classes else Numbers(own, weights) for part, own in parts]
         )
         self.eval()
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, get_args
 
-from ensemble_svc.spec.aggregate import All, Greedy, Mean, Score, Stacking, Temperature, Variance
+from ensemble_svc.spec.aggregate import (
+    All,
+    Diverse,
+    Greedy,
+    Mean,
+    NoSoup,
+    Score,
+    Stacking,
+    Temperature,
+    Variance,
+)
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import Bootstrap, JobSpec, KFold, Subsample
@@ -15,7 +25,7 @@ from ensemble_svc.spec.wording import shown
 SCORES: Final[Mapping[JobTask, tuple[Score, ...]]] = {
     "classification": ("nll", "accuracy", "brier"),
     "regression": ("nll", "rmse"),
-    "multitask": (),
+    "multitask": ("nll",),
 }
 """What members of each task can be selected by."""
 
@@ -31,10 +41,12 @@ def decision_clashes(job: JobSpec) -> Iterator[Clash]:
 
 
 def _several_tasks(job: JobSpec) -> Iterator[Clash]:
-    """Members of several tasks are mixed as they are: a choice would be one task's."""
-    asked = [(key, rule.name, rule.needs_rows or rule.classes_only) for key, rule in job.aggregate.rules]
-    asked.append(("conformal", str(job.aggregate.conformal), job.aggregate.conformal is not None))
-    for key, value, is_asked in asked:
+    """Members of several tasks are chosen for all of them; how they are combined would be one task's choice."""
+    spec = job.aggregate
+    fixed: list[tuple[str, str, bool]] = [("combine", spec.combine.name, not isinstance(spec.combine, Mean))]
+    fixed.append(("select", spec.select.name, isinstance(spec.select, Diverse)))
+    fixed.append(("soup", spec.soup.name, not isinstance(spec.soup, NoSoup)))
+    for key, value, is_asked in fixed:
         if is_asked:
             words = f"'{value}' is decided for one task, and there are several; leave it out"
             yield Clash((("aggregate", key), ("task",)), words)
@@ -43,10 +55,30 @@ def _several_tasks(job: JobSpec) -> Iterator[Clash]:
             f"'{job.data.validation}' decides the ensemble of one task, and there are several; give a share"
         )
         yield Clash((("data", "validation"), ("task",)), words)
+        return
+    yield from _rowless(job)
+    yield from _score(job)
 
 
 def _aggregate(job: JobSpec) -> Iterator[Clash]:
     """What is decided about members is decided on held-out rows, and some of it for classes alone."""
+    spec = job.aggregate
+    yield from _rowless(job)
+    for key, rule in spec.rules:
+        if rule.classes_only and job.task != "classification":
+            yield Clash(
+                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
+            )
+    if isinstance(spec.calibrate, Variance) and job.task == "classification":
+        yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
+    if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
+        words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
+        yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
+    yield from _score(job)
+
+
+def _rowless(job: JobSpec) -> Iterator[Clash]:
+    """What is decided on held-out rows where there are none."""
     spec = job.aggregate
     asked: list[tuple[str, Any, bool]] = [(key, rule.name, rule.needs_rows) for key, rule in spec.rules]
     asked.append(("conformal", spec.conformal, spec.conformal is not None))
@@ -59,17 +91,11 @@ def _aggregate(job: JobSpec) -> Iterator[Clash]:
                 ", or oob where members are bagged" if isinstance(job.ensemble.resample, Bootstrap) else ""
             )
             yield Clash((("aggregate", key), ("data", "validation")), words + remedy)
-    for key, rule in spec.rules:
-        if rule.classes_only and job.task != "classification":
-            yield Clash(
-                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
-            )
-    if isinstance(spec.calibrate, Variance) and job.task == "classification":
-        yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
-    if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
-        words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
-        yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
-    score = getattr(spec.select, "score", "auto")
+
+
+def _score(job: JobSpec) -> Iterator[Clash]:
+    """What members are selected by is a measure of the task."""
+    score = getattr(job.aggregate.select, "score", "auto")
     if score not in ("auto", *SCORES[job.task]):
         known = ", ".join(["auto", *(m for m in get_args(Score) if m in SCORES[job.task])])
         words = f"'{score}' is not a measure of {job.task}; allowed: {known}"

@@ -67,6 +67,7 @@ class Space:
         self.by_name = {dim.name: dim for dim in self.dims}
         self.parents = frozenset(one.dim for dim in self.dims for one in dim.under)
         """The dimensions that others depend on."""
+        self._counts: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}
 
     def draw(self, value: Callable[[Dim], Any]) -> dict[str, Any]:
         """The values by key, each dimension that is there asked for its own."""
@@ -127,7 +128,19 @@ class Space:
         return {self.by_name[name].key: own for name, own in found.items()}
 
     def _count(self, position: int, found: Found) -> int:
-        """Cells of the dimensions from a position on, given the values before it."""
+        """Cells of the dimensions from a position on, given the values before it.
+
+        Only the choices that these dimensions stand under matter, which is what is kept.
+        """
+        named = dict.fromkeys(
+            one.dim for dim in self.dims[position:] for one in dim.under if one.dim in found
+        )
+        known = (position, tuple((name, self.by_name[name].domain.number(found[name])) for name in named))
+        if known not in self._counts:
+            self._counts[known] = self._counted(position, found)
+        return self._counts[known]
+
+    def _counted(self, position: int, found: Found) -> int:
         total = 1
         for later in range(position, len(self.dims)):
             dim = self.dims[later]

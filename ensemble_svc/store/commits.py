@@ -73,7 +73,7 @@ class Commits:
             self.folder.rmdir()
 
     def _events(self) -> list[dict[str, Any]]:
-        commits = self.journal.of_kind("commit")
+        commits = self.journal.of_kind("commit", holding=[f'"pack": "{self.pack}"'])
         return [e for e in commits if e["pack"] == self.pack and tuple(e["members"]) == self.digests]
 
 

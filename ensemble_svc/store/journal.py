@@ -10,13 +10,12 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from hashlib import sha256
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.store.atomic import refuse, sync
+from ensemble_svc.store.lines import NEWLINE, bodies, checksum, damaged, is_sound, whole
 
 Event = dict[str, Any]
 
@@ -62,11 +61,7 @@ class Journal:
         Raises:
             CorruptArtifact: a line other than the last is not what was written.
         """
-        if not self.path.exists():
-            return
-        lines = self.path.read_bytes().split(b"\n")
-        for number, line in enumerate(lines[:-1], 1):
-            yield _parse(line, number, self.path)
+        return map(json.loads, (line.partition(b" ")[2] for line in whole(self.path).split(NEWLINE)[:-1]))
 
     def since(self, offset: int) -> tuple[list[Event], int]:
         """The whole events from a byte on, and the byte at which later ones start; for a reader that comes back.
@@ -79,18 +74,26 @@ class Journal:
         lines, _ = whole_lines(self.path, offset)
         events: list[Event] = []
         for line in lines:
-            if (event := _event(line)) is None:
+            if not is_sound(line):
                 break
-            events.append(event)
+            events.append(json.loads(line.partition(b" ")[2]))
             offset += len(line) + 1
         if lines and not events:
             number = self.path.read_bytes()[:offset].count(b"\n") + 1
-            raise _damaged(self.path, number)
+            raise damaged(self.path, number)
         return events, offset
 
-    def of_kind(self, *kinds: str) -> list[Event]:
-        """The events of some kinds, in order."""
-        return [event for event in self.events() if event["event"] in kinds]
+    def of_kind(self, *kinds: str, holding: Collection[str] = ()) -> list[Event]:
+        """The events of some kinds, in order.
+
+        Args:
+            holding: texts such as a pack's id or a digest; events without any of them are left out.
+
+        Raises:
+            CorruptArtifact: as ``events``.
+        """
+        found = bodies(whole(self.path), holding or [f'"event": "{kind}"' for kind in kinds])
+        return [event for event in map(json.loads, found) if event["event"] in kinds]
 
 
 def whole_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
@@ -105,38 +108,8 @@ def whole_lines(path: Path, offset: int) -> tuple[list[bytes], int]:
 
 
 def _line(event: Event) -> bytes:
-    body = json.dumps(event, sort_keys=True, allow_nan=True)
-    return f"{_checksum(body)} {body}\n".encode()
-
-
-def _checksum(body: str) -> str:
-    return sha256(body.encode()).hexdigest()[:16]
-
-
-def _parse(line: bytes, number: int, path: Path) -> Event:
-    event = _event(line)
-    if event is None:
-        raise _damaged(path, number)
-    return event
-
-
-def _event(line: bytes) -> Event | None:
-    """What a line records; None where it is not what was written."""
-    try:
-        checksum, body = line.decode().split(" ", 1)
-        if checksum == _checksum(body):
-            event: Event = json.loads(body)
-            return event
-    except ValueError:
-        pass
-    return None
-
-
-def _damaged(path: Path, number: int) -> CorruptArtifact:
-    return CorruptArtifact(
-        f"{path}, line {number}: damaged. Remove that line to go on without what it recorded; "
-        "the members it spoke of are trained again."
-    )
+    body = json.dumps(event, sort_keys=True, allow_nan=True).encode()
+    return checksum(body) + b" " + body + NEWLINE
 
 
 def _cut_torn_line(handle: int) -> None:

@@ -30,6 +30,8 @@ Sealed = dict[str, Event]
 BATCH_BYTES = 64 * 2**20
 """Files of members that are sealed together, at least one member's: it bounds the memory they take."""
 
+FEW = 32
+"""Members whose seals are looked for one by one rather than among all."""
 
 FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds", "val_nll")
 """Of a member's history; the others follow by name."""
@@ -171,12 +173,20 @@ def parted(candidate: str) -> tuple[str, int]:
     return member, int(number or 0)
 
 
-def sealed(run: Path) -> Sealed:
-    """The seal events of a run by member digest; the last one counts, and an unsealing undoes it."""
+def sealed(run: Path, only: Iterable[str] | None = None) -> Sealed:
+    """The seal events of a run by member digest; the last one counts, and an unsealing undoes it.
+
+    Args:
+        only: digests of the members that are asked for, where those are not all.
+    """
+    wanted = None if only is None else set(only)
+    if wanted == set():
+        return {}
+    needles = [f'"digest": "{digest}"' for digest in wanted] if wanted and len(wanted) <= FEW else ()
     found: Sealed = {}
-    for event in Journal(run / "journal.jsonl").of_kind("sealed", "unsealed"):
+    for event in Journal(run / "journal.jsonl").of_kind("sealed", "unsealed", holding=needles):
         found.pop(event["digest"], None)
-        if event["event"] == "sealed":
+        if event["event"] == "sealed" and (wanted is None or event["digest"] in wanted):
             found[event["digest"]] = event
     return found
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble_svc.plan.plan import index_of
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.journal import whole_lines
 
@@ -82,8 +83,13 @@ def _ticks(lines: list[bytes]) -> Iterator[Tick]:
 
 
 def _point(member: MemberProgress) -> list[Any]:
-    index = int(member.id.partition("-")[0])
-    return [index, member.status, member.epoch, _short(member.train_loss), _short(member.metric)]
+    return [
+        index_of(member.id),
+        member.status,
+        member.epoch,
+        _short(member.train_loss),
+        _short(member.metric),
+    ]
 
 
 def _short(value: float | None) -> float | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ensemble_svc.errors import StoreError
-from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.plan.plan import SINGLE, MemberSpec, Slot, index_of
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.progress import Tick, ticks_since
@@ -112,7 +112,8 @@ class Reached:
         self.path = path
         self.job: JobSpec | None = None
         self.members: dict[int, Member] = {}
-        """By index."""
+        """By index; the single model that they are measured against is none of them."""
+        self.single: Member | None = None
         self.packs: dict[str, PackRow] = {}
         self.notes: list[str] = []
         self.chosen: tuple[str, ...] = ()
@@ -158,8 +159,17 @@ class Reached:
         return self.job
 
     def ordered(self) -> list[Member]:
-        """All members by index."""
-        return [self.members[index] for index in sorted(self.members)]
+        """All members by index, without the single model that the ensemble is measured against."""
+        return [member for _, member in sorted(self.members.items()) if not member.spec.is_single]
+
+    def find(self, index: int) -> Member | None:
+        """The member of that index, or the single model under its own."""
+        return self.single if index == SINGLE else self.members.get(index)
+
+    def of(self, row: PackRow) -> list[Member]:
+        """Those that train in a pack."""
+        found = (self.find(member.index) for member in row.slot.pack.members)
+        return [member for member in found if member is not None]
 
     def _event(self, event: Event) -> None:
         self.changed = event["time"]
@@ -190,18 +200,27 @@ class Reached:
         self.job = JobSpec.from_json(event["job"])
         self.starts, self.began, self.ended = self.starts + 1, event["time"], 0.0
         self._close_all(self.changed)
-        for member in self.members.values():
+        for member in (*self.members.values(), *([self.single] if self.single else [])):
             if not member.sealed:
                 member.status = "pending"
 
     def _place(self, slot: Slot) -> None:
         self.packs[slot.pack.id] = PackRow(slot)
         for member in slot.pack.members:
-            known = self.members.get(member.index)
+            known = self.find(member.index)
             if known is None or known.spec.digest != member.digest:
-                self.members[member.index] = Member(member, slot.pack.id)
+                self._put(Member(member, slot.pack.id))
             else:
                 known.pack = slot.pack.id
+
+    def _put(self, member: Member) -> None:
+        """Count it; a single model takes the place of that of a smaller ensemble."""
+        if not member.spec.is_single:
+            self.members[member.spec.index] = member
+            return
+        if self.single is not None:
+            self.packs.pop(self.single.pack, None)
+        self.single = member
 
     def _start(self, event: Event) -> None:
         row = self.packs.get(event["pack"])
@@ -228,7 +247,7 @@ class Reached:
             row.close(event["time"])
 
     def _is_sealed(self, spec: MemberSpec) -> bool:
-        found = self.members.get(spec.index)
+        found = self.find(spec.index)
         return found is not None and found.sealed
 
     def _trouble(self, event: Event) -> None:
@@ -252,7 +271,7 @@ class Reached:
         if row is not None and tick.epochs:
             row.ticks = [*row.ticks[:1], tick]
         for point in tick.points:
-            member = self.members.get(point.index)
+            member = self.find(point.index)
             if member is None or member.sealed:
                 continue
             member.see(point.epoch, point.train_loss, point.metric)
@@ -260,7 +279,7 @@ class Reached:
             member.status = _STATUS.get(point.status, member.status)
 
     def _member(self, name: str) -> Member | None:
-        return self.members.get(int(name.partition("-")[0]))
+        return self.find(index_of(name))
 
     def _close_all(self, now: float) -> None:
         for row in self.packs.values():

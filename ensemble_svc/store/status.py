@@ -11,6 +11,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import hash_file
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.spending import NOT_STARTED, is_spent
 
 
 def status_of(run: Run) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def status_of(run: Run) -> dict[str, Any]:
                 started.get(slot.pack.id),
                 epochs.get(slot.pack.id, 0),
                 failed.get(member.id),
+                waits=NOT_STARTED if is_spent(run.path) else "",
             )
     finished = [e for e in events if e["event"] == "finished" and e["time"] >= begun["time"]]
     return {
@@ -64,11 +66,17 @@ def damage(run: Run) -> list[str]:
 
 
 def _member(
-    seal: dict[str, Any] | None, started: float | None, committed: int, failure: str | None
+    seal: dict[str, Any] | None, started: float | None, committed: int, failure: str | None, *, waits: str
 ) -> dict[str, Any]:
     if seal is not None:
         kept = ("status", "reason", "epochs", "best_epoch", "metrics", "seconds", "where")
         return {key: seal[key] for key in kept}
     if failure is not None:
         return {"status": "failed", "reason": failure, "epochs": committed, "metrics": {}}
-    return {"status": "training" if started else "pending", "reason": "", "epochs": committed, "metrics": {}}
+    reason = "" if started else waits
+    return {
+        "status": "training" if started else "pending",
+        "reason": reason,
+        "epochs": committed,
+        "metrics": {},
+    }

@@ -73,7 +73,7 @@ def slowed(member: MemberSpec, factor: float) -> MemberSpec:
 
 def attempts_of(run: Path, slot: Slot) -> list[Attempt]:
     """Every start that a slot's sealed members took, the last one first."""
-    seals = sealed(run)
+    seals = sealed(run, [member.digest for member in slot.pack.members])
     taken = {
         m.digest: seals[m.digest].get("restarts", 0) if m.digest in seals else 0 for m in slot.pack.members
     }

@@ -57,7 +57,8 @@ def seal_members(
         later: positions of the members that are left open, since they start anew.
         events: the members' event files, where they are asked for.
     """
-    run, already = Path(payload.run), sealed(Path(payload.run))
+    run = Path(payload.run)
+    already = sealed(run, [member.digest for member in attempt.members])
     open_ = [
         (k, member, entry)
         for k, (member, entry) in enumerate(zip(attempt.members, ledger.entries, strict=True))

@@ -111,7 +111,7 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
 
 
 def _is_sealed(run: Path, slot: Slot) -> bool:
-    done = sealed(run)
+    done = sealed(run, [member.digest for member in slot.pack.members])
     return all(member.digest in done for member in slot.pack.members)
 
 

@@ -44,7 +44,7 @@ class Entrant:
         """Stop the trial, where that was the verdict on the epoch it has just shown; whether it was."""
         if not self.scheduler.asks(epoch):
             return False
-        told = [v for v in self.journal.of_kind(VERDICT) if v["pack"] == self.pack and v["epoch"] == epoch]
+        told = [v for v in self.journal.of_kind(VERDICT, holding=[self.pack]) if v["epoch"] == epoch]
         active = [entry for entry in ledger.entries if entry.active]
         if not told or not told[-1]["stops"] or not active:
             return False

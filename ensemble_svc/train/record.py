@@ -5,6 +5,7 @@ Shapes: B rows of a member's bag.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,11 @@ import torch
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.nn.distilled import guessing_taught, on_scale
 from ensemble_svc.nn.heads import resolve_loss
-from ensemble_svc.nn.member import TASK_SCALE
+from ensemble_svc.nn.member import TASK_SCALE, scales
 from ensemble_svc.nn.tasks import Heads
+from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.spec.losses import GaussianNll
+from ensemble_svc.spec.regularizers import CutMix, Mixup
 from ensemble_svc.train.attempt import Attempt
 from ensemble_svc.train.ledger import Entry, Ledger
 from ensemble_svc.train.module import SlotModule
@@ -71,7 +75,8 @@ class Record:
 
     @cached_property
     def _findings(self) -> list[Finding]:
-        training = self.attempt.pack.members[self.position].training
+        member = self.attempt.pack.members[self.position]
+        training = member.training
         found = Course(
             history=self.entry.history,
             samples=[Sample.from_json(row) for row in self.entry.vitals],
@@ -79,6 +84,7 @@ class Record:
             guess=_guess(self.module, self.ledger, self.rows, self.position),
             weights=[spot.num_weights for spot in spots_of(self.module.net.body)],
             stops_early=training.early_stopping is not None,
+            may_stop=not (member.snapshots or member.num_draws),
             halves=training.on_sick == "restart",
         )
         return findings_of(found)
@@ -95,9 +101,31 @@ def verdicts(
             kept=entry.best_epoch,
             guess=_guess(module, ledger, own, k),
             classes=member.task == "classification",
+            unmixed=_unmixed(module, ledger, own, k) if _mixes_numbers(member) else None,
         )
         for k, (member, entry, own) in enumerate(zip(attempt.members, ledger.entries, rows, strict=True))
     ]
+
+
+def _mixes_numbers(member: MemberSpec) -> bool:
+    """Whether its training loss is of mixed targets: they spread less, so that any constant seems to beat guessing."""
+    rules = member.training.regularizers
+    return member.task == "regression" and any(isinstance(rule, Mixup | CutMix) for rule in rules)
+
+
+def _unmixed(module: SlotModule, ledger: Ledger, rows: Array, position: int) -> float:
+    """The loss of the kept weights on the member's own rows as they are, on the scale of ``_guess``."""
+    rows_B = torch.from_numpy(rows).to(module.recipe.device)
+    one = {name: value[position : position + 1] for name, value in ledger.kept.items()}
+    scale_K = scales(one)
+    found = module.predict_rows(one, rows_B, scale_K=scale_K)
+    scale_T = scale_K["target_scale"][0]
+    error_BT = (found["mean"][0] - module.data.targets(rows_B)) / scale_T
+    if not isinstance(module.recipe.loss, GaussianNll):
+        return float(error_BT.double().square().sum(1).mean())
+    log_variance_BT = (found["log_variance"][0] - 2 * scale_T.log()).double()
+    nll_BT = 0.5 * (math.log(2 * math.pi) + log_variance_BT + error_BT.square() * (-log_variance_BT).exp())
+    return float(nll_BT.sum(1).mean())
 
 
 def _guess(module: SlotModule, ledger: Ledger, rows: Array, position: int) -> float:

@@ -61,6 +61,8 @@ class Course:
     """Number of weights of each layer."""
     stops_early: bool
     """Whether the best epoch's weights are kept anyway."""
+    may_stop: bool = True
+    """Whether the job could keep the best epoch's weights: not where its later iterates are members."""
     halves: bool = False
     """Whether a sick member starts anew at half the rate anyway."""
 
@@ -228,9 +230,10 @@ def _overfitting(course: Course) -> Iterator[Finding]:
     lowest, last = scores[best], scores[-1]
     losses = history[best]["train_loss"], history[-1]["train_loss"]
     if last - lowest > RISE * max(abs(lowest), RISE) and losses[1] < losses[0]:
+        remedy = "training.early_stopping" if course.may_stop else "fewer training.epochs"
         yield Finding(
             "overfitting",
             f"Overfitting from epoch {best + 1} on: the validation NLL rose from {lowest:.3g} to {last:.3g} while the "
-            f"training loss fell from {losses[0]:.3g} to {losses[1]:.3g}. Use training.early_stopping, more "
+            f"training loss fell from {losses[0]:.3g} to {losses[1]:.3g}. Use {remedy}, more "
             "regularisation (weight_decay, model.dropout, data.augment) or more data.",
         )

@@ -8,8 +8,9 @@ A member is sick when, of the epoch whose weights are kept (the last one, or the
 - it *collapsed*: it was better once, and in the kept epoch is no longer.
 
 Better means by ``MARGIN`` of the guess's loss, or of a nat where that is less. A classifier whose validation
-NLL beats guessing is well too: mixed or noisy training rows can have a loss that no network brings down. The
-verdict is made from the member's history alone, so that looking at its layers (``compute.health``) decides nothing.
+NLL beats guessing is well too: mixed or noisy training rows can have a loss that no network brings down. Numbers
+that are mixed in training spread less than the rows' own, and any constant beats guessing on them; there the kept
+weights are judged by the member's own rows as they are. Looking at the layers (``compute.health``) decides nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ class Verdict:
     """Half a sentence."""
 
 
-def sickness(history: History, *, diverged: str, kept: int, guess: float, classes: bool) -> Verdict | None:
+def sickness(
+    history: History,
+    *,
+    diverged: str,
+    kept: int,
+    guess: float,
+    classes: bool,
+    unmixed: float | None = None,
+) -> Verdict | None:
     """What makes the member sick, or None.
 
     Args:
@@ -41,10 +50,14 @@ def sickness(history: History, *, diverged: str, kept: int, guess: float, classe
         kept: the epoch whose weights are kept, from 1; 0 for those before training.
         guess: loss of the best constant answer on the member's training rows.
         classes: whether the history's ``val_nll`` can be compared with it.
+        unmixed: loss of the kept weights on the member's own rows, where those of the history are of mixed numbers.
     """
     if diverged:
         return Verdict("divergence", diverged)
     bound = guess - MARGIN * min(1.0, abs(guess))
+    if unmixed is not None:
+        told = f"its loss on its rows, unmixed, is {unmixed:.4g}, and guessing gives {guess:.4g}"
+        return None if unmixed < bound else Verdict("guessing", f"no better than guessing: {told}")
     better = [n for n, row in enumerate(history, 1) if _beats(row, bound, classes)]
     if kept in better or not history:
         return None

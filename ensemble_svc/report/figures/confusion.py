@@ -17,6 +17,9 @@ from ensemble_svc.report.view import RunView
 NARROW_UP_TO = 10
 """Classes beyond which it takes a line of the page to itself."""
 
+SHORT_FROM, SHORT = 6, 4
+"""Classes beyond which names longer than so many letters need that too."""
+
 Table = npt.NDArray[np.int64]
 
 
@@ -29,7 +32,7 @@ def draw(view: RunView) -> Figure | None:
     names = [_name(view, number) for number in found["classes"]]
     if len(table) > len(names):
         names.append("all others")
-    wide = len(table) > NARROW_UP_TO
+    wide = not _is_narrow(names)
     mistakes = [(_name(view, t), _name(view, s), rows) for t, s, rows in found["mistakes"]]
     return Figure(
         "What is mistaken for what",
@@ -40,12 +43,17 @@ def draw(view: RunView) -> Figure | None:
     )
 
 
+def _is_narrow(names: Sequence[str]) -> bool:
+    """Whether a third of the page is enough for it: few classes, of short names where there are more than a handful."""
+    return len(names) <= NARROW_UP_TO and (len(names) <= SHORT_FROM or max(map(len, names)) <= SHORT)
+
+
 def _name(view: RunView, number: int) -> str:
     return clean(view.classes[number], limit=12) if number < len(view.classes) else str(number)
 
 
 def _matrix(table: Table, names: Sequence[str]) -> Drawing:
-    longest, narrow = max(map(len, names)), len(names) <= NARROW_UP_TO
+    longest, narrow = max(map(len, names)), _is_narrow(names)
     size, left = THIRD if narrow else 760.0, 14 + 7.0 * max(3, longest)
     cell = min(84.0 if len(names) < 5 else 40.0, (size - left - 4) / len(names))
     steep = longest > max(1, int(cell / 6.4))
@@ -77,7 +85,8 @@ def _cell(
     row, column = at
     rows = int(table[row, column])
     share = rows / max(1, int(table[row].sum()))
-    level = 0 if rows == 0 else 1 + min(4, int(share * 5))
+    full = 1.0 if row == column else _most_mistaken(table)
+    level = 0 if rows == 0 else 1 + min(4, int(5 * share / full))
     kind = "right" if row == column else "wrong" if rows else "right"
     tip = f"{names[row]} taken for {names[column]}: {rows:,} rows, {number(100 * share, 1)} % of {names[row]}"
     d.box(corner, cell - 1.5, cell - 1.5, f"cell {kind}-{level}", tip if rows else "", round_=2)
@@ -85,6 +94,12 @@ def _cell(
         word = f"{rows:,}" if len(f"{rows:,}") * 6.5 < cell - 2 else f"{100 * share:.0f}%"
         middle = (corner[0] + cell / 2 - 0.7, corner[1] + cell / 2 + 3.4)
         d.text(middle, word, f"cell-text on-{kind}-{level}", "middle")
+
+
+def _most_mistaken(table: Table) -> float:
+    """The largest share of a true class that is taken for one other, which has the deepest colour; a tenth at least."""
+    shares = table / np.maximum(1, table.sum(1, keepdims=True))
+    return max(0.1, float((shares - np.diag(np.diag(shares))).max()))
 
 
 def _caption(table: Table, mistakes: Sequence[tuple[str, str, Any]], cut_from: int | None) -> str:
