@@ -22,6 +22,8 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.model import PythonModel
 from ensemble_svc.spec.schedulers import Halving, Hyperband
+from ensemble_svc.store import outlook
+from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 
 DECAY = "training.optimizer.weight_decay"
@@ -82,6 +84,14 @@ def test_survivors_are_gathered_into_one_pack_which_then_ranks_itself(tmp_path: 
     assert_alike(apart, whole)
     assert sorted(map(sorted, sizes(apart))) == [[2, 2, 3], [2, 2, 3]]
     assert sizes(whole) == [[7]]
+    for run in (apart, whole):
+        reached = Reached(run.path)
+        reached.update()
+        assert [(rung.epoch, rung.came, rung.went_on) for rung in outlook.rungs(reached)][:2] == [
+            (1, 7, 3),
+            (2, 3, 1),
+        ]
+        assert not any(row.open for row in reached.packs.values())
 
 
 @pytest.mark.parametrize(
