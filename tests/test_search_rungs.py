@@ -149,8 +149,7 @@ def test_killed_at_every_event_of_the_journal(tmp_path: Path) -> None:
         assert_alike(again, whole)
 
 
-def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
-    """Its trials are not ranked; the same command again trains them, and ranks them apart."""
+def test_trials_that_diverge_are_sealed_and_not_ranked(tmp_path: Path) -> None:
     broken = {RATE: {"choice": [0.001, 0.003, 1e30, 0.01]}}
     job = ranked(
         HALVING,
@@ -185,6 +184,39 @@ def test_networks_of_ones_own_are_ranked_though_each_trains_alone(tmp_path: Path
     run = train(job.model_copy(update={"model": own}), tmp_path / "run")
     assert sorted(member["epochs"] for member in run.manifest()["members"]) == [1, 1, 2, 3]
     assert {size for some in sizes(run) for size in some} == {1}
+
+
+BROKEN: list[bool] = []
+"""Holds something while no step can be taken."""
+
+
+class Fragile(nn.Sequential):
+    """A network that cannot always train."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and BROKEN:
+            raise RuntimeError("broken")
+        return super().forward(x)
+
+
+def fragile(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Fragile(nn.Flatten(), nn.Linear(math.prod(input_shape), num_outputs))
+
+
+def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
+    """Its trial is not ranked; the same command again trains it, and leaves the others as they are."""
+    job = ranked(HALVING, STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5})
+    job = job.model_copy(update={"model": PythonModel(factory=f"{__name__}:fragile")})
+    listener = pipeline.Listener(
+        progress=lambda slot, progress: BROKEN.append(True) if slot.pack.members[0].index == 0 else None,
+        failure=lambda slot, reason, again: BROKEN.clear(),
+    )
+    before = train(job, tmp_path / "run", listener).manifest()["members"]
+    assert [member["status"] for member in before] == ["done", "failed", "done", "done"]
+    assert sum(member["stopped"] for member in before if member["status"] == "done") == 2
+    after = train(job, tmp_path / "run").manifest()["members"]
+    assert (after[1]["status"], after[1]["epochs"]) == ("done", 3)
+    assert [after[k]["files"] for k in (0, 2, 3)] == [before[k]["files"] for k in (0, 2, 3)]
 
 
 @pytest.fixture(scope="module")
