@@ -190,6 +190,9 @@ class Reached:
                     self._place(Slot.from_json(text))
             case "start":
                 self._start(event)
+            case "paused":
+                if (row := self.packs.get(event["pack"])) is not None:
+                    row.close(event["time"])
             case "sealed":
                 self._seal(event)
             case "unsealed":
