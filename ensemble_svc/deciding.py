@@ -25,6 +25,7 @@ from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.decompose import decompose
 from ensemble_svc.evaluate.further import mixture_scores
 from ensemble_svc.evaluate.metrics import METRICS
+from ensemble_svc.evaluate.pieces import summarize_in_pieces
 from ensemble_svc.evaluate.portrait import differences, each_class
 from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
@@ -39,6 +40,8 @@ from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.search import HIGHER_IS_BETTER
 from ensemble_svc.spec.tasks import Task
 
+HELD_NUMBERS = 1 << 26
+"""Numbers that the members say of a split, beyond which its rows are measured a piece at a time."""
 Splits = Mapping[str, Mapping[str, Tensor]]
 """Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
 FACTS = ("target", "row", "seen")
@@ -170,6 +173,8 @@ def _measure_one(
     single: Alone | None = None,
 ) -> dict[str, Any]:
     """The numbers of one task, as ``measure``."""
+    if sum(stack.numel() for stack in members.values()) > HELD_NUMBERS:
+        return _measure_many(job, task, decision, ids, members, target, best=best, single=single)
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
@@ -180,6 +185,46 @@ def _measure_one(
     rivals |= {} if single is None else {"single": scored(single.decision, single.said, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
     extra = of_all_rows(job, task, decision, ids, members, target)
+    if task == "classification":
+        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
+        extra["classes"] = each_class(ensemble["log_probs"], target)
+    return {**summary, **extra}
+
+
+def _measure_many(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+    *,
+    best: int | None,
+    single: Alone | None,
+) -> dict[str, Any]:
+    """The same a piece of the rows at a time; what takes all rows at once is of every so-many-th, ``sampled_rows``."""
+    spec = measured_by(job, task)
+    seed = derive_seed(job.seed, -1, "bootstrap")
+    names = () if spec.metrics == "auto" else spec.metrics
+    plain = decision.is_plain and len(decision.members) == len(ids)
+    rivals = [*([] if plain else ["equal_mixture"]), *([] if single is None else ["single"])]
+
+    def say(some: Mapping[str, Tensor], rows: slice) -> list[Prediction]:
+        own = target[rows]
+        said = {"ensemble": scored(decision, chosen_of(decision, ids, some), own, names)}
+        if "equal_mixture" in rivals:
+            said["equal_mixture"] = scored(equal(ids), some, own, names)
+        if single is not None:
+            alone = {key: stack[:, rows] for key, stack in single.said.items()}
+            said["single"] = scored(single.decision, alone, own, names)
+        return [said[name] for name in (*rivals, "ensemble")]
+
+    summary, ensemble = summarize_in_pieces(
+        task, members, say, target, spec=spec, best=best, seed=seed, rivals=rivals
+    )
+    step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
+    few = {key: stack[:, ::step] for key, stack in members.items()}
+    extra = of_all_rows(job, task, decision, ids, few, target[::step]) | {"sampled_rows": len(target[::step])}
     if task == "classification":
         extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
         extra["classes"] = each_class(ensemble["log_probs"], target)

@@ -47,7 +47,7 @@ def measure_streamed(
         target_N: class numbers.
         weights_K: non-negative, sum 1; equal when absent.
         names: metrics of the ensemble.
-        threads: that read and compute; one for each core when absent.
+        threads: that read and compute; as many as suit the cores when absent.
         piece_bytes: of a piece, about.
 
     Returns:
@@ -91,7 +91,8 @@ def combine_streamed(
         return _piece(path, known, rows, mixed_NC, target_N, weights_K, bins)
 
     rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes)
-    return mixed_NC, member_metrics(_side_by_side([partial(work, some) for some in rows], threads))
+    number = threads or 2 * _cores()  # while some wait for the disk, others compute
+    return mixed_NC, member_metrics(_side_by_side([partial(work, some) for some in rows], number))
 
 
 def _piece(
@@ -110,9 +111,13 @@ def _piece(
 
 def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:
     """What each call gives, in order; each thread computes by itself, for pieces are too small to be shared."""
-    number, before = threads or len(os.sched_getaffinity(0)), torch.get_num_threads()
+    number, before = threads or _cores(), torch.get_num_threads()
     try:
         with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda call: call(), calls))
     finally:  # what a thread sets, threads that begin later have too
         torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

@@ -20,7 +20,7 @@ import torch
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.store.tensors import Tensors
 
-PIECE_BYTES = 8 << 20
+PIECE_BYTES = 4 << 20
 """Read at once: small enough that what was read is still in the processor's cache when it is worked on."""
 _TYPES = {
     "F64": torch.float64,

@@ -1,0 +1,92 @@
+"""Laws of what is measured in pieces: it is what all rows at once say, and a run's large split is measured so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ensemble_svc import deciding
+from ensemble_svc.aggregate.decision import Decision, equal
+from ensemble_svc.deciding import measure
+from ensemble_svc.evaluate import pieces
+from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.load import parse_job
+
+tasks = pytest.mark.parametrize("task", ["classification", "regression"])
+
+
+def job_of(task: str, **evaluate: Any) -> JobSpec:
+    source = "digits" if task == "classification" else {"name": "csv", "path": "x.csv", "target": "y"}
+    plain = {"name": "many", "task": task, "data": {"source": source}, "model": {"name": "mlp"}}
+    return parse_job(plain | {"ensemble": {"members": 4}, "evaluate": {"resamples": 200, **evaluate}})
+
+
+def problem(task: str, seed: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    if task == "classification":
+        target = torch.randint(3, (120,), generator=draw)
+        noise = torch.randn(4, 120, 3, generator=draw) * 2
+        return {"log_probs": (noise + torch.nn.functional.one_hot(target, 3)).log_softmax(-1)}, target
+    mean, log_variance = torch.randn(2, 4, 120, 2, generator=draw)
+    return {"mean": mean, "log_variance": log_variance}, torch.randn(120, 2, generator=draw)
+
+
+@tasks
+@pytest.mark.parametrize(
+    ("seed", "numbers", "few"), [(0, 40, True), (1, 700, False), (2, 300, True), (3, 9999, False)]
+)
+def test_pieces_say_what_all_rows_say(task, seed, numbers, few) -> None:
+    """Metrics, estimates of gains, reliability and classes; intervals are of another bootstrap."""
+    extra = {"classification": ("aurc", "ece_adaptive"), "regression": ("crps",)}[task]
+    job = job_of(task, metrics=("nll", "accuracy" if task == "classification" else "rmse", *extra))
+    members, target = problem(task, seed)
+    ids = [f"m{k}" for k in range(4)]
+    decision = Decision(members=("m0", "m2"), weights=(0.75, 0.25)) if few else equal(ids)
+    whole = measure(job, decision, ids, members, target, best=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deciding, "HELD_NUMBERS", 500)
+        patch.setattr(pieces, "NUMBERS", numbers)
+        cut = measure(job, decision, ids, members, target, best=1)
+    assert cut.pop("sampled_rows") < 120
+    assert set(cut) == set(whole)
+    assert cut["ensemble"] == pytest.approx(whole["ensemble"], rel=1e-9)
+    assert cut["rows"] == whole["rows"]
+    for kind in ("mean", "std", "best", "worst"):
+        for name, value in cut["members"][kind].items():
+            assert value == pytest.approx(whole["members"][kind][name], rel=1e-9)
+    for rival, gains in whole["gain"].items():
+        for name, gain in gains.items():
+            if name in cut["gain"][rival]:
+                assert cut["gain"][rival][name]["estimate"] == pytest.approx(gain["estimate"], abs=1e-9)
+    assert cut.get("reliability") == whole.get("reliability")
+    assert cut.get("classes") == whole.get("classes")
+    if few:
+        assert cut["rivals"]["equal_mixture"]["nll"] == pytest.approx(whole["rivals"]["equal_mixture"]["nll"])
+
+
+def test_a_whole_run_is_measured_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ensemble_svc import pipeline
+    from ensemble_svc.local import LocalExecutor
+
+    plain: dict[str, Any] = {
+        "name": "many",
+        "data": {"source": "digits", "validation": 0.2, "test": 0.3},
+        "model": {"name": "mlp", "hidden": [8]},
+        "training": {"epochs": 2, "batch_size": 128},
+        "ensemble": {"members": 3},
+        "evaluate": {"resamples": 100},
+        "compute": {"executor": "local", "measure": "off"},
+    }
+    found = {}
+    for name, held in (("whole", deciding.HELD_NUMBERS), ("cut", 2000)):
+        monkeypatch.setattr(deciding, "HELD_NUMBERS", held)
+        run = pipeline.train(
+            parse_job(plain), out=tmp_path / name, directory=tmp_path, executor=LocalExecutor()
+        )
+        found[name] = run.metrics()["test"]
+        assert (run.path / "report.html").is_file()
+    assert found["cut"]["ensemble"] == pytest.approx(found["whole"]["ensemble"], rel=1e-9)
+    assert 0 < found["cut"]["sampled_rows"] < found["cut"]["rows"]
