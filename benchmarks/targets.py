@@ -109,6 +109,7 @@ TARGETS: tuple[Speedup | NoneBetter | Bound, ...] = (
     Bound("overhead16", "Lightning's epochs over the loop by hand", at_most=0.1, percent=True),
     Bound("overhead64", "Lightning's epochs over the module's bare loop", at_most=0.1, percent=True),
     Bound("overhead64", "Lightning's epochs over the loop by hand", at_most=0.1, percent=True),
+    Bound("batch_eval", "ratio", at_least=0.8),
     Bound("streamed", "peak memory", at_most=1),
     Bound("streamed", "time over one reading by numpy, from disk", at_most=2),
     Bound("greedy", "nll", at_most=60),

@@ -34,6 +34,7 @@ from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.spending import NOT_STARTED
+from ensemble_svc.tracking.track import track
 from ensemble_svc.train.payload import Payload
 
 
@@ -219,6 +220,13 @@ class Course:
             publish()
         clear_spent(self.run.path, {member.digest for member in members}, sealed(self.run.path))
         self.run.journal.append("finished", files=files)
+
+    def track(self) -> str:
+        """Hand the finished run to the job's tracker; returns what kept it from that, or nothing."""
+        words = track(self.run, self.ready.job.compute.track)
+        if words:
+            self.run.journal.append("untracked", reason=words)
+        return words
 
     def shortfall(self) -> QuorumError | None:
         """What to raise where fewer members finished than ``ensemble.quorum`` asks."""

@@ -25,3 +25,5 @@ class Listener:
     failure: Callable[[Slot, str, bool], None] = lambda slot, reason, again: None
     finished: Callable[[Run], None] = lambda run: None
     """A run has its numbers and its report; others may still train."""
+    noted: Callable[[str], None] = lambda words: None
+    """Something that the run does without, in a sentence."""

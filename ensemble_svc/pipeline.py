@@ -31,6 +31,7 @@ from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
+from ensemble_svc.tracking.check import check_tracker
 from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.start import fit_own
 
@@ -137,6 +138,7 @@ def _prepare_all(
 
 def _prepare(job: JobSpec, folder: Path, directory: Path, resources: Resources, read: DataSets) -> Ready:
     _refuse_url(folder)
+    check_tracker(job)
     clock = Clock()
     with clock.stage("data"):
         prepared = prepare(job, directory, read=read)
@@ -262,4 +264,6 @@ class _Desk:
         if self._lone:
             took(course.run.journal, train_s)
         course.finish(train_s=train_s)
+        if words := course.track():
+            self._listener.noted(words)
         self._listener.finished(course.run)

@@ -57,6 +57,10 @@ def saw(folder: Path, slot: Slot, attempt: int = 0) -> dict[str, object]:
     return json.loads((folder / f"{slot.pack.id}.{attempt}").read_text())
 
 
+RUN = "search_digits"
+"""Name of the folder of the run that is looked at."""
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +87,7 @@ def heard(session: Session, folder: Path, tmp_path_factory: pytest.TempPathFacto
 
     looking = threading.Thread(target=look)
     looking.start()
-    executor = RayExecutor(tmp_path_factory.mktemp("run") / "tune", RETRIES)
+    executor = RayExecutor(tmp_path_factory.mktemp("folder") / RUN / "tune", RETRIES)
     try:
         return heard.run(executor, SLOTS, Payload(str(folder), acts=ACTS, epoch_s=0.5))
     finally:
@@ -145,12 +149,12 @@ def test_the_payload_is_shared_and_the_job_is_where_it_was(heard: Heard, folder:
         assert seen["folder"] == os.getcwd()
 
 
-def test_processes_and_actors_bear_the_name_of_their_pack(heard: Heard, folder: Path) -> None:
+def test_processes_and_actors_bear_the_name_of_their_run_and_pack(heard: Heard, folder: Path) -> None:
     titles = {slot.pack.id: saw(folder, slot)["title"] for slot in SLOTS}
     assert titles == {pack: f"ray::{pack}" for pack in titles}
     names = {name for name, _ in heard.actors if name}
     assert names
-    assert names <= {slot.pack.id for slot in SLOTS}
+    assert names <= {f"{RUN} {slot.pack.id}" for slot in SLOTS}
 
 
 def test_no_secret_of_ours_reaches_rays_files(heard: Heard, session: Session) -> None:

@@ -177,7 +177,8 @@ def test_a_job_is_submitted_followed_and_listed(
     harmful = f"a=1; touch {tmp_path}/pwned $(touch {tmp_path}/pwned)"
     with pytest.raises(ClusterError, match="refused the token"):
         Jobs(head.jobs, wrong).submit(job_file, out=str(out), entrypoint=script)
-    job_id = jobs.submit(job_file, out=str(out), overrides=[harmful], entrypoint=script)
+    told = {"name": "digits", "members": "2"}
+    job_id = jobs.submit(job_file, out=str(out), overrides=[harmful], entrypoint=script, about=told)
     log = "".join(jobs.logs(job_id, follow=True))
     job = jobs.find(job_id)
     assert (job.status, job.exit_code, job.finished) == ("SUCCEEDED", 0, True), log
@@ -185,7 +186,7 @@ def test_a_job_is_submitted_followed_and_listed(
     assert "trained di gits.yaml" in log
     assert "".join(jobs.logs(job_id)) == log
     assert job_id in [job.id for job in jobs.recent()]
-    assert job.metadata["out"] == str(out)
+    assert job.metadata == {"out": str(out), "job": job_file.name, **told}
     assert job_id.startswith("di-gits-")
     assert not (tmp_path / "pwned").exists()
     assert head.token is not None

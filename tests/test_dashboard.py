@@ -5,13 +5,16 @@ from __future__ import annotations
 import http.client
 import json
 import shutil
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from dashboard_runs import write_run
@@ -155,6 +158,35 @@ class TestTheServer:
     def test_what_is_of_this_machine_alone(self):
         assert all(map(is_loopback, ("127.0.0.1", "127.1.2.3", "::1", "localhost")))
         assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "head", "localhost.evil.example")))
+
+
+class TestTheCommand:
+    @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+    def test_it_says_where_it_is_warns_who_can_read_and_ends_on_a_signal(self, tmp_path, host):
+        write_run(tmp_path / "run")
+        command = [
+            sys.executable,
+            "-m",
+            "ensemble_svc",
+            "dashboard",
+            str(tmp_path),
+            "--host",
+            host,
+            "--port",
+            "0",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            url = urlsplit(process.stdout.readline().strip())
+            assert url.port is not None
+            connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=10)
+            connection.request("GET", "/api/runs")
+            assert json.loads(connection.getresponse().read())["runs"][0]["state"] == "running"
+            process.send_signal(signal.SIGINT)
+            _, told = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert ("everyone who reaches 0.0.0.0 can read" in told) == (host == "0.0.0.0")
+        assert "Traceback" not in told
 
 
 @pytest.mark.browser

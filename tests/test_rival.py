@@ -28,6 +28,7 @@ from ensemble_svc.spec.load import parse_job
 from ensemble_svc.spec.model import MODELS, Network
 from ensemble_svc.spec.single import widths
 from ensemble_svc.store.members import sealed
+from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.status import status_of
 from ensemble_svc.train.payload import Payload
@@ -155,6 +156,12 @@ def test_it_is_in_no_ensemble_and_stands_apart(beside: Run) -> None:
     assert status["single"]["id"] == own["id"]
     assert [m["index"] for m in status["members"]] == [0, 1, 2, 3]
     assert "4 of 4 members done" in str(status_table(status).title)
+    reached = Reached(beside.path)
+    reached.update()
+    assert sorted(reached.members) == [0, 1, 2, 3]
+    assert reached.single is not None
+    assert reached.single.status == "done"
+    assert [epoch for epoch, *_ in reached.single.curve] == [1, 2, 3]
     assert beside.predictions("test")["log_probs"].shape[0] == 4
 
 

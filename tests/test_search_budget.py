@@ -193,3 +193,17 @@ def test_a_budget_is_used_up_by_its_first_part() -> None:
     assert not Used(3599.0, 7199.0).beyond(budget)
     assert Used(3600.0, 0.0).beyond(budget) == "1 of 1 hours used"
     assert Used(0.0, 7200.0).beyond(budget) == "2 of 2 device_hours used"
+
+
+def test_trials_of_several_packs_that_are_ranked_together_end_with_the_budget(tmp_path: Path) -> None:
+    """Each structure is a pack, and all pause at the first rung; what has begun is sealed, and no rank waits."""
+    run = train(job_of({"scheduler": "halving", "budget": {"hours": NOTHING}}), tmp_path / "run")
+    done, waiting = by_state(run)
+    assert done
+    assert waiting
+    assert {member["reason"] for member in waiting} == {NOT_STARTED}
+    assert all(member["epochs"] <= 2 and member["reason"] for member in done)
+    more = train(job_of({"scheduler": "halving", "budget": {"hours": 1.0}}), tmp_path / "run")
+    after, waiting = by_state(more)
+    assert not waiting
+    assert [member for member in after if member["id"] in {m["id"] for m in done}] == done

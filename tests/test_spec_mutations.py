@@ -48,7 +48,7 @@ aggregate: {combine: mean, select: all, soup: none, calibrate: none, conformal: 
 evaluate: {metrics: [accuracy, ece], bins: 10, resamples: 200, confidence: 0.9, single: none, ood: []}
 compute: {pack: 4, device: auto, gpus_per_member: 0.25, processes_per_member: 1, cpus_per_slot: 1, executor: local,
   storage: runs, compile: auto, commit_every_s: 1.0, retries: 1, measure: on,
-  health: auto, tensorboard: auto}
+  health: auto, tensorboard: auto, track: none}
 """,
     """\
 name: table

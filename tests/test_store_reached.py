@@ -19,9 +19,11 @@ from test_search import job_of as search_of
 from test_search import train as search
 from typer.testing import CliRunner
 
+from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.main import app
 from ensemble_svc.cli.watching import picture, watch
 from ensemble_svc.errors import CorruptArtifact, StoreError
+from ensemble_svc.listening import Listener
 from ensemble_svc.plan.progress import MemberProgress, Progress
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.outlook import GROUPS, best, counts, device_hours, left_s, rungs
@@ -136,6 +138,17 @@ def test_trials_that_are_yet_to_be_asked_for_are_pending(tmp_path: Path) -> None
     assert sum(counts(reached(tmp_path / "run")).values()) == 6
 
 
+def test_the_single_model_is_no_member(tmp_path: Path) -> None:
+    run = train(job_of(evaluate={"single": "epochs"}, training={"epochs": 1}), tmp_path / "run")
+    found = reached(run.path)
+    assert counts(found) == {**dict.fromkeys(GROUPS, 0), "done": 3}
+    assert [m.spec.id for m in found.ordered()] == [m["id"] for m in run.manifest()["members"]]
+    assert len(found.packs) == 2
+    top = best(found)
+    assert top is not None
+    assert top.number < 3
+
+
 numbers = st.none() | st.floats()
 members = st.builds(
     MemberProgress,
@@ -209,3 +222,14 @@ class TestTheCommand:
         text = console.export_text()
         assert "and 980 more" in text
         assert len(text.splitlines()) < 40
+
+    def test_the_table_of_train_tells_of_the_whole_search_too(self, tmp_path):
+        """On a terminal below the members; elsewhere in each line."""
+        console = Console(width=200, file=io.StringIO(), force_terminal=True, record=True)
+        job = search_of(HALVED, training={"epochs": 4})
+        with MembersView("search", console, run=tmp_path / "run") as view:
+            search(job, tmp_path / "run", Listener(planned=view.planned, progress=view.progress))
+        text = console.export_text()
+        assert "rungs: 8 → 4 at 1, 4 → 2 at 2" in text
+        assert "best so far: trial" in text
+        assert "device-hours" in text

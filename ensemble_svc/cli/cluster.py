@@ -11,6 +11,7 @@ from ensemble_svc.cli.options import JobFile, Json, Overrides, print_json, read_
 
 if TYPE_CHECKING:
     from ensemble_svc.cluster.jobs import Jobs
+    from ensemble_svc.spec.job import JobSpec
 
 JobAddress = Annotated[
     str,
@@ -44,10 +45,21 @@ def submit(
     spec = read_job(job, overrides)
     there = Jobs(address, insecure=insecure)
     folder = out or str(Path(spec.compute.storage).expanduser().resolve() / spec.name)
-    job_id = there.submit(job, out=folder, overrides=overrides or ())
+    job_id = there.submit(job, out=folder, overrides=overrides or (), about=_about(spec))
     typer.echo(job_id)
     if follow:
         _follow(there, job_id)
+
+
+def _about(spec: JobSpec) -> dict[str, str]:
+    """What tells the job from others on a page that shows neither members nor metrics."""
+    search = spec.search
+    told = {"name": spec.name, "members": str(spec.ensemble.members)}
+    return (
+        told
+        if search is None
+        else told | {"trials": str(search.num_trials), "search": ", ".join(search.space)}
+    )
 
 
 def jobs(address: JobAddress, insecure: Insecure = False, as_json: Json = False) -> None:

@@ -78,11 +78,14 @@ def evaluate(
 def _show(folder: Path | None, metrics: dict[str, Any]) -> None:
     from ensemble_svc.cli.measures import foreign_table, remarks, shift_table, slices_tables
     from ensemble_svc.cli.tables import metrics_table
+    from ensemble_svc.report.decision import measured
 
     out = console()
     if folder is not None:
         out.print(f"\n{folder}", style="bold", highlight=False, markup=False)
     out.print(metrics_table(metrics))
+    for sentence in measured(metrics):
+        out.print(sentence, highlight=False, markup=False)
     for split in metrics.values():
         for table in (*slices_tables(split), *shift_table(split), *foreign_table(split)):
             out.print(table)

@@ -30,6 +30,9 @@ def validate(
 
         typer.echo(dump_job(spec), nl=False)
         return
+    from ensemble_svc.tracking.check import check_tracker
+
+    check_tracker(spec)
     typer.echo(f"{job}: valid ({spec.task}, {spec.ensemble.members} members, model {spec.model.name})")
 
 

@@ -121,6 +121,7 @@ def follow(job: JobSpec, *, run: Path | None = None, quiet: bool = False) -> Ite
             planned=view.planned,
             progress=view.progress,
             failure=view.failure,
+            noted=view.noted,
         )
 
 
@@ -189,6 +190,10 @@ class MembersView:
         self.board.failure(slot, reason, will_retry)
         if self._live is None:
             self._line(self.board.notes[-1])
+
+    def noted(self, words: str) -> None:
+        """Something that the run does without."""
+        self._console.print(Text(f"warning: {printable(words)}", style="yellow"), soft_wrap=True)
 
     def _line(self, text: str) -> None:
         self._console.print(Text(f"[{_clock(time.monotonic() - self._began)}] {text}"), soft_wrap=True)

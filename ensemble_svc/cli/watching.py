@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble_svc.errors import StoreError
-from ensemble_svc.report.looks import look
+from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.text import DASH, clean, duration, value
 from ensemble_svc.store.outlook import (
     Best,
@@ -190,7 +191,7 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("where", no_wrap=True)
     rows = run.ordered()
-    shown = rows if len(rows) <= most else sorted(rows, key=_rank)[:most]
+    shown = rows if len(rows) <= most else sorted(rows, key=lambda m: _rank(m, face))[:most]
     for member in (*shown, *([run.single] if run.single else [])):
         group = group_of(member, going=going)
         status = "retrying" if member.status == "retrying" else group
@@ -207,8 +208,11 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     return table
 
 
-def _rank(member: Member) -> tuple[int, int]:
-    return ORDER.index(group_of(member)), member.spec.index
+def _rank(member: Member, face: Look) -> tuple[int, float, int]:
+    """The most telling first: by group, then the better one, then by index."""
+    last = member.last(face.name)
+    worth = math.inf if last is None or math.isnan(last) else -last if face.higher_is_better else last
+    return ORDER.index(group_of(member)), worth, member.spec.index
 
 
 def _runs_table(runs: Sequence[Reached]) -> Table:

@@ -120,7 +120,7 @@ class RayExecutor:
     ) -> None:
         tuner = tune.Tuner(
             trainable,
-            param_space={"pack": tune.grid_search(list(by_pack))},
+            param_space={"pack": tune.grid_search(list(by_pack)), "run": self.state.absolute().parent.name},
             tune_config=tune.TuneConfig(
                 reuse_actors=True,
                 trial_name_creator=_pack_of,

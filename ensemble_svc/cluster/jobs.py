@@ -13,7 +13,7 @@ import re
 import secrets
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,7 @@ class Jobs:
         working_dir: Path | None = None,
         interpreter: str = sys.executable,
         entrypoint: Entrypoint | None = None,
+        about: Mapping[str, str] | None = None,
     ) -> str:
         """Send the job file with its folder and start it.
 
@@ -86,6 +87,7 @@ class Jobs:
             working_dir: folder that travels; the job file's when absent.
             interpreter: absolute path of a Python on the cluster that has this package.
             entrypoint: another command than ``train``.
+            about: more to be shown of the job in Ray's dashboard, besides its file and its run folder.
 
         Returns:
             The job's id.
@@ -103,7 +105,7 @@ class Jobs:
                 entrypoint=shlex.join(command),
                 submission_id=f"{_slug(job_file.stem)}-{secrets.token_hex(4)}",
                 runtime_env=_runtime_env(folder),
-                metadata={"job": name, "out": out},
+                metadata={"job": name, "out": out, **(about or {})},
             )
 
     def recent(self) -> tuple[Job, ...]:

@@ -30,7 +30,7 @@ class SlotFailed(Exception):
 
 
 class NamedByPack:
-    """Mixed into the Tune actor: its name in Ray's dashboard and ``ray list actors`` is the pack's id.
+    """Mixed into the Tune actor: its name in Ray's dashboard and ``ray list actors`` is the run's and the pack's.
 
     Ray asks for the name once per process, so a process that Tune reuses keeps its first pack's name
     there; its process title always follows.
@@ -40,13 +40,17 @@ class NamedByPack:
 
     def setup(self, config: Mapping[str, Any]) -> None:
         """Called by Tune in a new process."""
-        self._name = pack_of(config)
+        self._name = _named(config)
         super().setup(config)  # type: ignore[misc]
 
     def reset_config(self, new_config: Mapping[str, Any]) -> bool:
         """Called by Tune in a process that goes on to another pack."""
-        self._name = pack_of(new_config)
+        self._name = _named(new_config)
         return bool(super().reset_config(new_config))  # type: ignore[misc]
+
+
+def _named(config: Mapping[str, Any]) -> str:
+    return f"{config['run']} {pack_of(config)}"
 
 
 def pack_of(config: Mapping[str, Any]) -> str:

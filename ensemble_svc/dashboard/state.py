@@ -70,7 +70,7 @@ def detail(run: Reached, now: float) -> dict[str, Any]:
         "keys": [{"name": _words(key), "log": _is_log(run, key)} for key in keys],
         "columns": ["id", "number", "group", "epoch", "loss", "value", "node", "chosen", "values", "why"],
         "members": [_row(run, m, keys, chosen, going=going) for m in shown],
-        "hidden": len(run.members) - len(shown),
+        "hidden": len(run.ordered()) - len(shown),
         "curves": [_curve(member, going=going) for member in sampled(run, CURVES_UP_TO) if member.curve],
         "packs": _packs(run, now),
         "warnings": _warnings(run),
@@ -166,7 +166,7 @@ def _warnings(run: Reached) -> list[str]:
         for member in run.ordered()
         if group_of(member) in ("sick", "failed") or member.sick
     )
-    told = [f"{number} of {len(run.members)} members: {why}" for why, number in bad.most_common() if why]
+    told = [f"{number} of {len(run.ordered())} members: {why}" for why, number in bad.most_common() if why]
     return [_words(words) for words in (*told, *reversed(run.notes))][:WARNINGS_UP_TO]
 
 

@@ -30,6 +30,10 @@ def calibration(log_probs_NC: Tensor, target_N: Tensor, bins: int) -> Calibratio
     """Cell, confidence and correctness of each row; of equal classes the first is predicted."""
     log_confidence_N, predicted_N = log_probs_NC.double().max(dim=-1)
     confidence_N = log_confidence_N.exp().clamp(max=1)
+    return Calibration(cells(confidence_N, bins), confidence_N, (predicted_N == target_N).double())
+
+
+def cells(confidence_N: Tensor, bins: int) -> Tensor:
+    """The cell of each confidence."""
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float32, device=confidence_N.device)
-    cell_N = torch.bucketize(confidence_N.float(), edges, right=True) - 1
-    return Calibration(cell_N, confidence_N, (predicted_N == target_N).double())
+    return torch.bucketize(confidence_N.float().clamp(max=1), edges, right=True) - 1

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.bootstrap import resampled_means
+from ensemble_svc.evaluate.classed import KNOWN, group_sums
 from ensemble_svc.evaluate.gain import Measured
 from ensemble_svc.evaluate.metrics import METRICS
 from ensemble_svc.evaluate.places import row_keys
@@ -59,10 +60,8 @@ class Tally:
         group_N = (key_N >> 31) * len(self._count_G) >> 32
         self.rows += len(target)
         self._count_G += torch.bincount(group_N, minlength=len(self._count_G))
-        rows_NX = torch.cat([self._statistics(one, target) for one in predictions], dim=1)
-        if self._sums_GX is None:
-            self._sums_GX = rows_NX.new_zeros(len(self._count_G), rows_NX.shape[1])
-        self._sums_GX.index_add_(0, group_N, rows_NX)
+        sums_GX = self._summed(predictions, target, group_N)
+        self._sums_GX = sums_GX if self._sums_GX is None else self._sums_GX.add_(sums_GX)
 
     def join(self, other: Tally) -> None:
         """Take in another's sums, of the same metrics of as many predictions.
@@ -99,6 +98,19 @@ class Tally:
         ]
         drawn_RMS = resampled_means(tables, num_resamples=resamples, seed=seed)
         return Measured(self.point(), self._finished(drawn_RMS[..., :-1] / drawn_RMS[..., -1:]))
+
+    def _summed(self, predictions: Sequence[Prediction], target: Tensor, group_N: Tensor) -> Tensor:
+        """What the rows of each group contribute to all metrics of all predictions, [G, M x S]."""
+        groups = len(self._count_G)
+        if all("log_probs" in one for one in predictions) and KNOWN.issuperset(self.names):
+            each = [
+                group_sums(self.names, one["log_probs"], target, group_N, groups=groups, bins=self._bins)
+                for one in predictions
+            ]
+            self._widths = each[0][0]
+            return torch.cat([sums_GS for _, sums_GS in each], dim=1)
+        rows_NX = torch.cat([self._statistics(one, target) for one in predictions], dim=1)
+        return rows_NX.new_zeros(groups, rows_NX.shape[1]).index_add_(0, group_N, rows_NX)
 
     def _statistics(self, prediction: Prediction, target: Tensor) -> Tensor:
         """What each row contributes to all metrics, [N, S]."""

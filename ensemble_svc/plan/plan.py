@@ -22,6 +22,12 @@ SINGLE = 1_000_000
 """Index of the single model that costs what the ensemble does; no member has it."""
 
 
+def index_of(member: str) -> int:
+    """The index of a member by its id."""
+    place = member.partition("-")[0]
+    return SINGLE if place == "single" else int(place)
+
+
 class MemberSpec(Spec):
     """Everything that decides what is sealed of one member, and nothing else."""
 
@@ -87,12 +93,6 @@ class MemberSpec(Spec):
     def num_virtual(self) -> int:
         """Members of the ensemble that it stands for; 0 where it is one itself."""
         return self.snapshots or self.mc_samples or self.num_draws
-
-
-def index_of(name: str) -> int:
-    """The index of the member whose id this is."""
-    place = name.partition("-")[0]
-    return SINGLE if place == "single" else int(place)
 
 
 def draw_seed(member: MemberSpec, number: int) -> int:

@@ -32,10 +32,16 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
         *_by_task(_against, summary),
         *_single(summary, manifest),
         *_by_task(_trainings, summary),
-        *_variance(summary),
-        *_by_task(_coverage, summary),
+        *measured(metrics),
         *_soup(summary),
     ]
+
+
+def measured(metrics: Metrics) -> list[str]:
+    """Sentences on how the ensemble's loss is made up, and what its sets or intervals hold, on the rows that report."""
+    split = report_split(metrics)
+    summary = metrics[split] if split else {}
+    return [*_variance(summary), *_by_task(_coverage, summary)]
 
 
 def _by_task(told: Callable[[Mapping[str, Any]], Iterator[str]], summary: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from ensemble_svc.spec.preprocess import PREPROCESS
 from ensemble_svc.spec.regularizers import REGULARIZERS
 from ensemble_svc.spec.schedulers import SCHEDULERS
 from ensemble_svc.spec.schedules import SCHEDULES
+from ensemble_svc.spec.trackers import TRACKERS
 from ensemble_svc.spec.wording import allowed
 
 REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
@@ -49,6 +50,7 @@ REGISTRIES: Final[tuple[Registry[Choice], ...]] = (
     SELECTS,
     CALIBRATES,
     SOUPS,
+    TRACKERS,
 )
 """All registries, in the order of the job file."""
 

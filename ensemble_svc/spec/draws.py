@@ -29,7 +29,9 @@ def drawn(job: JobSpec, trial: int) -> dict[str, Any]:
     space = search.flat
     match search.algorithm:
         case Grid():
-            found = space.cell(trial)
+            found = space.cell(
+                trial % space.num_cells
+            )  # a job with more trials than cells is refused elsewhere
         case Random() | Sobol() | Tpe() | Bohb():
             point = point_of(job, trial)
             found = space.draw(lambda dim: dim.domain.at(point[dim.name]))

@@ -22,6 +22,7 @@ from ensemble_svc.spec.model import Mlp, Model
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.tasks import Task as Task
+from ensemble_svc.spec.trackers import AnyTracker, NoTracker
 from ensemble_svc.spec.training import TrainingSpec
 
 SCHEMA_VERSION = 1
@@ -154,6 +155,8 @@ class ComputeSpec(Spec):
     where it costs little, ``off`` never. Either way the members are the same bits."""
     tensorboard: Literal["auto", "on", "off"] = "auto"
     """Write TensorBoard's event files, ``RUN/tensorboard/<member>``: always, never, or up to 1,000 members."""
+    track: AnyTracker = NoTracker()
+    """Where else the run's numbers are kept."""
     retries: Annotated[NonNegativeInt, Field(le=100)] = 2
     """How often a slot that dies is started again."""
 

@@ -66,8 +66,9 @@ def group_of(member: Member, *, going: bool = True) -> str:
 def counts(reached: Reached) -> dict[str, int]:
     """Members by group; those that a search has not asked for yet are pending."""
     going = reached.state == "running"
-    found = Counter(group_of(member, going=going) for member in reached.members.values())
-    to_come = 0 if reached.ended else max(0, reached.spec().ensemble.members - len(reached.members))
+    members = reached.ordered()
+    found = Counter(group_of(member, going=going) for member in members)
+    to_come = 0 if reached.ended else max(0, reached.spec().ensemble.members - len(members))
     return {name: found[name] + (to_come if name == "pending" else 0) for name in GROUPS}
 
 
@@ -170,4 +171,4 @@ def device_hours(reached: Reached, now: float) -> float:
 
 def epoch_of(reached: Reached) -> tuple[int, int]:
     """The furthest epoch of any member, and the last one there is."""
-    return max((m.epoch for m in reached.members.values()), default=0), reached.spec().training.epochs
+    return max((member.epoch for member in reached.ordered()), default=0), reached.spec().training.epochs

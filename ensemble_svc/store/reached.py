@@ -159,8 +159,8 @@ class Reached:
         return self.job
 
     def ordered(self) -> list[Member]:
-        """All members by index."""
-        return [self.members[index] for index in sorted(self.members)]
+        """All members by index, without the single model that the ensemble is measured against."""
+        return [member for _, member in sorted(self.members.items()) if not member.spec.is_single]
 
     def find(self, index: int) -> Member | None:
         """The member of that index, or the single model under its own."""

@@ -6,6 +6,7 @@ Shapes: K members, N rows, O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 
 import torch
@@ -15,7 +16,7 @@ from torch.func import functional_call, vmap
 from ensemble_svc.nn import packed
 from ensemble_svc.nn.heads import to_prediction
 from ensemble_svc.nn.masks import dropping
-from ensemble_svc.nn.member import in_target_units
+from ensemble_svc.nn.member import MemberNet, in_target_units
 from ensemble_svc.nn.tasks import Answer, Heads
 from ensemble_svc.spec.losses import CrossEntropy
 
@@ -52,14 +53,46 @@ def outputs(
             each = [_slice(weights_K, k) for k in range(num_members)]
             pieces = [[call(w, x) for x in chunks(x_N, row_bytes, budget)] for w in each]
             return torch.stack([torch.cat(piece) for piece in pieces])
-        known = packed.is_known(net)
-        together = _written_out(net, num_members) if known else vmap(call, (0, None), randomness="error")
+        known = packed.is_known(net.body if isinstance(net, MemberNet) else net)
+        together = _written_out(net, weights_K) if known else vmap(call, (0, None), randomness="error")
         some = chunks(x_N, row_bytes * num_members, budget)
         return torch.cat([together(dict(weights_K), x) for x in some], dim=1)
 
 
-def _written_out(net: nn.Module, num_members: int) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
-    return lambda weights_K, x: packed.forward(net, weights_K, x.expand(num_members, *x.shape))
+def _written_out(
+    net: nn.Module, weights_K: Mapping[str, Tensor]
+) -> Callable[[Mapping[str, Tensor], Tensor], Tensor]:
+    num_members = next(iter(weights_K.values())).shape[0]
+    if not isinstance(net, MemberNet):
+        return lambda weights_K, x: packed.forward(net, weights_K, x.expand(num_members, *x.shape))
+    transform_K, body_K = (_part(weights_K, name) for name in ("transform.", "body."))
+    prepared = _prepared(net.transform, transform_K, num_members)
+    return lambda _, x: packed.forward(net.body, body_K, prepared(x))
+
+
+def _prepared(
+    transform: nn.Module, weights_K: Mapping[str, Tensor], num_members: int
+) -> Callable[[Tensor], Tensor]:
+    """From raw rows [B, …] to what each member's network reads [K, B, …]; once where all prepare rows alike."""
+    if all(torch.equal(value, value[:1].expand_as(value)) for value in weights_K.values()):
+        own = deepcopy(transform)
+        own.load_state_dict(_slice(weights_K, 0), strict=False)
+
+        def once(x: Tensor) -> Tensor:
+            found: Tensor = own(x)
+            return found.expand(num_members, *found.shape)
+
+        return once
+
+    def call(weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        return functional_call(transform, dict(weights), (x,))  # type: ignore[no-any-return]
+
+    each = vmap(call, (0, None), randomness="error")
+    return lambda x: each(dict(weights_K), x)
+
+
+def _part(weights_K: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights_K.items() if name.startswith(prefix)}
 
 
 def predict(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.looks import Look, look, ordered
 from ensemble_svc.report.panel import Panel, Range, width_of
 from ensemble_svc.report.text import clean, is_number
@@ -59,8 +59,30 @@ def _figure(view: RunView, column: str, face: Look, width: float) -> Figure | No
         _lines(panel, lines, entries)
     _lost(panel, {member: lines[member] for member in sorted(lost)[: 5 if many else 20]})
     return Figure(
-        title, panel.drawing.markup(), _caption(lines, lost, many), _legend(lines, lost, entries, many)
+        title,
+        panel.drawing.markup(),
+        _caption(lines, lost, many),
+        _legend(lines, lost, entries, many),
+        numbers=_numbers(sound, face),
     )
+
+
+def _numbers(lines: Sequence[tuple[Vector, Vector]], face: Look) -> Numbers:
+    """The median and the ends of the members' values at each epoch that is drawn of any."""
+    held: dict[float, list[float]] = {}
+    for epochs, values in lines:
+        for epoch, value in zip(epochs.tolist(), values.tolist(), strict=True):
+            if is_number(value):
+                held.setdefault(epoch, []).append(value)
+    rows = [
+        (
+            f"{epoch:g}",
+            f"{len(some):,}",
+            *(face.bare(float(v)) for v in (np.median(some), min(some), max(some))),
+        )
+        for epoch, some in sorted(held.items())
+    ]
+    return Numbers.of(("epoch", "members", "median", "least", "most"), rows, spread=True)
 
 
 def _series(columns: Columns, name: str) -> tuple[Vector, Vector]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.panel import Panel, Range
-from ensemble_svc.report.text import is_number
+from ensemble_svc.report.text import is_number, number
 from ensemble_svc.report.view import RunView
 
 
@@ -39,4 +39,6 @@ def draw(view: RunView) -> list[Figure]:
         f"{taken:.3g}, is taken (dashed); the lowest loss is at {found['suggested']['range_test']:.3g}."
     )
     legend = (("ensemble-line", "loss of the last steps"), ("lost-line", "diverges"))
-    return [Figure("Learning rate found", panel.drawing.markup(), caption, legend)]
+    rows = [(f"{t['lr']:.3g}", number(t["loss"]), "yes" if t["diverged"] else "no") for t in trials]
+    told = Numbers.of(("rate", "loss", "diverges"), rows, spread=True)
+    return [Figure("Learning rate found", panel.drawing.markup(), caption, legend, numbers=told)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.panel import Panel, Range, width_of
 from ensemble_svc.report.search import WIDE
@@ -58,7 +58,9 @@ def _figure(key: str, law: Mapping[str, Any], dots: Sequence[Dot], face: Look, w
         panel.pen.dot((across, down), 4.2 if kind == KINDS[2] else 3.2, kind, words)
     present = {kind for *_, kind, _ in dots}
     legend = tuple((kind, words) for kind, words in zip(KINDS, WORDS, strict=True) if kind in present)
-    return Figure(title, panel.drawing.markup(), "", legend)
+    rows = [(words.partition(": ")[0], f"{x:.4g}", face.bare(y)) for x, y, _, words in sorted(dots)]
+    told = Numbers.of(("member", title, f"{face.label} {face.unit}".strip()), rows, spread=True)
+    return Figure(title, panel.drawing.markup(), "", legend, numbers=told)
 
 
 def _range(

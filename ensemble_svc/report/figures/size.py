@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble_svc.report.figure import Figure
+from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.panel import Panel, Range
 from ensemble_svc.report.text import clean, is_number
@@ -52,7 +52,16 @@ def _figure(curve: Curve, name: str, split: str) -> Figure:
     panel.dots(sizes, mean, "ensemble-dot", 3)
     caption = f"Random subsets of these members, {split} rows. {_enough(sizes, mean)}".strip()
     legend = (("ensemble-line", "mean over subsets"), ("ensemble-band", "4 of 5 subsets"))
-    return Figure(f"{face.label} against ensemble size", panel.drawing.markup(), caption, legend)
+    rows = [
+        (f"{size:g}", *(face.bare(value) for value in line))
+        for size, *line in zip(sizes, mean, low, high, strict=True)
+    ]
+    told = Numbers.of(
+        ("members", f"{face.label} {face.unit}".strip(), "4 of 5 from", "to"), rows, spread=True
+    )
+    return Figure(
+        f"{face.label} against ensemble size", panel.drawing.markup(), caption, legend, numbers=told
+    )
 
 
 def _enough(sizes: Sequence[float], mean: Sequence[float]) -> str:
