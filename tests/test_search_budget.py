@@ -196,7 +196,7 @@ def test_a_budget_is_used_up_by_its_first_part() -> None:
 
 
 def test_trials_of_several_packs_that_are_ranked_together_end_with_the_budget(tmp_path: Path) -> None:
-    """Each structure is a pack, and all pause at the first rung; what has begun is sealed, and no rank waits."""
+    """Each structure is a pack, and all of them pause at the first rung; what has begun is sealed."""
     run = train(job_of({"scheduler": "halving", "budget": {"hours": NOTHING}}), tmp_path / "run")
     done, waiting = by_state(run)
     assert done

@@ -62,6 +62,8 @@ def chosen(
 ) -> list[int]:
     """The trials whose configurations are to be trained again, those first that were picked first.
 
+    However few members the ensemble itself may have: more configurations give it more to choose from.
+
     Args:
         members: of the search's own trials, in order.
         before: what was chosen earlier, which is not chosen again.
@@ -70,9 +72,5 @@ def chosen(
     numbers, pool = candidates_of(ready, members)
     if pool is None:
         return []
-    select = ready.job.aggregate.select
-    picks = [
-        numbers[pick]
-        for pick in greedy(pool, (select if isinstance(select, Greedy) else Greedy()).picks).picks
-    ]
+    picks = [numbers[pick] for pick in greedy(pool, Greedy().picks).picks]
     return [number for number in dict.fromkeys(picks) if number not in known][: refit.configurations]
