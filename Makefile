@@ -14,7 +14,7 @@ PEERS := benchmarks/peers/.venv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train report test test-all check lint format-check typecheck contracts format constraints clean
-.PHONY: lecture correctness bench bench-full bench-gpu bench-peers
+.PHONY: lecture correctness bench bench-full bench-gpu bench-aggregate bench-peers
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-full: setup ## every contender and every measure, over an hour; writes ben
 
 bench-gpu: setup ## packs on a CUDA device; writes benchmarks/results/gpu.json
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
+
+bench-aggregate: setup ## combining from disk, selection, bootstrap; 5 GB for temporary files; writes benchmarks/results
+	@$(BIN)/python -m benchmarks.aggregate $(ARGS)
 
 bench-peers: ## install the libraries that bench-full and correctness compare with, in an environment of their own
 	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)

@@ -30,6 +30,15 @@ from ensemble_svc.spec.load import parse_job
 
 MEMBERS, ROWS = 16, 1_000_000
 TITLE = f"evaluate {ROWS:,} rows x {MEMBERS} MLP, the whole command, against a bare packed torch loop"
+UNITS = {
+    "ratio": "",
+    "cpu_ratio": "",
+    "ours_s": "s",
+    "loop_s": "s",
+    "ours_cpu_s": "s",
+    "loop_cpu_s": "s",
+    "rows_per_s": "rows/s",
+}
 AGREES = 1e-4
 """How far the loop's numbers may be from ours."""
 
@@ -42,10 +51,7 @@ def main(words: list[str] | None = None) -> None:
         folder = Path(name)
         make(folder, rows)
         rounds = [_round(folder, number, options.repeats) for number in range(options.repeats)]
-    measures = {
-        key: {"unit": "s" if key.endswith("_s") else "", "values": [one[key] for one in rounds]}
-        for key in ("ratio", "cpu_ratio", "ours_s", "loop_s", "ours_cpu_s", "loop_cpu_s", "rows_per_s")
-    }
+    measures = {key: {"unit": unit, "values": [one[key] for one in rounds]} for key, unit in UNITS.items()}
     for one in rounds:
         one["rows"] = rows
     result = {

@@ -30,6 +30,8 @@ JOB = ROOT / "jobs" / "search_digits.yaml"
 TINY = ("search.trials=6", "training.epochs=6")
 QUICK = ("search.trials=16", "training.epochs=12")
 RESAMPLES = 2000
+LARGE = [("plain", 100), ("packed", 1000), ("ours", 10_000)]
+"""Ways of ``probes/dispatch.py`` that take minutes, the last for the memory of its driver."""
 
 Values = Mapping[str, tuple[str, float]]
 """Measure → its unit and its value."""
@@ -41,14 +43,19 @@ def digits(overrides: tuple[str, ...]) -> Values:
         folder = Path(name)
         job = load_job(JOB, overrides)
         _write_search(job, folder)
-        ours_s, ours = _ours(overrides, folder)
-        found: dict[str, tuple[str, float]] = {"ours, whole command": ("s", ours_s)}
+        ours_s, ours = _ours(overrides, folder, "ray")
+        local_s, _ = _ours(overrides, folder, "local")
+        found: dict[str, tuple[str, float]] = {
+            "ours on Ray, whole command": ("s", ours_s),
+            "ours in one process, whole command": ("s", local_s),
+        }
         for title, flags in (("Tune, reuse_actors", ["--reuse-actors"]), ("Tune", [])):
             theirs_s, theirs, epochs = _theirs(folder, flags)
             low, high = _interval(ours - theirs)
             found |= {
                 f"{title}, whole command": ("s", theirs_s),
-                f"{title}, over ours": ("", theirs_s / ours_s),
+                f"{title}, over ours on Ray": ("", theirs_s / ours_s),
+                f"{title}, over ours in one process": ("", theirs_s / local_s),
                 f"{title}, epochs of all trials": ("", epochs),
                 f"{title}, best trial's validation NLL": ("", float(theirs.mean())),
                 f"ours - {title}, low end of 95 %": ("", low),
@@ -88,14 +95,16 @@ def _write_search(job: JobSpec, folder: Path) -> None:
     (folder / "search.json").write_text(json.dumps(search))
 
 
-def _ours(overrides: tuple[str, ...], folder: Path) -> tuple[float, np.ndarray]:
+def _ours(overrides: tuple[str, ...], folder: Path, executor: str) -> tuple[float, np.ndarray]:
     """Seconds of the command, and the NLL of each validation row by the best trial."""
     words = [part for text in overrides for part in ("--set", text)]
-    command = [sys.executable, "-m", "ensemble_svc", "train", str(JOB), "--out", str(folder / "run"), *words]
+    out = folder / executor
+    words += ["--executor", executor, "--out", str(out)]
+    command = [sys.executable, "-m", "ensemble_svc", "train", str(JOB), *words]
     seconds, status = run_command(command, folder / "log")
     if status:
         raise ChildFailed((folder / "log").read_text()[-300:])
-    run = Run(folder / "run")
+    run = Run(out)
     members = [m for m in run.manifest()["members"] if m["status"] == "done"]
     best = min(members, key=lambda member: member["metrics"]["validation"]["nll"])
     log_probs_NC = run.tensors(best["id"], "predictions-validation.safetensors")["log_probs"].numpy()
@@ -116,22 +125,19 @@ def _interval(rows_N: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def trials(numbers: Mapping[str, int]) -> Values:
-    """One round of trials that train nothing, each way, and the driver's memory."""
+def trials(number: int, *others: tuple[str, int]) -> Values:
+    """One round of trials that train nothing, by our executor and by Tune's own reuse of processes, and of others.
+
+    Args:
+        others: more ways of ``probes/dispatch.py``, each with its number of trials.
+    """
     found: dict[str, tuple[str, float]] = {}
-    for way, number in numbers.items():
-        measures = run_module("benchmarks.probes.dispatch", [way, str(number)])["measures"]
+    for way, count in (("ours", number), ("reused", number), *others):
+        measures = run_module("benchmarks.probes.dispatch", [way, str(count)])["measures"]
         for name in ("training", "peak"):
-            unit, value = measures[name]["unit"], measures[name]["value"]
-            found[f"{way}, {name} of {number:,}"] = (unit, value)
-    both = [(way, number) for way, number in numbers.items() if way in ("ours", "reused")]
-    if len(both) == 2:
-        ours, reused = (found[f"{way}, training of {numbers[way]:,}"][1] for way in ("ours", "reused"))
-        found["ours over Tune with reuse_actors, for each trial"] = (
-            "",
-            ours / numbers["ours"] / (reused / numbers["reused"]),
-        )
-    return found
+            found[f"{way}, {name} of {count:,}"] = (measures[name]["unit"], measures[name]["value"])
+    ours, reused = (found[f"{way}, training of {number:,}"][1] for way in ("ours", "reused"))
+    return found | {"ours over Tune with reuse_actors": ("", ours / reused)}
 
 
 def repeated(
@@ -155,8 +161,7 @@ def main(words: list[str] | None = None) -> None:
     options = _parser().parse_args(words)
     small = TINY if options.tiny else QUICK if options.quick else ()
     count = 8 if options.tiny else 300 if options.quick else 1000
-    alone = {} if options.quick or options.tiny else {"plain": 100}
-    large = {} if options.tiny else {"packed": 1000 if options.quick else 10_000}
+    others = [("packed", 8)] if options.tiny else [("packed", 100)] if options.quick else LARGE
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "digits": lambda: repeated(
             "search_digits",
@@ -168,7 +173,7 @@ def main(words: list[str] | None = None) -> None:
         "trials": lambda: repeated(
             "search_trials",
             "trials that train nothing",
-            lambda: trials({"ours": count, "reused": count, **alone, **large}),
+            lambda: trials(count, *others),
             repeats=options.repeats,
             tiny=options.tiny,
         ),

@@ -18,6 +18,7 @@ from ensemble_svc.books import Books, Tallies, check_slices
 from ensemble_svc.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.deciding import scored, targets_of
+from ensemble_svc.doubts import add_doubts, by_parts
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.evaluate.checks import check_prediction, split_members
 from ensemble_svc.evaluate.metrics import applicable
@@ -26,48 +27,17 @@ from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.familiar import Own
-from ensemble_svc.foreign import Tell, add_doubts, by_parts
-from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spreading import Tell
+from ensemble_svc.terms import HELD_NUMBERS, Terms
 
-HELD_ROWS, HELD_NUMBERS = 20_000, 1 << 24
-"""Rows, and numbers that the members say of them, up to which all are held."""
 SHIFTED: Mapping[Task, tuple[str, ...]] = {
     "classification": ("accuracy", "nll", "ece"),
     "regression": ("rmse", "nll"),
 }
 """What is measured on worsened images."""
-
-
-@dataclass(frozen=True)
-class Wish:
-    """What is asked of a run."""
-
-    data: str | None = None
-    """A labelled source, as in a job; None for the run's own test rows."""
-    ood: tuple[str, ...] = ()
-    """Paths or sources of rows from elsewhere."""
-    shift: bool = False
-    """Whether to measure on worsened images too."""
-    slices: tuple[str, ...] = ()
-    """Columns by whose values to measure."""
-    strict: bool = False
-    """Stop at the first file that cannot be read."""
-    held: int = HELD_ROWS
-    """Rows up to which all are held; beyond, a sample of so many."""
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What every piece of rows is measured with."""
-
-    job: JobSpec
-    ensemble: Ensemble
-    wish: Wish
-    own: Own | str | None = None
-    """The rows that the run was made of, or why they are not to be had; None where nothing is asked of them."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ensemble_svc.doubts import Doubts, joined_doubts
 from ensemble_svc.errors import DataError
 from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
-from ensemble_svc.foreign import Doubts, joined_doubts
 
 MOST_SLICES = 100
 Tallies = dict[str, Tally]
@@ -27,7 +27,7 @@ class Books:
 
     rows: int = 0
     sample: Sample | None = None
-    """All rows up to ``audit.HELD_ROWS``, then so many of them, each as likely."""
+    """All rows up to ``terms.HELD_ROWS``, then so many of them, each as likely."""
     whole: Tallies = field(default_factory=dict)
     portraits: dict[str, Portrayed] = field(default_factory=dict)
     """Of the tasks with classes."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 
 from ensemble_svc.conclude import conclude
@@ -266,7 +267,11 @@ def settle(run: Run, slots: Sequence[Slot]) -> tuple[Slot, ...]:
 
 
 def begun(
-    journal: Journal, digests: Collection[str], wanted: Callable[[Slot], bool] = lambda slot: True
+    journal: Journal,
+    digests: Collection[str],
+    wanted: Callable[[Slot], bool] = lambda slot: True,
+    *,
+    or_placed: bool = False,
 ) -> list[Slot]:
     """The slots of some members that have something to go on from, each member in the first of them.
 
@@ -274,10 +279,11 @@ def begun(
 
     Args:
         wanted: which slots count.
+        or_placed: slots that have nothing yet count too, unless they failed for good.
     """
     known, placed = set(digests), set[str]()
-    has_begun, kept = _begun(journal), list[Slot]()
-    slots = (Slot.from_json(text) for event in journal.of_kind("plan") for text in event["slots"])
+    has_begun, kept = _begun(journal, or_placed=or_placed), list[Slot]()
+    slots = (_slot_of(text) for event in journal.of_kind("plan") for text in event["slots"])
     for slot in {(slot.pack.id, slot.since): slot for slot in slots}.values():
         own = {member.digest for member in slot.pack.members}
         if wanted(slot) and has_begun(slot) and own <= known and not own & placed:
@@ -292,10 +298,19 @@ def note(journal: Journal, slots: Sequence[Slot]) -> None:
         journal.append("plan", slots=[slot.model_dump_json() for slot in slots])
 
 
-def _begun(journal: Journal) -> Callable[[Slot], bool]:
+@lru_cache(maxsize=4096)
+def _slot_of(text: str) -> Slot:
+    """A slot as the journal has it; a search reads them again at every rung."""
+    return Slot.from_json(text)
+
+
+def _begun(journal: Journal, *, or_placed: bool = False) -> Callable[[Slot], bool]:
     """Whether a slot's pack, or a part into which it was halved, has a commit or a sealed member to go on from.
 
     A failure for good takes back what came before it.
+
+    Args:
+        or_placed: a slot that has nothing yet, and has not failed, counts too.
     """
     last, failed, halved = dict[str, int](), dict[str, int](), set[str]()
     for number, event in enumerate(journal.of_kind("commit", "sealed", "failed", "halved")):
@@ -311,7 +326,7 @@ def _begun(journal: Journal) -> Callable[[Slot], bool]:
         parts = slot.halves() if slot.pack.id in halved else ()
         return max([last.get(slot.pack.id, -1), *map(latest, parts)])
 
-    return lambda slot: latest(slot) > failed.get(slot.pack.id, -1)
+    return lambda slot: latest(slot) > failed.get(slot.pack.id, -2 if or_placed else -1)
 
 
 def _without(slot: Slot, placed: set[str]) -> Slot | None:

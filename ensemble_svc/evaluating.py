@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ensemble_svc.audit import Terms, Wish, audit
+from ensemble_svc.audit import audit
 from ensemble_svc.books import Books
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.inputs import piece_rows
@@ -35,6 +35,7 @@ from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.spreading import Spread, in_turn
 from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
+from ensemble_svc.terms import Terms, Wish
 
 __all__ = ["Evaluated", "Wish", "evaluate"]
 

@@ -20,7 +20,7 @@ class Listener:
     """A learning rate was found for a job that says ``lr: auto``."""
     planned: Callable[[Plan, Sequence[str]], None] = lambda plan, warnings: None
     """The plan of what is left to train, of all runs, and warnings about the data; once for each round of a
-    search that learns."""
+    search that learns, and for each rung at which its packs wait for each other."""
     progress: Callable[[Slot, Progress], None] = lambda slot, progress: None
     failure: Callable[[Slot, str, bool], None] = lambda slot, reason, again: None
     finished: Callable[[Run], None] = lambda run: None

@@ -1,6 +1,6 @@
 """The numbers of an evaluation, from its books.
 
-Up to ``audit.HELD_ROWS`` rows everything is measured as at the end of training. Beyond, what is made of sums over rows
+Up to ``terms.HELD_ROWS`` rows everything is measured as at the end of training. Beyond, what is made of sums over rows
 (metrics, gains with intervals, reliability, classes) is of all rows, what takes the rows all at once (size curve,
 forecast, diversity, coverage) is of a sample of them, and the metrics that are no mean over rows are left out.
 """
@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ensemble_svc.audit import Terms
 from ensemble_svc.books import Books, Tallies
 from ensemble_svc.deciding import measure, of_all_rows, targets_of
+from ensemble_svc.doubts import by_parts
 from ensemble_svc.evaluate.summary import tabulate
 from ensemble_svc.evaluate.tally import Tally
-from ensemble_svc.foreign import by_parts
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.terms import Terms
 
 
 def settle(terms: Terms, books: Books, *, best: int | None) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from ensemble_svc.evaluate.summary import describe
 from ensemble_svc.store.slices import PIECE_BYTES, Place, cuts, places, read_rows
 
 LOG_PROBS = "log_probs"
+ROWS = 1 << 16
+"""Measured together, where a metric allows it."""
 Found = TypeVar("Found")
 
 
@@ -63,11 +65,8 @@ def measure_streamed(
     ensemble = {LOG_PROBS: log_probs_NC}
     check_prediction("classification", ensemble, target_N, who="the ensemble")
     chosen = applicable("classification", ensemble, names)
-    values = _side_by_side(
-        [partial(METRICS[name].value, ensemble, target_N, bins) for name in chosen], threads
-    )
     return {
-        "ensemble": dict(zip(chosen, values, strict=True)),
+        "ensemble": {name: _value(name, log_probs_NC, target_N, bins) for name in chosen},
         "members": describe(members),
         "rows": len(target_N),
     }
@@ -117,6 +116,16 @@ def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> 
             return list(pool.map(lambda call: call(), calls))
     finally:  # what a thread sets, threads that begin later have too
         torch.set_num_threads(before)
+
+
+def _value(name: str, log_probs_NC: Tensor, target_N: Tensor, bins: int) -> float:
+    """A metric; one that is a function of means over rows takes some rows at a time."""
+    metric = METRICS[name]
+    if metric.whole is not None:
+        return metric.value({LOG_PROBS: log_probs_NC}, target_N, bins)
+    parts = zip(log_probs_NC.split(ROWS), target_N.split(ROWS), strict=True)
+    sums = [metric.statistics({LOG_PROBS: some}, own, bins).sum(dim=0) for some, own in parts]
+    return metric.finish(torch.stack(sums).sum(dim=0) / len(target_N)).item()
 
 
 def _cores() -> int:

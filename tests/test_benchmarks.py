@@ -133,9 +133,18 @@ def test_the_search_benchmark_runs_through(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     digits = json.loads((tmp_path / "search_digits.json").read_text())["measures"]
     for title in ("Tune, reuse_actors", "Tune"):
-        assert digits[f"{title}, over ours"]["values"][0] > 0
+        assert digits[f"{title}, over ours in one process"]["values"][0] > 0
         ends = (digits[f"ours - {title}, {end} end of 95 %"]["values"][0] for end in ("low", "high"))
         assert next(ends) < next(ends)
     trials = json.loads((tmp_path / "search_trials.json").read_text())["measures"]
     assert trials["ours, peak of 8"]["values"][0] > 100
     assert "search of the digits" in python("benchmarks.table", str(tmp_path)).stdout
+
+
+def test_batch_evaluation_and_the_loop_measure_the_same(tmp_path: Path) -> None:
+    """It refuses to time two that do not say the same accuracy and NLL of the same rows."""
+    done = python("benchmarks.batch_eval", "--tiny", "--repeats", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "batch_eval.json").read_text())
+    assert found["measures"]["ratio"]["values"][0] > 0
+    assert "ratio" in python("benchmarks.table", str(tmp_path)).stdout

@@ -123,7 +123,8 @@ def test_what_is_no_mean_over_rows_has_a_gain_without_an_interval() -> None:
         assert gains[name]["estimate"] == pytest.approx(METRICS[name].sign * (ours - theirs), abs=1e-12)
         assert (gains[name]["low"] is None) == (gains[name]["high"] is None) == (not METRICS[name].resamples)
     assert {name for name in names if not METRICS[name].resamples} == {
-        *("ece_adaptive", "ece_classwise", "ece_smooth", "aurc", "brier_reliability", "brier_resolution")
+        *("ece_adaptive", "ece_classwise", "ece_smooth", "aurc", "excess_aurc"),
+        *("brier_reliability", "brier_resolution"),
     }
 
 

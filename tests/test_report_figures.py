@@ -105,6 +105,21 @@ def test_each_pair_of_members_has_both_its_cells(task: Any) -> None:
     assert pairs.draw(make_view(members=1)) is None
 
 
+def test_snapshots_of_one_member_have_names_of_their_own_and_choose_its_trial() -> None:
+    view = make_view(members=3, names=("a", "b"))
+    own = [f"{view.chosen[0]}#{s}" for s in (1, 2)] + list(view.chosen[1:2])
+    shown = {**view.shown, "pairs": {**view.shown["pairs"], "members": own}}
+    figure = pairs.draw(replace(view, exhibits={**view.exhibits, "tasks": {"": shown}}))
+    assert figure is not None
+    heads = re.findall(r'class="tick"[^>]*>([^<]+)<', str(figure.drawing))
+    assert sorted(heads) == ["0.1", "0.1", "0.2", "0.2", "1", "1"]
+    job = {**view.job, "search": {"space": {"training.optimizer.lr": {"uniform": [0, 1]}}}}
+    ensemble = {**view.manifest["ensemble"], "members": own[:2]}
+    searched = Searched.of(replace(view, job=job, manifest={**view.manifest, "ensemble": ensemble}))
+    assert searched is not None
+    assert [searched.is_chosen(trial) for trial in searched.trials] == [True, False]
+
+
 def test_a_scatter_has_a_dot_for_every_row_it_says() -> None:
     view = make_view("regression", names=("y", "z"), rows=100)
     figures = numbers.draw(view, HALF)

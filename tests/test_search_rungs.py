@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from torch import nn
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
@@ -18,7 +20,10 @@ from ensemble_svc.cluster.session import Session, connect
 from ensemble_svc.spec.catalogue import REGISTRIES
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.model import PythonModel
 from ensemble_svc.spec.schedulers import Halving, Hyperband
+from ensemble_svc.store import outlook
+from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 
 DECAY = "training.optimizer.weight_decay"
@@ -79,6 +84,14 @@ def test_survivors_are_gathered_into_one_pack_which_then_ranks_itself(tmp_path: 
     assert_alike(apart, whole)
     assert sorted(map(sorted, sizes(apart))) == [[2, 2, 3], [2, 2, 3]]
     assert sizes(whole) == [[7]]
+    for run in (apart, whole):
+        reached = Reached(run.path)
+        reached.update()
+        assert [(rung.epoch, rung.came, rung.went_on) for rung in outlook.rungs(reached)][:2] == [
+            (1, 7, 3),
+            (2, 3, 1),
+        ]
+        assert not any(row.open for row in reached.packs.values())
 
 
 @pytest.mark.parametrize(
@@ -136,8 +149,7 @@ def test_killed_at_every_event_of_the_journal(tmp_path: Path) -> None:
         assert_alike(again, whole)
 
 
-def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
-    """Its trials are not ranked; the same command again trains them, and ranks them apart."""
+def test_trials_that_diverge_are_sealed_and_not_ranked(tmp_path: Path) -> None:
     broken = {RATE: {"choice": [0.001, 0.003, 1e30, 0.01]}}
     job = ranked(
         HALVING,
@@ -157,6 +169,54 @@ def test_more_trials_leave_the_ranked_ones_as_they_are(tmp_path: Path) -> None:
     run = train(ranked(HALVING, MIXED, trials=8, compute={"pack": 2}), tmp_path / "run")
     assert before.items() <= weights(run).items()
     assert sum(member["epochs"] == 5 for member in run.manifest()["members"]) == 2
+
+
+def small(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A network of one's own."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(input_shape), 8), nn.Tanh(), nn.Linear(8, num_outputs)
+    )
+
+
+def test_networks_of_ones_own_are_ranked_though_each_trains_alone(tmp_path: Path) -> None:
+    job = ranked(HALVING, STILL, trials=4, training={"epochs": 3})
+    own = PythonModel(factory=f"{__name__}:small")
+    run = train(job.model_copy(update={"model": own}), tmp_path / "run")
+    assert sorted(member["epochs"] for member in run.manifest()["members"]) == [1, 1, 2, 3]
+    assert {size for some in sizes(run) for size in some} == {1}
+
+
+BROKEN: list[bool] = []
+"""Holds something while no step can be taken."""
+
+
+class Fragile(nn.Sequential):
+    """A network that cannot always train."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and BROKEN:
+            raise RuntimeError("broken")
+        return super().forward(x)
+
+
+def fragile(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    return Fragile(nn.Flatten(), nn.Linear(math.prod(input_shape), num_outputs))
+
+
+def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
+    """Its trial is not ranked; the same command again trains it, and leaves the others as they are."""
+    job = ranked(HALVING, STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5})
+    job = job.model_copy(update={"model": PythonModel(factory=f"{__name__}:fragile")})
+    listener = pipeline.Listener(
+        progress=lambda slot, progress: BROKEN.append(True) if slot.pack.members[0].index == 0 else None,
+        failure=lambda slot, reason, again: BROKEN.clear(),
+    )
+    before = train(job, tmp_path / "run", listener).manifest()["members"]
+    assert [member["status"] for member in before] == ["done", "failed", "done", "done"]
+    assert sum(member["stopped"] for member in before if member["status"] == "done") == 2
+    after = train(job, tmp_path / "run").manifest()["members"]
+    assert (after[1]["status"], after[1]["epochs"]) == ("done", 3)
+    assert [after[k]["files"] for k in (0, 2, 3)] == [before[k]["files"] for k in (0, 2, 3)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from test_pipeline import job_of, train
-from test_search import Killed, killed_at
+from test_search import HIDDEN, RATE, SPACE, Killed, killed_at
 from test_search import job_of as search_of
 from test_search import train as search
 from typer.testing import CliRunner
@@ -147,6 +147,36 @@ def test_the_single_model_is_no_member(tmp_path: Path) -> None:
     top = best(found)
     assert top is not None
     assert top.number < 3
+
+
+@pytest.mark.parametrize("number", [1, 4, 7])
+def test_trials_of_several_packs_that_are_ranked_together(tmp_path: Path, number: int) -> None:
+    """Killed anywhere, each member is counted once; at the end they are as the run says."""
+    space = {RATE: SPACE[RATE], HIDDEN: {"choice": [[8], [4, 4]]}}
+    job = search_of({**HALVED, "space": space}, training={"epochs": 4}, compute={"commit_every_s": 0.0})
+    with pytest.raises(Killed):
+        search(job, tmp_path / "run", killed_at(number))
+    found = reached(tmp_path / "run")
+    assert sum(counts(found).values()) == 8
+    assert counts(found)["running"] == 0
+    search(job, tmp_path / "run")
+    found.update()
+    assert told(found) == told(reached(tmp_path / "run"))
+    entries = Run(tmp_path / "run").manifest()["members"]
+    assert [(m.epoch, m.stopped) for m in found.ordered()] == [(e["epochs"], e["stopped"]) for e in entries]
+    assert [(r.epoch, r.came, r.went_on) for r in rungs(found)] == [(1, 8, 4), (2, 4, 2)]
+    assert all(map(found.over, found.packs.values()))
+
+
+def test_a_population_is_shown_by_the_values_it_trains_with(tmp_path: Path) -> None:
+    job = search_of({"trials": 6, "scheduler": {"name": "pbt", "interval": 1}}, training={"epochs": 4})
+    run = search(job, tmp_path / "run")
+    found = reached(run.path)
+    (last, *_) = reversed(run.journal.of_kind("turn"))
+    for name, taken in last["taken"].items():
+        (member,) = [m for m in found.ordered() if m.spec.id == name]
+        assert member.values == {**member.spec.varied, **taken["values"]}
+        assert member.values != member.spec.varied
 
 
 numbers = st.none() | st.floats()

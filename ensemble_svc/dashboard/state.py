@@ -61,7 +61,7 @@ def detail(run: Reached, now: float) -> dict[str, Any]:
     """Everything that the page shows of one run."""
     chosen, going = set(run.chosen), run.state == "running"
     shown = sampled(run, MEMBERS_UP_TO)
-    keys = list(dict.fromkeys(key for member in shown for key in member.spec.varied))[:KEYS_UP_TO]
+    keys = list(dict.fromkeys(key for member in shown for key in member.values))[:KEYS_UP_TO]
     return {
         **summary(run, now),
         "rungs": [
@@ -104,7 +104,7 @@ def _best(found: Best) -> dict[str, Any]:
 
 def _row(run: Reached, member: Member, keys: Sequence[str], chosen: set[str], *, going: bool) -> list[Any]:
     loss = member.curve[-1][1] if member.curve else None
-    varied = _plain(member.spec.varied)
+    varied = _plain(member.values)
     return [
         member.spec.id,
         member.spec.index // seeds(run),
@@ -143,12 +143,11 @@ def _pack(run: Reached, row: PackRow, now: float) -> dict[str, Any]:
     members = run.of(row)
     device = next((m.where["device"] for m in members if m.where.get("device")), "")
     last = row.ticks[-1] if row.ticks else None
-    over = all(member.sealed for member in members)
     return {
         "id": row.slot.pack.id,
         "node": _words(row.where.get("node") or ""),
         "pid": row.where.get("pid"),
-        "state": "running" if row.open and run.state == "running" else "done" if over else "waiting",
+        "state": "running" if row.open and run.state == "running" else "done" if run.over(row) else "waiting",
         "members": len(members),
         "held": row.held,
         "unit": "GPU" if row.slot.gpus else "core",

@@ -51,18 +51,20 @@ def brier_parts(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) -> Br
     """
     _check(log_probs_NC, target_N, bins)
     parts = torch.zeros(4, dtype=torch.float64)
-    for c, prob_N in enumerate(log_probs_NC.double().exp().unbind(-1)):
-        truth_N = (target_N == c).double()
-        cell_N = (prob_N * bins).long().clamp(max=bins - 1)
-        mean_N, frequency_N = (_mean_of_cell(cell_N, v_N, bins)[cell_N] for v_N in (prob_N, truth_N))
+    for c, log_prob_N in enumerate(log_probs_NC.unbind(-1)):
+        prob_N, truth_N = log_prob_N.double().exp(), (target_N == c).double()
+        cell_N = (prob_N * bins).long().clamp_(max=bins - 1)
+        share_B = torch.bincount(cell_N, minlength=bins).double() / len(cell_N)
+        mean_B, frequency_B = (_mean_of_cell(cell_N, v_N, bins) for v_N in (prob_N, truth_N))
         overall = truth_N.mean()
-        spread_N, rest_N = prob_N - mean_N, truth_N - frequency_N
+        spread = prob_N.square().mean() - (share_B * mean_B.square()).sum()
+        together = (prob_N * truth_N).mean() - (share_B * mean_B * frequency_B).sum()
         parts += torch.stack(
             [
-                (mean_N - frequency_N).square().mean(),
-                (frequency_N - overall).square().mean(),
+                (share_B * (mean_B - frequency_B).square()).sum(),
+                (share_B * (frequency_B - overall).square()).sum(),
                 overall * (1 - overall),
-                (spread_N.square() - 2 * spread_N * rest_N).mean(),
+                spread - 2 * together,
             ]
         ).cpu()
     return BrierParts(*parts.tolist())
@@ -94,8 +96,9 @@ def classwise_error(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) -
     """
     _check(log_probs_NC, target_N, bins)
     total = 0.0
-    for c, prob_N in enumerate(log_probs_NC.double().exp().unbind(-1)):
-        cell_N = (prob_N * bins).long().clamp(max=bins - 1)
+    for c, log_prob_N in enumerate(log_probs_NC.unbind(-1)):
+        prob_N = log_prob_N.double().exp()
+        cell_N = (prob_N * bins).long().clamp_(max=bins - 1)
         gap_N = prob_N - (target_N == c).double()
         total += torch.zeros_like(prob_N[:1].expand(bins)).scatter_add(0, cell_N, gap_N).abs().sum().item()
     return total / log_probs_NC.shape[1] / len(target_N)

@@ -12,6 +12,7 @@ from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.rows import short
 from ensemble_svc.report.text import clean, is_number, number, value
 from ensemble_svc.report.view import RunView
+from ensemble_svc.store.members import parted
 
 WIDE = 25.0
 """Ratio of the largest to the smallest value above which an axis is logarithmic."""
@@ -38,7 +39,7 @@ class Searched:
         space, metric = search["space"], search.get("metric") or "nll"
         found = (view.exhibits.get("search") or {}).get("importance") or {}
         trials = trials_of(list(space), metric, view.members)
-        chosen = {own.split("~")[0] for own in view.chosen}
+        chosen = {parted(own)[0] for own in view.chosen}
         return cls(space, look(metric), trials, frozenset(chosen), found)
 
     @property

@@ -64,7 +64,8 @@ class Meter:
         before = known.before if known else 0.0
         if known and progress.seconds < known.seconds:
             before += known.seconds
-        over = progress.epoch >= progress.epochs or all(m.status != "training" for m in progress.members)
+        last = progress.epochs if slot.until is None else min(slot.until, progress.epochs)
+        over = progress.epoch >= last or all(m.status != "training" for m in progress.members)
         devices = slot.gpus or float(slot.cpus)
         self._attempts[slot.pack.id] = _Attempt(devices, progress.seconds, now, over, before)
         if words := (self._before + self.used(now)).beyond(self.budget):

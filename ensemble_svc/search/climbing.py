@@ -124,7 +124,10 @@ class _Climb:
         since = self.ladder.rungs[-1]
         apart = {member.digest for slot in self._lone() for member in slot.pack.members}
         rest = [member for member in self._living() if member.digest not in apart]
-        return self._course(self._placed(rest, since))
+        kept = self._kept(rest, since, None)
+        placed = {member.digest for slot in kept for member in slot.pack.members}
+        left = [member for member in rest if member.digest not in placed]
+        return self._course([*kept, *self._placed(left, since)])
 
     def _course(self, slots: Sequence[Slot]) -> Course:
         """The last slots of the run: these, those at work already, and those that seal what has stopped."""
@@ -171,9 +174,14 @@ class _Climb:
         return [slot for slot in slots if any(m.digest in living for m in slot.pack.members)]
 
     def _kept(self, members: Iterable[MemberSpec], since: int, until: int | None) -> list[Slot]:
-        """Slots of these members that were at work between these rungs."""
-        digests = [member.digest for member in members]
-        return begun(self.journal, digests, lambda slot: (slot.since, slot.until) == (since, until))
+        """Slots of these members that were at work between these rungs, or were to be once others had been ranked."""
+        group, every = {m.digest for m in members}, [m.digest for m in self._members()]
+
+        def wanted(slot: Slot) -> bool:
+            there = (slot.since, slot.until) == (since, until)
+            return there and any(member.digest in group for member in slot.pack.members)
+
+        return begun(self.journal, every, wanted, or_placed=since > 0)
 
     def _placed(self, members: Sequence[MemberSpec], since: int) -> list[Slot]:
         """Slots for members that wait at an epoch: at first the plan's, later anew, each structure's together."""

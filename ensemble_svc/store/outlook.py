@@ -101,7 +101,7 @@ def best(reached: Reached) -> Best | None:
         if len(known) < len(some) or any(group_of(member) in ("sick", "failed") for member in some):
             continue
         epoch, sealed = min(member.epoch for member in some), all(member.sealed for member in some)
-        found.append(Best(number, metric, fmean(known), some[0].spec.varied, epoch, sealed))
+        found.append(Best(number, metric, fmean(known), some[0].values, epoch, sealed))
     return min(found, key=lambda one: (sign * one.value, one.number), default=None)
 
 
@@ -136,22 +136,18 @@ def left_s(reached: Reached, now: float) -> float | None:
     if reached.state != "running":
         return None
     rows = list(reached.packs.values())
-    spent = [row.held_s for row in rows if _over(reached, row)]
+    spent = [row.held_s for row in rows if reached.over(row)]
     running = [
-        left for row in rows if (left := _left_at_pace(row, now)) is not None and not _over(reached, row)
+        left for row in rows if (left := _left_at_pace(row, now)) is not None and not reached.over(row)
     ]
     waiting = list[float]()
     for row in rows:
-        if _over(reached, row) or _left_at_pace(row, now) is not None:
+        if reached.over(row) or _left_at_pace(row, now) is not None:
             continue
         if not spent and row.slot.forecast is None:
             return None
         waiting.append(fmean(spent) if spent or row.slot.forecast is None else row.slot.forecast.seconds)
     return max(running, default=0.0) + sum(waiting) / max(1, len(running)) if rows else None
-
-
-def _over(reached: Reached, row: PackRow) -> bool:
-    return all(member.sealed for member in reached.of(row))
 
 
 def _left_at_pace(row: PackRow, now: float) -> float | None:

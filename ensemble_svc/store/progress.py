@@ -55,7 +55,7 @@ def note_progress(run: Path, progress: Progress) -> None:
     """Add the end of an epoch; a folder that cannot be written stops no training."""
     own = [m for m in progress.members if m.status == "training" or m.epoch == progress.epoch]
     line = {
-        "time": round(time.time(), 3),
+        "time": time.time(),
         "pack": progress.pack,
         "epoch": progress.epoch,
         "epochs": progress.epochs,

@@ -44,6 +44,8 @@ class Member:
     epoch: int = 0
     stopped: bool = False
     """Whether it ended before its last epoch, by early stopping or by a search's scheduler."""
+    ranked_out: bool = False
+    """Whether it was stopped when trials of several packs were ranked; it may wait for its seal."""
     sealed: bool = False
     sick: str = ""
     """What is wrong with how it trained, in a few words."""
@@ -53,6 +55,13 @@ class Member:
     """By split, once it is sealed."""
     where: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
+    taken: Mapping[str, Any] = field(default_factory=dict)
+    """The values that a population's member took over last."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """What it varies, as it trains now."""
+        return {**self.spec.varied, **self.taken}
 
     def last(self, metric: str) -> float | None:
         """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
@@ -62,15 +71,15 @@ class Member:
     def forget(self) -> None:
         """It trains anew."""
         self.status, self.reason, self.epoch, self.sick, self.seconds = "pending", "", 0, "", None
-        self.stopped = self.sealed = False
-        self.curve, self.metrics = [], {}
+        self.stopped = self.ranked_out = self.sealed = False
+        self.curve, self.metrics, self.taken = [], {}, {}
 
     def see(self, epoch: int, loss: float | None, metric: float | None) -> None:
         """The end of an epoch; what came after it in an attempt that was lost no longer counts."""
         while self.curve and self.curve[-1][0] >= epoch:
             self.curve.pop()
         self.curve.append((epoch, loss, metric))
-        self.epoch = epoch
+        self.epoch = max(epoch, self.epoch) if self.sealed else epoch
 
 
 @dataclass
@@ -181,6 +190,9 @@ class Reached:
                     self._place(Slot.from_json(text))
             case "start":
                 self._start(event)
+            case "paused":
+                if (row := self.packs.get(event["pack"])) is not None:
+                    row.close(event["time"])
             case "sealed":
                 self._seal(event)
             case "unsealed":
@@ -188,6 +200,12 @@ class Reached:
                     member.forget()
             case "retry" | "failed" | "halved":
                 self._trouble(event)
+            case "rung":
+                self._rank(event)
+            case "turn":
+                for name, told in event["taken"].items():
+                    if (member := self._member(name)) is not None:
+                        member.taken = told["values"]
             case "ensemble":
                 self.chosen = tuple(event["decision"].get("members") or ())
             case "finished":
@@ -230,7 +248,7 @@ class Reached:
             row.where = {"node": event.get("node", ""), "pid": event.get("pid")}
         for name in event["members"]:
             member = self._member(name)
-            if member is not None and not member.sealed:
+            if member is not None and not (member.sealed or member.ranked_out):
                 member.status, member.where = "training", row.where if row else {}
 
     def _seal(self, event: Event) -> None:
@@ -245,6 +263,24 @@ class Reached:
         row = self.packs.get(member.pack)
         if row is not None and all(self._is_sealed(m) for m in row.slot.pack.members):
             row.close(event["time"])
+
+    def _rank(self, event: Event) -> None:
+        """Trials of several packs have come to a rung, where each pack ends; some go on in other packs."""
+        out: Mapping[str, Any] = event["out"]
+        here = {*event["on"], *out}
+        for member in self.members.values():
+            if member.spec.digest in out and not member.sealed:
+                member.status, member.stopped, member.ranked_out = "stopped", True, True
+            elif member.spec.digest in here and not member.sealed:
+                member.status = "pending"
+        for row in self.packs.values():
+            if any(member.digest in here for member in row.slot.pack.members):
+                row.close(event["time"])
+
+    def over(self, row: PackRow) -> bool:
+        """Whether no member is left in a pack: each is sealed, or trains on in another."""
+        members = (self.members[spec.index] for spec in row.slot.pack.members)
+        return all(member.sealed or member.pack != row.slot.pack.id for member in members)
 
     def _is_sealed(self, spec: MemberSpec) -> bool:
         found = self.find(spec.index)
@@ -272,9 +308,11 @@ class Reached:
             row.ticks = [*row.ticks[:1], tick]
         for point in tick.points:
             member = self.find(point.index)
-            if member is None or member.sealed:
+            if member is None or (member.sealed and point.epoch > member.epoch):
                 continue
             member.see(point.epoch, point.train_loss, point.metric)
+            if member.sealed:  # the driver may hear of a last epoch after the slot has sealed it
+                continue
             member.stopped = point.status == "stopped"
             member.status = _STATUS.get(point.status, member.status)
 

@@ -14,8 +14,8 @@ from ensemble_svc.tracking.book import Book, Page, parameters
 MARK, SEAL, DIGEST, CHOSEN = (f"ensemble_svc.{name}" for name in ("run", "seal", "member", "chosen"))
 """Tags by which a later call finds again what it has written."""
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
-AT_ONCE = 1000
-"""Metrics that MLflow takes in one call; it takes 100 parameters."""
+RUNS_AT_ONCE, METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 800, 100
+"""What MLflow gives or takes in one call: of all together it takes 1,000."""
 VALUE_UP_TO = 500
 T = TypeVar("T")
 
@@ -52,7 +52,9 @@ class _Store:
         """The runs of which this holds."""
         token: str | None = None
         while True:
-            some = self._client.search_runs([self._experiment], words, max_results=AT_ONCE, page_token=token)
+            some = self._client.search_runs(
+                [self._experiment], words, max_results=RUNS_AT_ONCE, page_token=token
+            )
             yield from some
             token = some.token
             if not token:
@@ -75,46 +77,53 @@ class _Store:
 
     def member(self, page: Page, parent: str, book: Book, known: Any | None) -> None:
         """A member's run; one of an earlier training, or that was not written to its end, is replaced."""
-        if known is not None and known.data.tags.get(SEAL) != page.seal:
+        if known is not None and (known.data.tags.get(SEAL) != page.seal or known.info.status == "RUNNING"):
             self._client.delete_run(known.info.run_id)
             known = None
-        number = self._write(page, parent, book) if known is None else known.info.run_id
-        said = "" if known is None else known.data.tags.get(CHOSEN, "")
-        if said != str(page.chosen):
-            self._client.set_tag(number, CHOSEN, str(page.chosen))
+        if known is None:
+            self._write(page, parent, book)
+        elif known.data.tags.get(CHOSEN) != str(page.chosen):
+            self._client.set_tag(known.info.run_id, CHOSEN, str(page.chosen))
 
-    def _write(self, page: Page, parent: str, book: Book) -> str:
-        tags = {
-            PARENT: parent,
-            NAME: page.id,
-            DIGEST: page.digest,
-            "status": page.status,
-            "reason": page.reason,
-        }
+    def _write(self, page: Page, parent: str, book: Book) -> None:
+        """In few calls, since each is a transaction."""
+        from mlflow.entities import Param, RunTag
+
+        tags = {PARENT: parent, NAME: page.id, DIGEST: page.digest, CHOSEN: str(page.chosen)}
         began = min((point.time for point in page.points), default=book.began)
-        number: str = self._client.create_run(self._experiment, _ms(began), tags).info.run_id
-        self._describe(number, page.values)
+        told = tags | {"status": page.status, "reason": page.reason}
+        number: str = self._client.create_run(self._experiment, _ms(began), told).info.run_id
         points = [(point.name, point.value, _ms(point.time), point.step) for point in page.points]
         last = max((point.step for point in page.points), default=0)
         finals = [(f"final/{name}", value, _ms(page.ended), last) for name, value in page.finals.items()]
-        self._measure(number, [*points, *finals])
-        status = "FINISHED" if page.status == "done" else "FAILED"
-        self._client.set_terminated(number, status, _ms(page.ended))
-        self._client.set_tag(number, SEAL, page.seal)
-        return number
+        *early, rest = list(_metrics([*points, *finals])) or [[]]
+        for some in early:
+            self._client.log_batch(number, metrics=some)
+        params = [Param(_key(key), value[:VALUE_UP_TO]) for key, value in page.values.items()][
+            :PARAMS_AT_ONCE
+        ]
+        self._client.log_batch(number, metrics=rest, params=params, tags=[RunTag(SEAL, page.seal)])
+        self._client.set_terminated(
+            number, "FINISHED" if page.status == "done" else "FAILED", _ms(page.ended)
+        )
 
     def _describe(self, number: str, values: Mapping[str, str]) -> None:
         from mlflow.entities import Param
 
         params = [Param(_key(key), value[:VALUE_UP_TO]) for key, value in values.items()]
-        for some in _parts(params, 100):
+        for some in _parts(params, PARAMS_AT_ONCE):
             self._client.log_batch(number, params=some)
 
     def _measure(self, number: str, points: Sequence[tuple[str, float, int, int]]) -> None:
-        from mlflow.entities import Metric
-
-        for some in _parts([Metric(_key(name), *rest) for name, *rest in points], AT_ONCE):
+        for some in _metrics(points):
             self._client.log_batch(number, metrics=some)
+
+
+def _metrics(points: Sequence[tuple[str, float, int, int]]) -> Iterator[list[Any]]:
+    """Name, value, time and step of each, as MLflow has them, in parts that it takes in one call."""
+    from mlflow.entities import Metric
+
+    return _parts([Metric(_key(name), *rest) for name, *rest in points], METRICS_AT_ONCE)
 
 
 def _key(name: str) -> str:

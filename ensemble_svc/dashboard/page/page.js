@@ -37,7 +37,7 @@ function scale(values, { log = false, robust = false } = {}) {
   const known = values.filter((v) => isNumber(v) && (!log || v > 0)).sort((a, b) => a - b);
   if (!known.length) return null;
   let low = known[0], high = known[known.length - 1];
-  if (robust && known.length > 20) high = Math.min(high, known[Math.floor(0.97 * (known.length - 1))]);
+  if (robust && known.length > 200) high = Math.min(high, known[Math.floor(0.97 * (known.length - 1))]);
   if (low === high) { low -= Math.abs(low) * 0.1 || 1; high += Math.abs(high) * 0.1 || 1; if (log) low = Math.max(low, high / 10); }
   const to = log ? Math.log10 : (x) => x;
   const pad = 0.04 * (to(high) - to(low));

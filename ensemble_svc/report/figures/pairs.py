@@ -15,6 +15,7 @@ from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.panel import HALF
 from ensemble_svc.report.text import clean, number
 from ensemble_svc.report.view import RunView
+from ensemble_svc.store.members import parted
 
 SHADES = 9
 """Steps of a colour, from 1; 0 is empty."""
@@ -76,7 +77,7 @@ def _drawing(pairs: Pairs) -> Drawing:
     what = "disagree" if pairs.in_percent else "differ"
     drawing = Drawing(HALF, TOP + cell * number_of + 6, f"How far each two members {what}, and err together")
     for place, name in enumerate(pairs.names):
-        words = name.split("-")[0].lstrip("0") or "0"
+        words = _short(name)
         if cell >= 12:
             drawing.text((LEFT - 6, TOP + (place + 0.5) * cell + 4), words, "tick", "end")
             drawing.text((LEFT + (place + 0.5) * cell, TOP - 6), words, "tick", "middle")
@@ -85,6 +86,13 @@ def _drawing(pairs: Pairs) -> Drawing:
         if row != column:
             _cell(drawing, pairs, (row, column), cell, top)
     return drawing
+
+
+def _short(name: str) -> str:
+    """A candidate's index, with the number of the one of several that it is."""
+    member, number_of = parted(name)
+    index = member.split("-")[0].lstrip("0") or "0"
+    return f"{index}.{number_of}" if number_of else index
 
 
 def _cell(d: Drawing, pairs: Pairs, at: tuple[int, int], cell: float, top: float) -> None:
