@@ -60,3 +60,22 @@ def test_words_of_a_key_are_text() -> None:
     page = render(replace(view, job=job, manifest={**view.manifest, "members": entries}))
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_key_within_a_choice_has_its_dots_too() -> None:
+    """Of the trials that have it; the key of the choice has words for values, and no dots."""
+    view = view_of()
+    law = {"choice": [{"name": "sgd", "momentum": {"uniform": [0.0, 0.9]}}, "adamw"]}
+    entries = [
+        {**m, "hyperparameters": {"training.optimizer": "sgd", "training.optimizer.momentum": k / 10}}
+        if k % 2
+        else {**m, "hyperparameters": {"training.optimizer": "adamw"}}
+        for k, m in enumerate(view.members)
+    ]
+    job = {**view.job, "search": {"space": {"training.optimizer": law}, "metric": "nll"}}
+    changed = replace(view, job=job, manifest={**view.manifest, "members": entries})
+    (figure,) = searched.draw(changed)
+    assert figure.title == "training.optimizer.momentum"
+    dots = sum(figure.drawing.count(f'class="{kind}"') for kind in searched.KINDS)
+    assert dots == sum(k % 2 for k in range(len(view.members)))
+    assert "momentum" in render(changed)

@@ -12,6 +12,7 @@ from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.rows import short
 from ensemble_svc.report.text import clean, is_number, number, value
 from ensemble_svc.report.view import RunView
+from ensemble_svc.spec.spaces import laws_by_key
 from ensemble_svc.store.members import parted
 
 WIDE = 25.0
@@ -36,7 +37,7 @@ class Searched:
         search = view.job.get("search")
         if not search or not search.get("space"):
             return None
-        space, metric = search["space"], search.get("metric") or "nll"
+        space, metric = laws_by_key(search["space"]), search.get("metric") or "nll"
         found = (view.exhibits.get("search") or {}).get("importance") or {}
         trials = trials_of(list(space), metric, view.members)
         chosen = {parted(own)[0] for own in view.chosen}

@@ -153,6 +153,18 @@ class Space:
         return total
 
 
+def laws_by_key(space: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The law of every key that a space sets, those within the items of its choices included.
+
+    Where a key is drawn by one law under one choice and by another under the next, the first stands for both.
+    """
+    flat = Space({key: Domain.model_validate(law) for key, law in space.items()})
+    found: dict[str, dict[str, Any]] = {}
+    for dim in flat.dims:
+        found.setdefault(dim.key, dim.domain.model_dump(mode="json"))
+    return found
+
+
 def filled(value: Any) -> Any:
     """An item of a choice with a value in place of each law within it."""
     if (law := law_of(value)) is not None:

@@ -11,6 +11,7 @@ from ensemble_svc.report.panel import Panel, Range, width_of
 from ensemble_svc.report.search import WIDE
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
+from ensemble_svc.spec.spaces import laws_by_key
 
 PLOTS_UP_TO = 12
 KINDS = ("stop-dot", "member-dot", "ensemble-dot")
@@ -23,11 +24,12 @@ def draw(view: RunView) -> list[Figure]:
     """A figure for each searched key with numbers for values; none without a search."""
     search = view.job.get("search") or {}
     face = look(search.get("metric") or "nll")
-    found = {key: _dots(view, key, face) for key in search.get("space") or ()}
+    space = laws_by_key(search.get("space") or {})
+    found = {key: _dots(view, key, face) for key in space}
     found = {key: dots for key, dots in found.items() if len({x for x, *_ in dots}) > 1}
     shown = list(found.items())[:PLOTS_UP_TO]
     width = width_of(len(shown))
-    return [_figure(key, search["space"][key], dots, face, width) for key, dots in shown]
+    return [_figure(key, space[key], dots, face, width) for key, dots in shown]
 
 
 def _dots(view: RunView, key: str, face: Look) -> list[Dot]:
