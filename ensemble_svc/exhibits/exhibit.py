@@ -24,7 +24,6 @@ from ensemble_svc.exhibits.trials import trials_of
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.spaces import laws_by_key
 from ensemble_svc.spec.tasks import Task
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import EXHIBITS, Run
@@ -92,7 +91,7 @@ def searched(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> dict[str, An
     """
     if job.search is None:
         return {}
-    space = laws_by_key(job.search.space)
+    space = job.search.flat.laws
     return {"importance": importance(space, trials_of(list(space), job.search.metric, entries))}
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ensemble_svc.registry import frozen
 from ensemble_svc.spec.domains import LAWS, Domain
 
 KeyPath = tuple[str | int, ...]
@@ -68,6 +69,17 @@ class Space:
         self.parents = frozenset(one.dim for dim in self.dims for one in dim.under)
         """The dimensions that others depend on."""
         self._counts: dict[tuple[int, tuple[tuple[str, int], ...]], int] = {}
+
+    @property
+    def laws(self) -> dict[str, dict[str, Any]]:
+        """The law of every key that it sets, those within the items of its choices included.
+
+        Where a key is drawn by one law under one choice and by another under the next, the first stands for both.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for dim in self.dims:
+            found.setdefault(dim.key, dim.domain.model_dump(mode="json"))
+        return found
 
     def draw(self, value: Callable[[Dim], Any]) -> dict[str, Any]:
         """The values by key, each dimension that is there asked for its own."""
@@ -154,15 +166,8 @@ class Space:
 
 
 def laws_by_key(space: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The law of every key that a space sets, those within the items of its choices included.
-
-    Where a key is drawn by one law under one choice and by another under the next, the first stands for both.
-    """
-    flat = Space({key: Domain.model_validate(law) for key, law in space.items()})
-    found: dict[str, dict[str, Any]] = {}
-    for dim in flat.dims:
-        found.setdefault(dim.key, dim.domain.model_dump(mode="json"))
-    return found
+    """As ``Space.laws``, of a space as a resolved job holds it."""
+    return Space({key: Domain.model_validate(frozen(law)) for key, law in space.items()}).laws
 
 
 def filled(value: Any) -> Any:
