@@ -26,7 +26,7 @@ from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.schedulers import Asha, Median
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.spec.search import HIGHER_IS_BETTER, Repeated, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal
@@ -335,4 +335,5 @@ def _without(slot: Slot, placed: set[str]) -> Slot | None:
 
 def _bare(job: JobSpec) -> SearchSpec | None:
     """What slots need of the search: not the trials that it has settled."""
-    return job.search and job.search.model_copy(update={"first": ()})
+    settled: dict[str, object] = {"first": (), **({"again": {}} if isinstance(job.search, Repeated) else {})}
+    return job.search and job.search.model_copy(update=settled)

@@ -16,6 +16,7 @@ from ensemble_svc.search.brackets import ask_bracket, model_rung
 from ensemble_svc.spec.askers import Bohb
 from ensemble_svc.spec.draws import drawn
 from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.search import AGAIN
 from ensemble_svc.spec.yaml import frozen
 
 BOHB = {"space": SPACE, "algorithm": "bohb", "scheduler": {"name": "hyperband", "factor": 2}, "trials": 10}
@@ -37,6 +38,25 @@ def test_brackets_are_asked_one_at_a_time_and_a_killed_search_goes_on_to_the_sam
     again = train(job, tmp_path / "run")
     assert trials(again) == trials(whole)
     assert weights(again) == weights(whole)
+
+
+def test_trials_that_the_job_gives_are_ranked_with_the_rest_of_their_bracket(tmp_path: Path) -> None:
+    first = [{RATE: 0.01, DROP: 0.1}]
+    run = train(job_of({**BOHB, "first": first, "trials": 7}, **SECTIONS), tmp_path / "run")
+    assert [len(event["trials"]) for event in run.journal.of_kind("asked")] == [3, 3]
+    epochs = [member["epochs"] for member in run.manifest()["members"]]
+    assert [sorted(epochs[a:b]) for a, b in ((0, 4), (4, 7))] == [[1, 1, 2, 4], [2, 2, 4]]
+
+
+def test_what_is_trained_again_moves_no_later_trial_to_another_bracket(tmp_path: Path) -> None:
+    search = {**BOHB, "refit": {"seeds": 1, "configurations": 1}, "candidates": "all"}
+    train(job_of({**search, "trials": 4}, **SECTIONS), tmp_path / "run")
+    run = train(job_of({**search, "trials": 7}, **SECTIONS), tmp_path / "run")
+    assert [event["after"] for event in run.journal.of_kind("refit")] == [4, 7]
+    assert [len(event["trials"]) for event in run.journal.of_kind("asked")] == [4, 3]
+    members = [member for member in run.manifest()["members"] if member["index"] < AGAIN]
+    epochs = [member["epochs"] for member in members]
+    assert [sorted(epochs[a:b]) for a, b in ((0, 4), (4, 7))] == [[1, 1, 2, 4], [2, 2, 4]]
 
 
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 4))

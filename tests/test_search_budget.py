@@ -14,6 +14,7 @@ from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.errors import SpecError
+from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.progress import MemberProgress, Progress
@@ -23,7 +24,7 @@ from ensemble_svc.spec.budgets import BudgetSpec
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.store.run import Run
-from ensemble_svc.store.spending import NOT_STARTED, Used, is_spent, used_in
+from ensemble_svc.store.spending import NOT_STARTED, Used, is_spent, raise_sign, used_in
 
 RATE, HIDDEN = "training.optimizer.lr", "model.hidden"
 EPOCHS = 6
@@ -133,6 +134,41 @@ def test_a_search_that_learns_asks_no_more(tmp_path: Path) -> None:
     more = train(job_of({**tpe, "budget": {"hours": 1.0}}), tmp_path / "run")
     assert len(more.manifest()["members"]) == 9
     assert len(more.journal.of_kind("asked")) == 3
+
+
+def test_a_rung_that_the_budget_kept_trials_from_stops_none(tmp_path: Path) -> None:
+    """Two of six have come to it and wait when the budget is used up in the third."""
+    search = {
+        "trials": 6,
+        "scheduler": {"name": "halving", "factor": 2},
+        "space": {RATE: {"loguniform": [1e-3, 0.1]}},
+    }
+    compute = {"executor": "local", "measure": "off", "health": "off", "pack": 1, "commit_every_s": 0.0}
+    job, seen = job_of({**search, "budget": {"hours": 1.0}}, compute=compute), []
+
+    def progress(*_: object) -> None:
+        seen.append(True)
+        if len(seen) == 3:
+            raise_sign(tmp_path / "run", "used")
+            Run(tmp_path / "run").journal.append("used", meter="own", seconds=3600.0, device_seconds=0.0)
+
+    executor = LocalExecutor(retries=0)
+    run = pipeline.train(
+        job,
+        out=tmp_path / "run",
+        directory=Path.cwd(),
+        executor=executor,
+        listener=Listener(progress=progress),
+    )
+    done, waiting = by_state(run)
+    assert len(done) >= 3
+    assert len(done) + len(waiting) == 6
+    assert {member["reason"][:7] for member in done} == {"budget:"}
+    assert not any(event["out"] for event in run.journal.of_kind("rung"))
+    more = train(job_of({**search, "budget": {"hours": 9.0}}, compute=compute), tmp_path / "run")
+    after, waiting = by_state(more)
+    assert not waiting
+    assert [member for member in after if member["id"] in {m["id"] for m in done}] == done
 
 
 @pytest.mark.ray

@@ -81,6 +81,20 @@ def test_a_pack_stops_the_trials_that_would_be_stopped_apart(
         assert member["stopped"] == (member["epochs"] < 6) == member["reason"].startswith("halving: rank ")
 
 
+def test_trials_that_the_job_gives_are_ranked_with_the_first_that_are_asked_for(tmp_path: Path) -> None:
+    tpe = {
+        "algorithm": {"name": "optuna", "batch": 4, "startup": 4},
+        "first": [{RATE: 0.01, "model.dropout": 0.1}],
+    }
+    run = train(job_of({**HALVED, **tpe, "trials": 5}, **DECISIVE), tmp_path / "run")
+    assert sorted(m["reason"] for m in run.manifest()["members"])[1:] == [
+        "halving: rank 2 of 2 at epoch 2",
+        "halving: rank 3 of 5 at epoch 1",
+        "halving: rank 4 of 5 at epoch 1",
+        "halving: rank 5 of 5 at epoch 1",
+    ]
+
+
 def test_a_killed_halving_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Law 3: before a rung, at one, and after it."""
     whole = train(job_of(HALVED, **DECISIVE), tmp_path / "whole")

@@ -18,11 +18,13 @@ from ensemble_svc.errors import SpecError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.search.narrowing import Span, drawn_within, narrowed
-from ensemble_svc.search.refitting import laid_out
+from ensemble_svc.search.refitting import again_of
 from ensemble_svc.search.stages import room_in_stage, staged
 from ensemble_svc.spec.domains import Domain
+from ensemble_svc.spec.draws import drawn, indices, with_trials
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
+from ensemble_svc.spec.search import AGAIN
 from ensemble_svc.spec.spaces import Space
 from ensemble_svc.spec.yaml import frozen
 from ensemble_svc.store.run import Run
@@ -131,25 +133,35 @@ def test_stages_of_one_length_say_nothing_of_epochs() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(0, 20), max_size=3)), max_size=4),
-    st.integers(0, 5),
+    st.lists(st.tuples(st.integers(1, 20), st.lists(st.integers(0, 19), max_size=3)), max_size=4),
+    st.integers(1, 3),
 )
-def test_what_is_trained_again_moves_no_earlier_member(steps: list[tuple[int, list[int]]], rest: int) -> None:
-    trials: list[dict[str, Any]] = []
-    refits: list[dict[str, Any]] = []
-    before: tuple[Any, ...] = ()
-    for more, chosen in steps:
-        trials += [{"number": len(trials) + i} for i in range(more)]
-        refits.append({"after": len(trials), "trials": [c % len(trials) for c in chosen], "seeds": 2})
-        laid = laid_out(trials, refits, 1)
-        assert laid.values[: len(before)] == before
-        before = laid.values
-    trials += [{"number": len(trials) + i} for i in range(rest)]
-    laid = laid_out(trials, refits, 1)
-    assert laid.values[: len(before)] == before
-    assert [number for number in laid.trial if number is not None] == list(range(len(trials)))
-    assert all(v == trials[t] for v, t in zip(laid.values, laid.trial, strict=True) if t is not None)
-    assert laid.trial.count(None) == 2 * sum(len(event["trials"]) for event in refits)
+def test_what_is_trained_again_moves_no_other_member(steps: list[tuple[int, list[int]]], seeds: int) -> None:
+    """However many trials there are at a time, fewer than before among them."""
+    job, refits, before = coarse_of(growth=1), list[dict[str, Any]](), dict[int, Any]()
+    job = job.model_copy(update={"search": job.search.model_copy(update={"seeds_per_trial": seeds})})
+    for number, chosen in steps:
+        trials = tuple({RATE: float(t), DROP: 0.1} for t in range(number))
+        refits.append({"after": number, "trials": [t % number for t in chosen], "seeds": 2 * seeds})
+        own = with_trials(job, trials, again_of(job, trials, refits))
+        found = {index: drawn(own, index // seeds) for index in indices(own)}
+        assert len(found) == len(indices(own)) == own.ensemble.members
+        assert all(before.get(index, values) == values for index, values in found.items())
+        trial_members = [index for index in found if index < AGAIN]
+        assert trial_members == list(range(number * seeds))
+        assert all(found[index] == trials[index // seeds] for index in trial_members)
+        wanted = [t for event in refits for t in event["trials"] if t < number]
+        assert len(found) == (number + 2 * len(wanted)) * seeds
+        before |= found
+
+
+def test_what_is_trained_again_of_an_early_stage_trains_as_long_as_the_last() -> None:
+    job = coarse_of(keep=0.3)
+    trials = tuple(values for event in stages_of(job) for values in event["trials"])
+    refits = [{"after": 30, "trials": [0, 12, 29], "seeds": 1}]
+    found = again_of(job, trials, refits)
+    assert [found[place]["training.epochs"] for place in range(3)] == [27] * 3
+    assert [found[place][RATE] for place in range(3)] == [trials[t][RATE] for t in (0, 12, 29)]
 
 
 def job_of(search: dict[str, Any], **sections: Any) -> JobSpec:
@@ -231,6 +243,34 @@ def test_chosen_configurations_are_trained_again_to_their_end_and_chosen_among(t
     grown = weights(train(job_of({**search, "trials": 5}), tmp_path / "run"))
     assert before.items() <= grown.items()
     assert len(Run(tmp_path / "run").journal.of_kind("refit")) == 2
+
+
+def values_of(run: Run) -> list[tuple[int, float]]:
+    return [(m["index"], m["hyperparameters"][RATE]) for m in run.manifest()["members"]]
+
+
+def test_a_budget_of_trials_leaves_room_for_what_is_trained_again(tmp_path: Path) -> None:
+    run = train(job_of({"trials": 5, "budget": {"trials": 4}, "refit": {"seeds": 2}}), tmp_path / "run")
+    (event,) = run.journal.of_kind("refit")
+    assert event["trials"]
+    assert len(run.manifest()["members"]) == 4 + 2 * len(event["trials"])
+
+
+def test_fewer_trials_and_more_again_leave_every_member_as_it_was(tmp_path: Path) -> None:
+    search = {"refit": {"seeds": 1, "configurations": 2}}
+    first = values_of(train(job_of({**search, "trials": 6}), tmp_path / "run"))
+    fewer = values_of(train(job_of({**search, "trials": 3}), tmp_path / "run"))
+    assert [index for index, _ in fewer if index < AGAIN] == [0, 1, 2]
+    run = train(job_of({**search, "trials": 6}), tmp_path / "run")
+    again = values_of(run)
+    assert set(first) <= set(again)
+    assert len(set(again)) == len(again)
+    events = run.journal.of_kind("refit")
+    assert (
+        len({t for event in events for t in event["trials"]})
+        == len(again) - 6
+        == sum(len(event["trials"]) for event in events)
+    )
 
 
 def test_trials_that_were_stopped_join_only_if_asked(tmp_path: Path) -> None:

@@ -56,8 +56,11 @@ def groups_of(
     device, known = device_of(compute, resources), measured or Measured()
 
     def kind(member: MemberSpec) -> str:
-        """The single model that the ensemble is measured against has a slot, and so a time, of its own."""
-        return f"{member.is_single}{structure(member, num_rows[member.index])}"
+        """The single model that the ensemble is measured against has a slot, and so a time, of its own.
+
+        So has what a search trains again, which is ranked with none of its trials.
+        """
+        return f"{member.is_single}{member.is_again}{structure(member, num_rows[member.index])}"
 
     def group(some: tuple[MemberSpec, ...]) -> Group:
         first = max(some, key=lambda member: member.training.epochs)

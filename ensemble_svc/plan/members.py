@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.contradictions import resolve_vary
+from ensemble_svc.spec.draws import indices
 from ensemble_svc.spec.job import JobSpec
 
 
@@ -15,8 +16,7 @@ def make_members(
     Args:
         streamed: the data are larger than a device should hold, see ``data.stream``.
     """
-    indices = range(job.ensemble.members)
-    return tuple(_member(job, index, data_hash, split_hash, streamed=streamed) for index in indices)
+    return tuple(_member(job, index, data_hash, split_hash, streamed=streamed) for index in indices(job))
 
 
 def _member(job: JobSpec, index: int, data_hash: str, split_hash: str, *, streamed: bool) -> MemberSpec:

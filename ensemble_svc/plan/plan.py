@@ -15,6 +15,7 @@ from ensemble_svc.spec.job import SCHEMA_VERSION, Resample
 from ensemble_svc.spec.model import Model
 from ensemble_svc.spec.preprocess import Preprocess
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import AGAIN
 from ensemble_svc.spec.tasks import JobTask, Tasks
 from ensemble_svc.spec.training import TrainingSpec
 
@@ -77,6 +78,11 @@ class MemberSpec(Spec):
     def is_single(self) -> bool:
         """Whether it is no member of the ensemble, but the single model that the ensemble is measured against."""
         return self.index == SINGLE
+
+    @property
+    def is_again(self) -> bool:
+        """Whether it trains the configuration of a search's trial again, which nothing ranks or stops."""
+        return AGAIN <= self.index < SINGLE
 
     @property
     def start(self) -> int:

@@ -8,19 +8,21 @@ follows from the journal alone, so a run that was stopped anywhere goes on as if
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ensemble_svc.course import Course, Ready, begun, note
+from ensemble_svc.course import Course, Ready, begun, note, settle
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
+from ensemble_svc.search.ranking import decided, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
+from ensemble_svc.store.spending import is_spent
 from ensemble_svc.train.start import fit_own
 
 
@@ -32,7 +34,7 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     Raises:
         EnsembleSvcError: as training; the same command again goes on.
     """
-    epochs = max(member.training.epochs for member in ready.plan.members if not member.is_single)
+    epochs = max(member.training.epochs for member in ready.plan.members if not _is_aside(member))
     ladder = Ladder.of(ready.job.search, epochs)
     if ladder is None or not ladder.rungs:
         return ready.course(executor.resources())
@@ -85,7 +87,7 @@ class _Climb:
 
     def lowest(self) -> tuple[list[MemberSpec], int] | None:
         """The members that have climbed least, with the epoch at which they wait; None when all are at the top."""
-        reached, _ = _decided(self.journal)
+        reached, _ = decided(self.journal)
         apart = {member.digest for slot in self._lone() for member in slot.pack.members}
         by_epoch: dict[int, list[MemberSpec]] = {}
         for member in self._living():
@@ -109,7 +111,7 @@ class _Climb:
         left = [member for member in members if member.digest not in placed]
         fresh = [_until(slot, rung) for slot in self._placed(left, since)]
         note(self.journal, fresh)
-        there = _paused(self.journal, rung)
+        there = paused(self.journal, rung)
         slots = [slot for slot in (*kept, *fresh) if any(m.digest not in there for m in slot.pack.members)]
         plan = self.ready.left((*slots, *self._losers()), self.executor.resources())
         course = Course(self.ready, self.ready.plan, plan)
@@ -130,10 +132,10 @@ class _Climb:
 
     def _course(self, slots: Sequence[Slot]) -> Course:
         """The last slots of the run: these, those at work already, and those that seal what has stopped."""
-        aside = (_only(slot, lambda member: member.is_single) for slot in self.ready.plan.slots)
-        slots = (*slots, *(slot for slot in aside if slot is not None))
-        every = (*self._lone(), *slots, *self._losers())
         note(self.journal, slots)
+        aside = (_only(slot, _is_aside) for slot in self.ready.plan.slots)
+        others = settle(self.ready.run, [slot for slot in aside if slot is not None])
+        every = (*self._lone(), *slots, *others, *self._losers())
         first = begun(self.journal, [member.digest for member in self.ready.plan.members])
         placed = {member.digest for slot in first for member in slot.pack.members}
         never = (_only(slot, lambda m: m.digest not in placed) for slot in self.ready.plan.slots)
@@ -141,15 +143,18 @@ class _Climb:
         return Course(self.ready, whole, self.ready.left(every, self.executor.resources()))
 
     def _decide(self, members: Sequence[MemberSpec], rung: int) -> None:
-        """Rank what has paused at a rung, and write down what becomes of it."""
-        found = _paused(self.journal, rung)
+        """Rank what has paused at a rung, and write down what becomes of it.
+
+        Where the budget has kept others from coming, nobody is ranked among those who happened to come: it ends them.
+        """
+        found = paused(self.journal, rung)
         done = sealed(self.ready.run.path)
         there = [m for m in members if m.digest in found and m.digest not in done]
-        values: dict[int, list[float]] = {}
-        for member in there:
-            values.setdefault(self.ladder.trial(member.index), []).append(found[member.digest])
-        losses = {trial: self.ladder.loss(some) for trial, some in values.items()}
-        stopped = self.ladder.stopped(losses, rung)
+        waits = any(
+            m.digest not in found and m.digest not in done and m.digest not in self.lost for m in members
+        )
+        losses = trial_losses(self.ladder, self._members(), {m.digest: found[m.digest] for m in there}, done)
+        stopped = {} if waits and is_spent(self.ready.run.path) else self.ladder.stopped(losses, rung)
         trials = {member.digest: self.ladder.trial(member.index) for member in there}
         on = [digest for digest, trial in trials.items() if trial not in stopped]
         out = {digest: stopped[trial] for digest, trial in trials.items() if trial in stopped}
@@ -158,11 +163,11 @@ class _Climb:
 
     def _living(self) -> list[MemberSpec]:
         """The members that still train, or are to, in the order of their numbers."""
-        done, (_, out) = sealed(self.ready.run.path), _decided(self.journal)
+        done, (_, out) = sealed(self.ready.run.path), decided(self.journal)
         return [m for m in self._members() if not {m.digest} & (done.keys() | out.keys() | self.lost)]
 
     def _members(self) -> list[MemberSpec]:
-        trials = (member for member in self.ready.plan.members if not member.is_single)
+        trials = (member for member in self.ready.plan.members if not _is_aside(member))
         return sorted(trials, key=lambda member: member.index)
 
     def _lone(self) -> list[Slot]:
@@ -196,7 +201,7 @@ class _Climb:
 
     def _losers(self) -> list[Slot]:
         """Slots that seal the members which have stopped at a rung, as they were there."""
-        done, (_, out) = sealed(self.ready.run.path), _decided(self.journal)
+        done, (_, out) = sealed(self.ready.run.path), decided(self.journal)
         open_ = [m for m in self._members() if m.digest in out and m.digest not in done]
         found = list[Slot]()
         for rung in sorted({out[member.digest] for member in open_}):
@@ -208,6 +213,11 @@ class _Climb:
         return next(rung for rung in self.ladder.rungs if rung > since)
 
 
+def _is_aside(member: MemberSpec) -> bool:
+    """Whether it is no trial, and ranked with none."""
+    return member.is_single or member.is_again
+
+
 def _until(slot: Slot, until: int) -> Slot:
     """The slot, which pauses at an epoch."""
     return slot.model_copy(update={"until": until})
@@ -216,21 +226,3 @@ def _until(slot: Slot, until: int) -> Slot:
 def _only(slot: Slot, wanted: Callable[[MemberSpec], bool]) -> Slot | None:
     members = tuple(member for member in slot.pack.members if wanted(member))
     return slot.model_copy(update={"pack": Pack(members=members)}) if members else None
-
-
-def _decided(journal: Journal) -> tuple[dict[str, int], dict[str, int]]:
-    """The epoch of the last rung that each member has passed, and of the one at which it stopped."""
-    reached, out = dict[str, int](), dict[str, int]()
-    for event in journal.of_kind("rung"):
-        reached |= dict.fromkeys(event["on"], event["epoch"])
-        out |= dict.fromkeys(event["out"], event["epoch"])
-    return reached, out
-
-
-def _paused(journal: Journal, rung: int) -> Mapping[str, float]:
-    """How each member did that has come to a rung."""
-    found: dict[str, float] = {}
-    for event in journal.of_kind("paused"):
-        if event["epoch"] == rung:
-            found |= event["metric"]
-    return found

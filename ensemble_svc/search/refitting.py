@@ -1,32 +1,25 @@
 """Configurations that a greedy ensemble of the trials has are trained again from other seeds (Wenzel et al. 2020).
 
-What is trained again stands in the journal as ``refit``, with how many trials there were. The new members come after
-those trials, and trials that are added later after them, so that no member's seed ever changes.
+What is trained again stands in the journal as ``refit``, with how many trials there were. The new members have indices
+of their own from ``AGAIN`` on, so that no member's seed ever changes, nor whom a trial is ranked with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
 
 from ensemble_svc.aggregate.selection import greedy
 from ensemble_svc.course import Ready
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.search.asking import Values
+from ensemble_svc.search.stages import lasting
 from ensemble_svc.search.telling import candidates_of
 from ensemble_svc.spec.aggregate import Greedy
+from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.refining import RefitSpec
 from ensemble_svc.store.journal import Event, Journal
 
 EVENT = "refit"
-
-
-class Laid(NamedTuple):
-    """Configurations in the order of their members."""
-
-    values: tuple[Values, ...]
-    trial: tuple[int | None, ...]
-    """Of each, which trial of the search it is; None where it is one that is trained again."""
 
 
 def refits_in(journal: Journal) -> list[Event]:
@@ -34,27 +27,27 @@ def refits_in(journal: Journal) -> list[Event]:
     return journal.of_kind(EVENT)
 
 
-def laid_out(trials: Sequence[Values], refits: Sequence[Event], seeds_per_trial: int) -> Laid:
-    """The trials, with what is trained again behind those that it was chosen from."""
-    values, numbers, placed = list[Values](), list[int | None](), 0
+def again_of(job: JobSpec, trials: Sequence[Values], refits: Sequence[Event]) -> dict[int, Values]:
+    """What is trained again, by its place among all that ever was chosen.
+
+    A trial of a search in stages is trained as long as those of the last one. What was chosen of trials that the job
+    has no more is left out, and its places with it.
+    """
+    assert job.search is not None
+    found, place = dict[int, Values](), 0
     for event in refits:
-        if event["after"] > len(trials):
-            break
-        values += trials[placed : event["after"]]
-        numbers += range(placed, event["after"])
-        placed = event["after"]
-        again = [
-            trials[number] for number in event["trials"] for _ in range(event["seeds"] // seeds_per_trial)
-        ]
-        values += again
-        numbers += [None] * len(again)
-    return Laid((*values, *trials[placed:]), (*numbers, *range(placed, len(trials))))
+        for number in event["trials"]:
+            for _ in range(event["seeds"] // job.search.seeds_per_trial):
+                if number < len(trials):
+                    found[place] = lasting(job, trials[number])
+                place += 1
+    return found
 
 
-def own_members(members: Sequence[MemberSpec], laid: Laid, seeds_per_trial: int) -> list[MemberSpec]:
+def own_members(members: Iterable[MemberSpec]) -> list[MemberSpec]:
     """The members of the search's own trials, in order."""
-    ordered = sorted((m for m in members if not m.is_single), key=lambda member: member.index)
-    return [member for member in ordered if laid.trial[member.index // seeds_per_trial] is not None]
+    own = (member for member in members if not (member.is_single or member.is_again))
+    return sorted(own, key=lambda member: member.index)
 
 
 def chosen(

@@ -6,7 +6,7 @@ their results turn out to be, and asks for further ones as the undisturbed run w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +20,13 @@ from ensemble_svc.search.asking import Values, ask
 from ensemble_svc.search.brackets import ask_bracket, losses_at_rungs
 from ensemble_svc.search.climbing import climbed, train_left
 from ensemble_svc.search.refitting import EVENT as REFIT
-from ensemble_svc.search.refitting import Laid, chosen, laid_out, own_members, refits_in
+from ensemble_svc.search.refitting import again_of, chosen, own_members, refits_in
 from ensemble_svc.search.stages import given, room_in_stage, staged
 from ensemble_svc.search.telling import told
 from ensemble_svc.spec.askers import Bohb, Tpe
 from ensemble_svc.spec.draws import drawn, with_trials
 from ensemble_svc.spec.ladder import Ladder
-from ensemble_svc.spec.schedulers import NoScheduler
+from ensemble_svc.spec.schedulers import NoScheduler, Ranked
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent, settle_sign
@@ -60,44 +60,50 @@ def _explored(ready: Ready, search: SearchSpec, executor: Executor, listener: Li
     """All trials; those of every round but the last have been trained."""
     trials = _known(ready, search)
     while len(trials) < search.num_trials:
-        known = _with(_alone(ready), trials, executor) if trials else ready
-        if trials:
+        known = _own(ready, trials, executor) if trials else ready
+        if trials and not _joins(ready, search, len(trials)):
             _train(known, executor, listener)
-            if is_spent(ready.run.path):
-                return trials
+        if trials and is_spent(ready.run.path):
+            return trials
         trials = (*trials, *_more(ready, known, trials))
     return trials
+
+
+def _joins(ready: Ready, search: SearchSpec, number: int) -> bool:
+    """Whether the trials that the job gives wait for others: they are ranked with the first that are asked for."""
+    if not isinstance(search.scheduler, Ranked) or ready.run.journal.of_kind(EVENT):
+        return False
+    ladder = Ladder.of(search, ready.job.training.epochs)
+    assert ladder is not None
+    return not ladder.in_turn or ladder.bracket(number - 1) == ladder.bracket(number)
 
 
 def _refitted(
     ready: Ready, search: SearchSpec, trials: tuple[Values, ...], executor: Executor, listener: Listener
 ) -> Ready:
-    """The job with all trials and what is trained again; before that is chosen, the trials are trained."""
+    """The job with all trials and what is trained again; the trials are trained before any of that is."""
     journal = ready.run.journal
     refits = refits_in(journal)
-    if search.refit is None or any(event["after"] == len(trials) for event in refits):
-        return _last(ready, trials, executor)
-    known = _with(_alone(ready), trials, executor)
-    _train(known, executor, listener)
-    if is_spent(ready.run.path):
-        return _with(ready, trials, executor)
-    members = own_members(list(known.plan.members), _laid(ready, trials), search.seeds_per_trial)
-    again = chosen(known, search.refit, members, refits)
-    journal.append(REFIT, after=len(trials), trials=again, seeds=search.refit.seeds)
-    return _last(ready, trials, executor)
+    if search.refit is None and not refits:
+        return _all(ready, trials, executor)
+    known, done = _own(ready, trials, executor), sealed(ready.run.path)
+    if any(member.digest not in done for member in known.plan.members):
+        _train(known, executor, listener)
+    is_chosen = search.refit is None or any(event["after"] == len(trials) for event in refits)
+    if search.refit is not None and not is_chosen and not is_spent(ready.run.path):
+        again = chosen(known, search.refit, own_members(known.plan.members), refits)
+        journal.append(REFIT, after=len(trials), trials=again, seeds=search.refit.seeds)
+    return _all(_unraced(ready), trials, executor)
 
 
-def _last(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready:
-    """The job of all members; what is trained again is ranked with nobody, so nothing stops it."""
-    known = _with(ready, trials, executor)
-    search = known.job.search
-    assert search is not None
-    done = sealed(ready.run.path)
-    laid = _laid(ready, trials)
-    left = own_members(list(known.plan.members), laid, search.seeds_per_trial)
-    if None not in laid.trial or any(member.digest not in done for member in left):
-        return known
-    return _with(_unranked(ready), trials, executor)
+def _all(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready:
+    """The job of these trials, and of what is trained again of them, alone; and where they train."""
+    return _with(ready, trials, again_of(ready.job, trials, refits_in(ready.run.journal)), executor)
+
+
+def _own(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready:
+    """The same without what is trained again, and without what the whole ensemble is measured against."""
+    return _with(_alone(ready), trials, {}, executor)
 
 
 def _alone(ready: Ready) -> Ready:
@@ -106,10 +112,13 @@ def _alone(ready: Ready) -> Ready:
     return replace(ready, job=ready.job.model_copy(update={"evaluate": evaluate}))
 
 
-def _unranked(ready: Ready) -> Ready:
-    assert ready.job.search is not None
-    search = ready.job.search.model_copy(update={"scheduler": NoScheduler()})
-    return replace(ready, job=ready.job.model_copy(update={"search": search}))
+def _unraced(ready: Ready) -> Ready:
+    """What is trained again is compared with nobody: the trials have been, and the rest do not wait for each other."""
+    search = ready.job.search
+    if search is None or not search.races:
+        return ready
+    still = search.model_copy(update={"scheduler": NoScheduler()})
+    return replace(ready, job=ready.job.model_copy(update={"search": still}))
 
 
 def _known(ready: Ready, search: SearchSpec) -> tuple[Values, ...]:
@@ -118,14 +127,8 @@ def _known(ready: Ready, search: SearchSpec) -> tuple[Values, ...]:
     return (*given(ready.job, search), *asked)[: search.num_trials]
 
 
-def _laid(ready: Ready, trials: tuple[Values, ...]) -> Laid:
-    assert ready.job.search is not None
-    return laid_out(trials, refits_in(ready.run.journal), ready.job.search.seeds_per_trial)
-
-
-def _with(ready: Ready, trials: tuple[Values, ...], executor: Executor) -> Ready:
-    """The job of these trials, and of what is trained again of them, alone; and where they train."""
-    job = with_trials(ready.job, _laid(ready, trials).values)
+def _with(ready: Ready, trials: tuple[Values, ...], again: Mapping[int, Values], executor: Executor) -> Ready:
+    job = with_trials(ready.job, trials, again)
     plan = make_plan(job, ready.prepared, executor.resources(), measured_in(ready.run.path))
     check_networks(plan.members, ready.prepared.schema)
     return replace(ready, job=job, plan=plan)
@@ -145,9 +148,7 @@ def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Value
     """
     search = ready.job.search
     assert search is not None
-    members = (
-        own_members(list(known.plan.members), _laid(ready, trials), search.seeds_per_trial) if trials else []
-    )
+    members = own_members(known.plan.members) if trials else []
     facts = dict[str, Any]()
     if isinstance(search.algorithm, Bohb):
         found = _bracket(ready, search.algorithm, trials, members)

@@ -79,6 +79,12 @@ def spans_of(
     return spans
 
 
+def lasting(job: JobSpec, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A trial's configuration with the epochs of the last stage."""
+    stages = job.search and job.search.coarse_to_fine
+    return _timed(job, stages, stages.stages - 1, values) if stages else values
+
+
 def _timed(job: JobSpec, stages: CoarseToFine, stage: int, values: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration with the epochs of its stage."""
     epochs = stages.epochs(stage, job.training.epochs)

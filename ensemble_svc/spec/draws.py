@@ -10,6 +10,7 @@ from zlib import crc32
 from ensemble_svc.spec.askers import Bohb, Grid, Random, Sobol, Tpe
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.search import Repeated, first_again
 from ensemble_svc.spec.yaml import frozen
 
 
@@ -22,8 +23,9 @@ def drawn(job: JobSpec, trial: int) -> dict[str, Any]:
     search = job.search
     if search is None:
         return {}
-    if trial < len(search.first):
-        given = search.first[trial]
+    again = trial - first_again(search.seeds_per_trial)
+    if again >= 0 or trial < len(search.first):
+        given = search.again[again] if isinstance(search, Repeated) and again >= 0 else search.first[trial]
         keys = [search.flat.by_name[name].key for name in search.flat.placed(given)]
         return {key: frozen(given[key]) for key in dict.fromkeys((*keys, *given))}
     space = search.flat
@@ -49,12 +51,30 @@ def point_of(job: JobSpec, trial: int) -> dict[str, float]:
     return {dim.name: _u(job.seed, trial, dim.name) for dim in dims}
 
 
-def with_trials(job: JobSpec, trials: tuple[Mapping[str, Any], ...]) -> JobSpec:
-    """The job whose trials have these values, in this order, and no others."""
+def with_trials(
+    job: JobSpec, trials: tuple[Mapping[str, Any], ...], again: Mapping[int, Mapping[str, Any]] | None = None
+) -> JobSpec:
+    """The job whose trials have these values, in this order, and no others.
+
+    Args:
+        again: what is trained again of them, see :class:`ensemble_svc.spec.search.Repeated`.
+    """
     assert job.search is not None
-    search = job.search.model_copy(update={"first": trials, "trials": len(trials)})
-    ensemble = job.ensemble.model_copy(update={"members": search.num_members})
+    own = {**dict(job.search), "first": trials, "trials": len(trials), "again": again or {}}
+    search = Repeated.model_construct(**own)
+    members = search.num_members + len(search.again) * search.seeds_per_trial
+    ensemble = job.ensemble.model_copy(update={"members": members})
     return job.model_copy(update={"search": search, "ensemble": ensemble})
+
+
+def indices(job: JobSpec) -> tuple[int, ...]:
+    """The indices of the job's members: from 0, and from ``AGAIN`` those that train a configuration again."""
+    search = job.search
+    if not isinstance(search, Repeated):
+        return tuple(range(job.ensemble.members))
+    seeds, start = search.seeds_per_trial, first_again(search.seeds_per_trial)
+    further = ((start + place) * seeds + seed for place in sorted(search.again) for seed in range(seeds))
+    return (*range(search.num_members), *further)
 
 
 def _u(seed: int, trial: int, dim: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble_svc.spec.aggregate import Greedy
-from ensemble_svc.spec.askers import Random, Sobol
+from ensemble_svc.spec.askers import MOST_MEMBERS, Random, Sobol
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
 from ensemble_svc.spec.data import UNSEEN
@@ -71,6 +71,9 @@ def _again(job: JobSpec, search: SearchSpec, refit: RefitSpec) -> Iterator[Clash
         yield Clash((_REFIT, _ROWS), words)
     if job.task == "multitask":
         yield Clash((_REFIT, ("task",)), "is chosen by the rows of one task, and this job has several")
+    if refit.seeds * refit.configurations > MOST_MEMBERS:
+        words = f"{refit.configurations:,} configurations of {refit.seeds:,} seeds; at most {MOST_MEMBERS:,} members"
+        yield Clash(((*_REFIT, "configurations"), (*_REFIT, "seeds")), f"{words} are allowed")
     if refit.seeds % search.seeds_per_trial:
         words = f"{refit.seeds} is no multiple of the {search.seeds_per_trial} seeds of each trial"
         yield Clash(((*_REFIT, "seeds"), ("search", "seeds_per_trial")), words)

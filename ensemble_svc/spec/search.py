@@ -21,6 +21,9 @@ SearchMetric = Literal["nll", "accuracy", "rmse"]
 
 HIGHER_IS_BETTER: Final = frozenset({"accuracy"})
 
+AGAIN: Final = 500_000
+"""Index from which the members stand that train a trial's configuration again; no trial has so many."""
+
 AUTO_TRIALS = 32
 """Trials where the job does not say."""
 
@@ -98,6 +101,18 @@ class SearchSpec(Spec):
     def races(self) -> bool:
         """Whether its trials are stopped as their results come, so that each is a slot."""
         return isinstance(self.scheduler, Asynchronous)
+
+
+class Repeated(SearchSpec):
+    """A search with what is trained again of its trials, as the driver has it; no job file says so."""
+
+    again: Mapping[int, Mapping[str, Any]] = {}
+    """Configurations by their place among all that ever were chosen; those of trials that are left out are not here."""
+
+
+def first_again(seeds_per_trial: int) -> int:
+    """The number of a trial that the first configuration which is trained again would be."""
+    return -(-AGAIN // seeds_per_trial)
 
 
 def takes_cut(search: SearchSpec | None) -> bool:

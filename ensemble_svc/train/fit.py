@@ -149,7 +149,7 @@ def _attempt(
         feed=build_feed(payload, module, [rows[k] for k in ledger.standing], first_epoch=module.first_epoch),
         judged=Judged.of(module, rows),
         examiner=Examiner(module, ledger, rows) if payload.health else None,
-        rungs=None if attempt.number else Rungs.of(search, attempt.slot),
+        rungs=None if attempt.number else Rungs.of(search, attempt.slot, run),
         until=None if attempt.number else attempt.slot.until,
         population=population,
         entrant=None if attempt.number or parents else Entrant.of(search, attempt.pack.id, run),

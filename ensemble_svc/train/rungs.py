@@ -5,13 +5,16 @@ Only members that still train are ranked. A trial of several seeds is ranked by 
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble_svc.plan.plan import Pack, Slot
+from ensemble_svc.plan.plan import MemberSpec, Pack, Slot
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.members import sealed
 from ensemble_svc.train.ledger import Entry, Ledger
 
 
@@ -22,29 +25,51 @@ class Rungs:
     ladder: Ladder
     since: int = 0
     """Epoch up to which they have been ranked before."""
+    sick: frozenset[int] = frozenset()
+    """Trials of which a member diverged in a pack before this one."""
 
     @classmethod
-    def of(cls, search: SearchSpec | None, slot: Slot) -> Rungs | None:
+    def of(cls, search: SearchSpec | None, slot: Slot, run: Path) -> Rungs | None:
         """What the search asks for; None where nothing is stopped here."""
-        epochs = max((m.training.epochs for m in slot.pack.members if not m.is_single), default=0)
+        epochs = max((m.training.epochs for m in slot.pack.members if _is_ranked(m)), default=0)
         ladder = Ladder.of(search, epochs)
-        return None if ladder is None or slot.until is not None else cls(ladder, slot.since)
+        if ladder is None or slot.until is not None:
+            return None
+        return cls(ladder, slot.since, _sick_before(ladder, run) if slot.since else frozenset())
 
     def close(self, ledger: Ledger, epoch: int) -> None:
         """Stop the worst trials, where the epoch that has just been closed is a rung."""
         if epoch <= self.since or epoch not in self.ladder.rungs:
             return
-        trials: dict[int, list[Entry]] = {}
+        trials, sick = dict[int, list[Entry]](), set(self.sick)
         for member, entry in zip(ledger.members, ledger.entries, strict=True):
-            if entry.active and not member.is_single:
+            if entry.active and _is_ranked(member):
                 trials.setdefault(self.ladder.trial(member.index), []).append(entry)
+            elif lost_for_good(member, entry.status):
+                sick.add(self.ladder.trial(member.index))
         key = f"val_{self.ladder.metric}"
-        losses = {
-            t: self.ladder.loss([entry.history[-1][key] for entry in some]) for t, some in trials.items()
-        }
+        values = {t: [entry.history[-1][key] for entry in some] for t, some in trials.items()}
+        losses = {t: math.nan if t in sick else self.ladder.loss(some) for t, some in values.items()}
         for trial, reason in self.ladder.stopped(losses, epoch).items():
             for entry in trials[trial]:
                 _stop(entry, reason)
+
+
+def _is_ranked(member: MemberSpec) -> bool:
+    return not (member.is_single or member.is_again)
+
+
+def lost_for_good(member: MemberSpec, status: str) -> bool:
+    """Whether a member has diverged and does not start again: its trial is worse than any that is whole."""
+    return status == "diverged" and member.training.on_sick != "restart"
+
+
+def _sick_before(ladder: Ladder, run: Path) -> frozenset[int]:
+    """The trials of which a sealed member was lost."""
+    diverged = (seal["spec"] for seal in sealed(run).values() if seal["status"] == "diverged")
+    members = (MemberSpec.from_json(json.dumps(spec)) for spec in diverged)
+    lost = (member for member in members if _is_ranked(member) and lost_for_good(member, "diverged"))
+    return frozenset(ladder.trial(member.index) for member in lost)
 
 
 def pause(run: Path, pack: Pack, ledger: Ledger, epoch: int, metric: str) -> None:
