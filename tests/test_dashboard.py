@@ -175,15 +175,26 @@ class TestTheCommand:
             "--port",
             "0",
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            url = urlsplit(process.stdout.readline().strip())
-            assert url.port is not None
-            connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=10)
-            connection.request("GET", "/api/runs")
-            assert json.loads(connection.getresponse().read())["runs"][0]["state"] == "running"
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a job in the background ignores it
+        ) as process:
+            try:
+                assert process.stdout is not None
+                url = urlsplit(process.stdout.readline().strip())
+                assert url.port is not None
+                connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=10)
+                connection.request("GET", "/api/runs")
+                assert json.loads(connection.getresponse().read())["runs"][0]["state"] == "running"
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=20)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert ("everyone who reaches 0.0.0.0 can read" in told) == (host == "0.0.0.0")
         assert "Traceback" not in told
