@@ -25,7 +25,6 @@ from ensemble_svc.foreign import (
     imputes,
     usual_doubts,
 )
-from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.rereading import own_data
 from ensemble_svc.settling import settle
@@ -121,7 +120,7 @@ def _books(
     """The books of all rows, and what could not be read."""
     terms, books, broken = terms_of(run.path, wish), Books(), list[str]()
     if wish.data is None:
-        for one in _own_rows(terms, directory, tell):
+        for one in _own_rows(terms, run, tell):
             books.join(one)
         return terms, books, broken
     terms = replace(terms, own=own_rows(run, terms.ensemble.schema))
@@ -142,9 +141,17 @@ def _books(
     return terms, books, broken
 
 
-def _own_rows(terms: Terms, directory: Path, tell: Tell) -> Iterator[Books]:
-    """The books of the run's own test rows."""
-    prepared, schema = prepare(terms.job, directory), terms.ensemble.schema
+def _own_rows(terms: Terms, run: Run, tell: Tell) -> Iterator[Books]:
+    """The books of the run's own test rows.
+
+    Raises:
+        DataError: a source that is gone, or holds other rows than the members were trained on.
+    """
+    prepared, schema = own_data(run), terms.ensemble.schema
+    if isinstance(prepared, str):
+        raise DataError(
+            f"{run.path}: {prepared}; its test rows cannot be measured anew. Name rows with --data."
+        )
     own = conform(prepared.dataset, schema, missing=imputes(terms.job))
     return audit(terms, cut(own, piece_rows(schema), prepared.split.test), 0, tell, own.white)
 

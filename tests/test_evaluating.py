@@ -404,6 +404,18 @@ class TestOwnRows:
         found = evaluate(run, Wish(data=source(tmp_path / "moved.csv")), tmp_path).metrics["data"]
         assert "cannot be read" in found["own_rows"]["unknown"]
 
+    def test_a_source_that_holds_other_rows_now_is_not_taken_for_the_test(self, tmp_path):
+        rows = frame(200)
+        rows.to_csv(tmp_path / "train.csv", index=False)
+        own = {"name": "csv", "path": "train.csv", "target": "kind", "drop": ("region",), "id": "id"}
+        run, wish = train(tmp_path, data={"source": own}), Wish(slices=("region",))
+        (tmp_path / "elsewhere").mkdir()
+        found = evaluate(run, wish, tmp_path / "elsewhere").metrics["test"]
+        assert found["ensemble"] == pytest.approx(run.metrics()["test"]["ensemble"], rel=1e-6)
+        rows.sample(frac=1, random_state=0).to_csv(tmp_path / "train.csv", index=False)
+        with pytest.raises(DataError, match="other data now.*--data"):
+            evaluate(run, wish, tmp_path)
+
     @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(["float32", "uint8"]))
     def test_marks_are_equal_where_rows_are(self, seed, width, dtype):
         rng = np.random.default_rng(seed)
