@@ -14,12 +14,12 @@ from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.conclude import read_rival, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
-from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.exhibits.exhibit import write_exhibits
+from ensemble_svc.familiar import marks
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.predictor import Ensemble
@@ -44,8 +44,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
 
     Args:
         job: the run's own with another ``aggregate`` section.
-        data: a labelled source whose rows decide, in place of the run's validation rows. They must not be
-            rows that are reported.
+        data: a labelled source whose rows decide, in place of the run's validation rows. They must be neither
+            rows that are reported nor rows that members were trained on.
 
     Raises:
         StoreError: no finished member.
@@ -131,19 +131,27 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
             "among them; only other rows can decide. Without --data the run's held-out rows do."
         )
     dataset = conform(read, ensemble.schema, missing=imputes(job))
-    _refuse_reported(run, dataset, data)
+    _refuse_own(run, dataset, ensemble.schema, data)
     target = torch.from_numpy(np.ascontiguousarray(dataset.y))
     return HeldOut("data", ensemble.members(dataset.x), target)
 
 
-def _refuse_reported(run: Run, dataset: Dataset, data: str) -> None:
-    """Make sure that no row that is reported is among those that decide, as far as the run's source can be read."""
-    own = own_data(run)
-    if isinstance(own, str):
+def _refuse_own(run: Run, dataset: Dataset, schema: InputSchema, data: str) -> None:
+    """Make sure that no row that is reported, or that members were trained on, is among those that decide.
+
+    Of a run whose source cannot be read again nothing is known.
+    """
+    prepared = own_data(run)
+    if isinstance(prepared, str):
         return
-    reported = set(digests(own.dataset, own.split.test))
-    both = sum(digest in reported for digest in digests(dataset, np.arange(len(dataset))))
-    if both:
+    own = conform(prepared.dataset, schema, missing=imputes(run.job()))
+    own_N, new_N = marks(own.x, own.y), marks(dataset.x, dataset.y)
+    if both := int(np.isin(new_N, own_N[prepared.split.test]).sum()):
         raise DataError(
             f"{data} holds {both} rows of the run's test split; a row that is reported must not decide. Leave them out."
+        )
+    if both := int(np.isin(new_N, own_N[prepared.split.train]).sum()):
+        raise DataError(
+            f"{data} holds {both} rows that members were trained on; they say nothing of how members do on new rows, "
+            "and must not decide. Leave them out."
         )
