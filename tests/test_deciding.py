@@ -129,7 +129,12 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     decision = reselect(run, with_aggregate(run, select="greedy"), data=source, directory=tmp_path)
     assert decision.rows == "data"
     assert decision.num_rows == 300
-    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["rows"] == 300
+    found = evaluate(run, Wish(data=source), tmp_path).metrics["data"]
+    assert (found["rows"], found["own_rows"]) == (300, {"trained": 0, "chosen": 300})
+    assert not damage(run)
+    reselect(run, with_aggregate(run, select="greedy"), directory=tmp_path)
+    assert not (run.path / "deciding.safetensors").exists()
+    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["own_rows"]["chosen"] == 0
 
 
 def _validation(run: Run) -> list[int]:
