@@ -277,6 +277,29 @@ class TestShards:
             predict_file(tables.path, pattern, tmp_path / "strict.csv", strict=True)
         assert not (tmp_path / "strict.csv").exists()
 
+    @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
+    def test_ids_are_of_one_kind_in_all_files(self, suffix, tables, tmp_path, monkeypatch):
+        """Law: an id is what it is in its file; a number where all ids that are read are numbers."""
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 4)
+        parts = [frame(10, seed=i).assign(id=[str(10 * i + k) for k in range(10)]) for i in range(3)]
+        for i, part in enumerate(parts):
+            part.to_csv(tmp_path / f"part-{i}.csv", index=False)
+        parts[2].astype({"id": int}).to_parquet(tmp_path / "part-2.parquet")
+        (tmp_path / "part-2.csv").unlink()
+        (tmp_path / "part-3.csv").write_text("length,weight,colour\n1,2,red\n")
+        (tmp_path / "part-4.parquet").write_bytes(b"PAR1")
+        out = tmp_path / f"out{suffix}"
+        done = predict_file(tables.path, tmp_path / "part-*", out, id_column="id")
+        assert (done.rows, len(done.broken)) == (30, 2)
+        found = read(out)["row"]
+        assert [int(one) for one in found] == list(range(30))
+        assert suffix == ".csv" or np.asarray(found).dtype.kind == "i"
+        parts[1].assign(id=[*parts[1]["id"][:9], "x7"]).to_csv(tmp_path / "part-1.csv", index=False)
+        out = tmp_path / f"text{suffix}"
+        assert predict_file(tables.path, tmp_path / "part-*", out, id_column="id").rows == 30
+        said = [str(one) for one in read(out)["row"]]
+        assert said == [*parts[0]["id"], *parts[1]["id"][:9], "x7", *parts[2]["id"]]
+
     def test_nothing_to_read_is_an_error(self, tables, tmp_path):
         (tmp_path / "empty").mkdir()
         for path, told in (("empty", "no files of rows"), ("none-*.csv", "nothing there matches")):
