@@ -79,7 +79,9 @@ def evaluate(
     else:
         terms, books, broken = _books(run, wish, directory, spread, tell)
         best = _best(run, terms.ensemble)
-        metrics, usual = {split: settle(terms, books, best=best)}, books.doubts
+        selected = len(terms.ensemble.decision.members) < len(run.manifest()["candidates"])
+        metrics = {split: settle(terms, books, best=best, selected=selected)}
+        usual = books.doubts
     job, ensemble = terms.job, terms.ensemble
     elsewhere = {
         text: detections(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,8 @@ from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.familiar import marks
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.reselecting import reselect
+from ensemble_svc.spec.aggregate import TopK
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.forward import outputs
@@ -448,6 +451,22 @@ class TestOwnRows:
         for mark, row in zip(marks(x, y).tolist(), map(tuple, np.column_stack([x, y]).tolist()), strict=True):
             assert first.setdefault(row, mark) == mark
         assert len(set(first.values())) == len(first)
+
+
+@pytest.mark.parametrize("held", [20_000, 50])
+def test_members_that_were_selected_are_no_draws_of_one_training(held, tables, tmp_path):
+    """As many as there are tell how trainings vary; who was chosen of them does not."""
+    frame(200, seed=5).to_parquet(tmp_path / "new.parquet")
+    run = Run(Path(shutil.copytree(tables.path, tmp_path / "run")))
+    job, wish = run.job(), Wish(data=source(tmp_path / "new.parquet"), held=held)
+    for k in (3, 2):
+        select = TopK(name="top_k", k=k)
+        aggregate = job.aggregate.model_copy(update={"select": select})
+        reselect(run, job.model_copy(update={"aggregate": aggregate}), directory=tmp_path)
+        found = evaluate(run, wish, tmp_path).metrics["data"]
+        assert ("decomposition" in found) is (k == 3)
+        assert ("decomposition" in found.get("sampled", {"what": found})["what"]) is (k == 3)
+        assert ("sampled" in found) is (held < 200)
 
 
 class TestShift:
