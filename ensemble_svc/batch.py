@@ -21,7 +21,7 @@ from ensemble_svc.foreign import imputes
 from ensemble_svc.predictor import Ensemble, Prediction
 from ensemble_svc.spec.data import Csv, ImageFolder
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spreading import Spread, Tell, in_turn
+from ensemble_svc.spreading import Spread, Tell, in_turn, no_rows
 from ensemble_svc.store.run import Run
 from ensemble_svc.writing import Columns, check_format, written
 
@@ -80,7 +80,7 @@ def predict_file(
             else:
                 broken.append(str(piece))
         if not rows:
-            raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+            raise DataError(no_rows(broken, source))
     return Predicted(rows, tuple(broken))
 
 

@@ -13,7 +13,7 @@ from ensemble_svc.audit import audit
 from ensemble_svc.books import Books
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.inputs import piece_rows
-from ensemble_svc.data.streams import cut, shards_of, stream_labelled
+from ensemble_svc.data.streams import Labels, check_labels, cut, shards_of, stream_labelled
 from ensemble_svc.deciding import best_on_validation
 from ensemble_svc.errors import DataError
 from ensemble_svc.familiar import Own, own_rows
@@ -31,7 +31,7 @@ from ensemble_svc.settling import settle
 from ensemble_svc.spec.data import Source
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
-from ensemble_svc.spreading import Spread, in_turn
+from ensemble_svc.spreading import Spread, in_turn, no_rows
 from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 from ensemble_svc.terms import Terms, Wish
@@ -139,7 +139,8 @@ def _books(
             else:
                 broken.append(str(each))
     if not books.rows:
-        raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+        raise DataError(no_rows(broken, wish.data))
+    check_labels(books.zero_based, terms.ensemble.schema)
     return terms, books, broken
 
 
@@ -159,12 +160,12 @@ def _own_rows(terms: Terms, run: Run, tell: Tell) -> Iterator[Books]:
 
 
 def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell: Tell) -> Iterator[Books]:
-    """The books of one file of labelled rows.
+    """The books of one file of labelled rows; it may have none.
 
     Raises:
         DataError: rows that the ensemble cannot read, after the books of those before.
     """
-    job = terms.job
+    job, labels = terms.job, Labels()
     rows = stream_labelled(
         source,
         terms.ensemble.schema,
@@ -173,5 +174,8 @@ def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell
         directory=directory,
         aside=terms.wish.slices,
         missing=imputes(job),
+        labels=labels,
     )
-    return audit(terms, rows, number, tell)
+    for books in audit(terms, rows, number, tell):
+        books.zero_based = labels.zero_based
+        yield books

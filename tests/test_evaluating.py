@@ -303,6 +303,51 @@ class TestShards:
         said = [str(one) for one in read(out)["row"]]
         assert said == [*parts[0]["id"], *parts[1]["id"][:9], "x7", *parts[2]["id"]]
 
+    @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(1, 29))
+    @settings(max_examples=5, deadline=None)
+    def test_number_labels_are_judged_over_all_files(self, seed, cut, tables, tmp_path_factory):
+        """Law: files say what one file of all their rows says; a file need not hold class 0."""
+        folder = tmp_path_factory.mktemp("numbers")
+        new = frame(30, seed=seed).sort_values("kind")
+        numbers = new.assign(kind=[SPECIES.index(kind) for kind in new["kind"]])
+        for i, part in enumerate((numbers[:cut], numbers[cut:])):
+            part.to_parquet(folder / f"part-{i}.parquet")
+        new.to_parquet(folder / "whole.parquet")
+        found = evaluate(tables, Wish(data=source(folder / "part-*.parquet")), folder)
+        whole = evaluate(tables, Wish(data=source(folder / "whole.parquet")), folder)
+        assert found.broken == ()
+        assert found.metrics["data"]["rows"] == 30
+        assert found.metrics["data"]["ensemble"] == pytest.approx(whole.metrics["data"]["ensemble"], rel=1e-6)
+        above = numbers[numbers["kind"] > 0]
+        for i, part in enumerate((above[:5], above[5:])):
+            part.to_parquet(folder / f"part-{i}.parquet")
+        with pytest.raises(DataError, match="numbers above 0"):
+            evaluate(tables, Wish(data=source(folder / "part-*.parquet")), folder)
+
+    @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+    def test_a_file_without_rows_is_none_that_is_broken(self, suffix, tables, tmp_path):
+        def write(name, rows):
+            path = tmp_path / f"{name}{suffix}"
+            rows.to_csv(path, index=False) if suffix == ".csv" else rows.to_parquet(path)
+
+        write("part-0", frame(20).iloc[:0])
+        write("part-1", frame(20))
+        pattern = tmp_path / f"part-*{suffix}"
+        found = evaluate(tables, Wish(data=source(pattern), ood=(str(pattern),), strict=True), tmp_path)
+        assert (found.metrics["data"]["rows"], found.broken) == (20, ())
+        done = predict_file(tables.path, pattern, tmp_path / "out.npz", strict=True)
+        assert (done.rows, done.broken) == (20, ())
+        write("part-1", frame(20).iloc[:0])
+        for path in (pattern, tmp_path / f"part-0{suffix}"):
+            for read_it in (
+                lambda path: evaluate(tables, Wish(data=source(path)), tmp_path),
+                lambda path: evaluate(tables, Wish(ood=(str(path),)), tmp_path),
+                lambda path: predict_file(tables.path, path, tmp_path / "none.npz"),
+            ):
+                with pytest.raises(DataError, match=rf"part-.*{suffix}.*: there are no rows"):
+                    read_it(path)
+        assert not (tmp_path / "none.npz").exists()
+
     def test_nothing_to_read_is_an_error(self, tables, tmp_path):
         (tmp_path / "empty").mkdir()
         for path, told in (("empty", "no files of rows"), ("none-*.csv", "nothing there matches")):

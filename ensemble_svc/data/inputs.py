@@ -72,6 +72,8 @@ def read_inputs(
             path, schema, id_column=id_column, separator=separator, resize=resize, missing=missing
         )
     ]
+    if not pieces:
+        raise DataError(f"{path}: there are no rows.")
     return np.concatenate([x for x, _ in pieces]), np.concatenate([row for _, row in pieces])
 
 
@@ -86,6 +88,8 @@ def stream_inputs(
     whole: bool | None = None,
 ) -> Iterator[Dataset]:
     """The same a piece at a time, in order, with targets that mean nothing; memory is bounded by the piece.
+
+    Of a file without rows there is no piece.
 
     Args:
         whole: whether the ids are to be whole numbers, as ``whole_ids_of`` says of several files; None looks at those
@@ -110,14 +114,10 @@ def stream_inputs(
             f"{found}: inputs are .csv, .tsv, .parquet or .npz files, or a folder of images; got '{kind}'."
         )
     imputed = bool(schema.indicators) if missing is None else missing
-    empty = True
     for x, row in pieces:
         piece = Dataset(x, np.zeros(len(x)), row, schema.kind, schema.features, dict(schema.categories))
         check_features(piece, np.arange(len(x)), imputed=imputed)
-        empty = False
         yield piece
-    if empty:
-        raise DataError(f"{found}: there are no rows.")
 
 
 def piece_rows(schema: InputSchema) -> int:
