@@ -119,13 +119,27 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     own = f"{{name: npz, path: {tmp_path / 'own.npz'}}}"
     with pytest.raises(DataError, match=f"holds {reported} rows of the run's test split"):
         reselect(run, with_aggregate(run, select="greedy"), data=own, directory=tmp_path)
+    trained = [*({*range(300)} - {*run.predictions("test")["row"].tolist()} - set(_validation(run)))]
+    np.savez(tmp_path / "own.npz", x=images[trained], y=digits.target[trained])
+    with pytest.raises(DataError, match=f"holds {len(trained)} rows that members were trained on"):
+        reselect(run, with_aggregate(run, select="greedy"), data=own, directory=tmp_path)
     noise = np.random.default_rng(0).normal(size=images[:300].shape).astype(np.float32)
     np.savez(tmp_path / "held.npz", x=images[:300] + noise, y=digits.target[:300])
     source = f"{{name: npz, path: {tmp_path / 'held.npz'}}}"
     decision = reselect(run, with_aggregate(run, select="greedy"), data=source, directory=tmp_path)
     assert decision.rows == "data"
     assert decision.num_rows == 300
-    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["rows"] == 300
+    found = evaluate(run, Wish(data=source), tmp_path).metrics["data"]
+    assert (found["rows"], found["own_rows"]) == (300, {"trained": 0, "chosen": 300})
+    assert not damage(run)
+    reselect(run, with_aggregate(run, select="greedy"), directory=tmp_path)
+    assert not (run.path / "deciding.safetensors").exists()
+    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["own_rows"]["chosen"] == 0
+
+
+def _validation(run: Run) -> list[int]:
+    rows: list[int] = run.predictions("validation")["row"].tolist()
+    return rows
 
 
 def test_the_runs_own_rows_decide_nothing_anew(run: Run, tmp_path: Path) -> None:
