@@ -296,10 +296,11 @@ def beside(
     if said is None:
         return facts
     chosen = chosen_of(decision, ids, members)
-    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
     assert job.task != "multitask"
+    spec = measured_by(job, job.task)
+    ensemble = scored(decision, chosen, target, () if spec.metrics == "auto" else spec.metrics)
     seed = derive_seed(job.seed, -1, "bootstrap")
-    _, numbers = contrast(job.task, [ensemble, said], target, spec=job.evaluate, seed=seed)
+    _, numbers = contrast(job.task, [ensemble, said], target, spec=spec, seed=seed)
     return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}
 
 
