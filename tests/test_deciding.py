@@ -302,6 +302,20 @@ def test_the_equal_mixture_stays_the_equal_mixture(trained: Path) -> None:
             {"aggregate": {"soup": "greedy"}, "data": BASE["data"] | {"validation": 0.0}},
             "needs held-out rows",
         ),
+        (
+            {
+                "aggregate": {"soup": "uniform"},
+                "ensemble": {"members": 2, "vary": {"model.hidden": [[16], [8]]}},
+            },
+            "averages the weights of one network, and members vary model.hidden",
+        ),
+        (
+            {
+                "aggregate": {"soup": "greedy"},
+                "search": {"space": {"model.hidden": {"choice": [[16], [8]]}}, "trials": 2},
+            },
+            "averages the weights of one network, and members vary model.hidden",
+        ),
     ],
 )
 def test_what_cannot_be_decided_is_refused_with_the_reason(changes: dict[str, Any], words: str) -> None:
@@ -365,6 +379,19 @@ def test_only_those_who_take_anothers_start_are_other_members(trained: Path, tmp
         assert ours.digest != theirs.digest
         begun = [assemble(member, prepared.schema).state_dict() for member in (ours, shared[0])]
         assert all(torch.equal(value, begun[1][name]) for name, value in begun[0].items())
+
+
+def test_members_of_several_structures_make_no_soup_and_say_so(tmp_path: Path) -> None:
+    """Found when all have trained, so it must not end the run."""
+    run = train(
+        tmp_path / "run",
+        ensemble={"members": 2, "vary": {"training.batch_size": [64, 128], "model.dropout": [0.0, 0.1]}},
+        aggregate={"soup": "greedy"},
+    )
+    soup = run.metrics()["test"]["soup"]
+    assert soup["note"].startswith("No soup: the members in the ensemble have several structures")
+    assert "metrics" not in soup
+    assert run.manifest()["ensemble"]["members"]
 
 
 def test_reselect_measures_the_way_anew_and_makes_the_soup_of_whom_it_chooses(tmp_path: Path) -> None:

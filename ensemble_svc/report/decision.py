@@ -122,7 +122,16 @@ def _single(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator
             if name in headline(own.get("ensemble", ()))
         )
         yield titled(task, f"{what} has {reached}; over it the ensemble gains {parts} (above 0 is better).")
+    if _is_calibrated(manifest.get("ensemble") or {}) and not found.get("calibrated", True):
+        yield (
+            "The ensemble is calibrated and the single model is not, for no rows were held out from it; part of what "
+            "is gained over it may be the calibration."
+        )
     yield _costs(found["cost"], found["id"], manifest)
+
+
+def _is_calibrated(ensemble: Mapping[str, Any]) -> bool:
+    return any(own.get("calibration") for own in (ensemble.get("tasks") or {"": ensemble}).values())
 
 
 def _costs(cost: Mapping[str, Any], single: str, manifest: Mapping[str, Any]) -> str:
@@ -169,11 +178,12 @@ def _variance(summary: Mapping[str, Any]) -> Iterator[str]:
             if name in LOSSES
             for digits in [decimals(part["error"] / 30)]
         ]
+        start = " from one start" if found.get("one_start") else ""
         if parts:
             yield titled(
                 task,
-                f"Variance over the {found['members']} trainings makes {joined(parts)} of a single member; the rest is "
-                "bias, shared by all, and noise of the labels.",
+                f"Variance over the {found['members']} trainings{start} makes {joined(parts)} of a single member; the "
+                "rest is bias, shared by all, and noise of the labels.",
             )
 
 
