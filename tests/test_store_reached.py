@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.main import app
 from ensemble_svc.cli.watching import picture, watch
+from ensemble_svc.dashboard.state import detail
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.progress import MemberProgress, Progress
@@ -147,6 +148,22 @@ def test_the_single_model_is_no_member(tmp_path: Path) -> None:
     top = best(found)
     assert top is not None
     assert top.number < 3
+
+
+def test_the_single_model_is_looked_at_whenever_the_run_goes_on(tmp_path: Path) -> None:
+    """After each event: the time that is left and the page are there, and the single model has its pack."""
+    run = train(job_of(evaluate={"single": "epochs"}, training={"epochs": 1}), tmp_path / "run")
+    (tmp_path / "grows").mkdir()
+    owner = {"pid": os.getpid(), "host": socket.gethostname()}
+    (tmp_path / "grows" / ".driver.json").write_text(json.dumps(owner))
+    growing, seen = Reached(tmp_path / "grows"), set[tuple[str, ...]]()
+    for line in run.journal.path.read_bytes().splitlines(keepends=True):
+        with open(tmp_path / "grows" / "journal.jsonl", "ab") as file:
+            file.write(line)
+        growing.update()
+        left_s(growing, now())
+        seen.add(tuple(sorted(pack["state"] for pack in detail(growing, now())["packs"])))
+    assert seen >= {("running", "waiting"), ("done", "running"), ("done", "done")}
 
 
 @pytest.mark.parametrize("number", [1, 4, 7])

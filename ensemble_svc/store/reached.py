@@ -279,8 +279,7 @@ class Reached:
 
     def over(self, row: PackRow) -> bool:
         """Whether no member is left in a pack: each is sealed, or trains on in another."""
-        members = (self.members[spec.index] for spec in row.slot.pack.members)
-        return all(member.sealed or member.pack != row.slot.pack.id for member in members)
+        return all(member.sealed or member.pack != row.slot.pack.id for member in self.of(row))
 
     def _is_sealed(self, spec: MemberSpec) -> bool:
         found = self.find(spec.index)
