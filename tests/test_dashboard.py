@@ -148,6 +148,16 @@ class TestTheServer:
             for _ in range(2):
                 assert "damaged" in json.loads(ask(server, "/api/run?name=run")[1])["warnings"][0]
 
+    def test_a_run_of_another_version_is_told_of_and_ends_no_list(self, tmp_path):
+        write_run(tmp_path / "good")
+        (tmp_path / "bad").mkdir()
+        Journal(tmp_path / "bad" / "journal.jsonl").append("begin", job='{"no_longer": 1}')
+        with serving(tmp_path) as server:
+            for _ in range(2):
+                found = json.loads(ask(server, "/api/runs")[1])
+                assert [row["run"] for row in found["runs"]] == ["good"]
+                assert found["unread"] == [f"{tmp_path / 'bad'}: its job cannot be read by this version"]
+
     def test_a_folder_without_runs_and_a_taken_port_are_refused(self, tmp_path):
         with pytest.raises(StoreError, match="holds no run"):
             Shelf(tmp_path)
