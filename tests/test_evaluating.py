@@ -535,6 +535,11 @@ class TestShift:
         assert nll["noise", 5] > nll["noise", 1]
         assert evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"] == rows
 
+    def test_it_does_not_depend_on_how_the_rows_are_cut(self, digits, tmp_path, monkeypatch):
+        whole = evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"]
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 77)
+        assert same(evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"], whole, rel=1e-5)
+
     def test_it_is_for_images(self, tables, tmp_path):
         with pytest.raises(DataError, match="worsens images"):
             evaluate(tables, Wish(shift=True), tables.directory)
