@@ -169,6 +169,9 @@ def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpe
     if isinstance(choice, GreedySoup):
         found = greedy_soup(states, kitchen.loss, higher_is_better=False)
         state, chosen = found.state, tuple(done[k].id for k in found.chosen)
+        if len(chosen) == 1:
+            note = f"No soup: the loss of {chosen[0]}, the best, rises with any other member's weights averaged in."
+            return Souped(None, (), heights, note)
     else:
         state, chosen = average_states(states), tuple(member.id for member in done)
     note = f"One network of {len(chosen)} members' weights; the highest barrier between two is {highest:.3g} nats."

@@ -228,6 +228,13 @@ def alike(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return net
 
 
+def convex(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A layer alone: of its weights' mean the loss is never above the mean of the losses."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+
+
 def test_independent_starts_make_no_soup_and_say_so(tmp_path: Path) -> None:
     run = train(tmp_path / "run", aggregate={"soup": "uniform"}, training={"epochs": 8, "batch_size": 64})
     soup = run.metrics()["test"]["soup"]
@@ -237,17 +244,18 @@ def test_independent_starts_make_no_soup_and_say_so(tmp_path: Path) -> None:
     assert not (run.path / "soup.safetensors").exists()
 
 
-@pytest.mark.parametrize("soup", ["uniform", "greedy"])
-def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("soup", "network"), [("uniform", "alike"), ("greedy", "convex")])
+def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, network: str, tmp_path: Path) -> None:
     run = train(
         tmp_path / "run",
-        model={"name": "python", "factory": "test_deciding:alike"},
+        model={"name": "python", "factory": f"test_deciding:{network}"},
+        ensemble={"members": 4, "resample": "bootstrap"},
         training={"epochs": 2, "batch_size": 128, "optimizer": {"name": "adamw", "lr": 0.002}},
         aggregate={"soup": soup},
     )
     found = run.metrics()["test"]["soup"]
     assert max(found["barriers"]) <= 0.05
-    assert 0 < len(found["members"]) <= 4
+    assert 1 < len(found["members"]) <= 4
     ids = run.manifest()["candidates"]
     states = [run.tensors(member, "weights.safetensors") for member in found["members"]]
     assert set(found["members"]) <= set(ids)
@@ -260,6 +268,17 @@ def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, tmp_path: 
     assert gain["estimate"] == pytest.approx(
         run.metrics()["test"]["ensemble"]["nll"] - found["metrics"]["nll"], abs=1e-6
     )
+
+
+def test_the_best_member_alone_is_no_soup(tmp_path: Path) -> None:
+    """Between independent starts no average is as good as the best of them, however high a barrier may be."""
+    soup = {"name": "greedy", "barrier": 1000.0}
+    run = train(tmp_path / "run", aggregate={"soup": soup}, training={"epochs": 8, "batch_size": 64})
+    found = run.metrics()["test"]["soup"]
+    assert found["note"].startswith("No soup: the loss of ")
+    assert found["members"] == []
+    assert "gain_over_ensemble" not in found
+    assert not (run.path / "soup.safetensors").exists()
 
 
 def test_the_equal_mixture_stays_the_equal_mixture(trained: Path) -> None:

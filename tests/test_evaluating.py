@@ -324,6 +324,16 @@ class TestShards:
         with pytest.raises(DataError, match="numbers above 0"):
             evaluate(tables, Wish(data=source(folder / "part-*.parquet")), folder)
 
+    def test_a_file_without_the_column_to_slice_by_is_told_in_the_words_of_the_wish(self, tables, tmp_path):
+        frame(20).to_parquet(tmp_path / "part-0.parquet")
+        job_drops = json.loads(source(tmp_path / "part-*.parquet")) | {"drop": []}
+        frame(20).assign(site="a").drop(columns="region").to_parquet(tmp_path / "part-1.parquet")
+        wish = Wish(data=json.dumps(job_drops), slices=("site",))
+        found = evaluate(tables, wish, tmp_path)
+        assert len(found.broken) == 1
+        assert "part-0.parquet: --slices names column 'site', which is not there" in found.broken[0]
+        assert [one["rows"] for one in found.metrics["data"]["slices"]["site"]] == [20]
+
     @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
     def test_a_file_without_rows_is_none_that_is_broken(self, suffix, tables, tmp_path):
         def write(name, rows):
@@ -524,6 +534,11 @@ class TestShift:
         nll = {(row["corruption"], row["severity"]): row["ensemble"]["nll"] for row in rows}
         assert nll["noise", 5] > nll["noise", 1]
         assert evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"] == rows
+
+    def test_it_does_not_depend_on_how_the_rows_are_cut(self, digits, tmp_path, monkeypatch):
+        whole = evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"]
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 77)
+        assert same(evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"], whole, rel=1e-5)
 
     def test_it_is_for_images(self, tables, tmp_path):
         with pytest.raises(DataError, match="worsens images"):

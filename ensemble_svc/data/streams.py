@@ -17,6 +17,7 @@ import numpy as np
 
 from ensemble_svc.data.arrays import Arrays, assemble, channels_first
 from ensemble_svc.data.batches import array_batches
+from ensemble_svc.data.columns import require
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.image import list_images, read_images
@@ -81,7 +82,7 @@ def stream_labelled(
     """The rows of one source in pieces, coded as the ensemble's training data were; none where it has none.
 
     Args:
-        aside: columns of a table that are kept beside its features, if they are none of the ensemble's.
+        aside: columns of a table to slice by, that are kept beside its features if they are none of the ensemble's.
         missing: as ``conform``.
         labels: learns what the labels are, piece by piece; it is for ``check_labels`` once all files are read.
 
@@ -179,6 +180,7 @@ def _tables(
         only=needed,
     )
     for table in pieces:
+        require(table, aside, key="--slices", path=path)
         with counted_from(start):
             if task == "multitask":
                 piece = assemble_tasks(table, source, kinds, path=path, aside=aside)
