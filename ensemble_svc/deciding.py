@@ -207,7 +207,7 @@ def _measure_many(
     best: int | None,
     single: Alone | None,
 ) -> dict[str, Any]:
-    """The same a piece of the rows at a time; what takes all rows at once is of every so-many-th, ``sampled_rows``."""
+    """The same a piece of the rows at a time; what takes all rows at once is of some, as ``sampled`` says."""
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
     names = () if spec.metrics == "auto" else spec.metrics
@@ -229,7 +229,8 @@ def _measure_many(
     )
     step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
     few = {key: stack[:, ::step] for key, stack in members.items()}
-    extra = of_all_rows(job, task, decision, ids, few, target[::step]) | {"sampled_rows": len(target[::step])}
+    sampled = of_all_rows(job, task, decision, ids, few, target[::step])
+    extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
     if task == "classification":
         extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
         extra["classes"] = each_class(ensemble["log_probs"], target)

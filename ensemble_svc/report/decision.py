@@ -33,6 +33,7 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
         *_single(summary, manifest),
         *_by_task(_trainings, summary),
         *measured(metrics),
+        *_by_task(_sampled, summary),
         *_soup(summary),
     ]
 
@@ -196,6 +197,13 @@ def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:
             f"{'sets' if 'reliability' in summary else 'intervals'} do in {found['covered']:.1%}, "
             f"{number(found['size'], 2)} {what} on average."
         )
+
+
+def _sampled(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is of some rows alone, where there are many."""
+    if found := summary.get("sampled"):
+        what = joined(name.replace("_", " ") for name in found["what"])
+        yield f"From a sample of {found['rows']:,} of the {summary['rows']:,} rows: {what}."
 
 
 def _soup(summary: Mapping[str, Any]) -> Iterator[str]:
