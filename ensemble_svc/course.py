@@ -95,8 +95,7 @@ class Ready:
             record(self.run.journal, self.found)
 
     def course(self, resources: Resources) -> Course:
-        """What is left to do once the run has begun."""
-        mend(self.run)
+        """What is left to do once the run has begun, and is mended."""
         whole = Plan(slots=settle(self.run, self.plan.slots))
         return Course(self, whole, self.left(whole.slots, resources))
 

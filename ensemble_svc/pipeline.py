@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from ensemble_svc.course import Clock, Course, Ready
+from ensemble_svc.course import Clock, Course, Ready, mend
 from ensemble_svc.errors import EnsembleSvcError, QuorumError, StoreError
 from ensemble_svc.finding import settled
 from ensemble_svc.foreign import check_foreign
@@ -114,8 +114,9 @@ def train_together(
 
 
 def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
-    """Record the start, time a few steps of a long run, and train a search up to its last round and rung."""
+    """Record the start, mend the folder, time a few steps of a long run, and train a search up to its last rung."""
     ready.begin(directory)
+    mend(ready.run)
     if ready.found is not None:
         listener.found(ready.found.largest)
     ready = explored(ready, executor, listener)

@@ -15,6 +15,7 @@ from ensemble_svc.data.schema import describe, num_answers
 from ensemble_svc.data.shapes import shape_through
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
+from ensemble_svc.errors import PlanError
 from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.measurement import Measured
@@ -116,7 +117,19 @@ def place_members(
     scheduler = job.search and job.search.scheduler
     alone = job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
     whole = isinstance(scheduler, Pbt) or (isinstance(scheduler, Ranked) and alone)
-    return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
+    plan = place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
+    if isinstance(scheduler, Pbt):
+        _check_population(plan)
+    return plan
+
+
+def _check_population(plan: Plan) -> None:
+    slots = [slot for slot in plan.slots if not slot.pack.members[0].is_single]
+    if len(slots) > 1:
+        raise PlanError(
+            f"'pbt' copies trials over each other inside one pack, and these need {len(slots)} packs "
+            f"({slots[0].reason}); give fewer trials, or another search.scheduler"
+        )
 
 
 def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:

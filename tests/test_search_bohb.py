@@ -68,6 +68,16 @@ def test_what_learns_comes_nearer_than_what_does_not() -> None:
     assert learning[3] < 0.7 * blind[3]
 
 
+@pytest.mark.parametrize("algorithm", ["bohb", "random"])
+def test_brackets_of_trials_that_differ_in_their_epochs_are_refused(algorithm: str) -> None:
+    key = "training.epochs"
+    with pytest.raises(SpecError) as caught:
+        job_of({**BOHB, "algorithm": algorithm, "space": {**SPACE, key: {"randint": [2, 9]}}}, **SECTIONS)
+    (fault,) = caught.value.faults
+    assert fault.path == f"search.space.{key}"
+    assert "'hyperband' lays its rungs by those of all" in fault.message
+
+
 @pytest.mark.parametrize("scheduler", ["none", "halving"])
 def test_other_schedulers_are_refused(scheduler: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -57,6 +57,20 @@ def test_a_narrowed_space_lies_in_the_wider_one_and_spans_the_best(
     assert drawn_within(space, {}, {"a": best[0]}) == {"a": frozen(found[0])}
 
 
+@given(
+    st.sampled_from([Domain(randint=(16, 64)), Domain(quniform=(0.0, 0.4, 0.1)), Domain(randint=(1, 7))]),
+    st.lists(UNIT, min_size=1, max_size=4),
+)
+def test_of_whole_values_those_between_the_best_are_left(domain: Domain, best: list[float]) -> None:
+    """And each of them is drawn, and reported."""
+    space, found = Space({"a": domain}), [domain.at(u) for u in best]
+    (span,) = narrowed(space, [{"a": value} for value in found], {}, 0.0).values()
+    drawn = {drawn_within(space, {"a": span}, {"a": u / 997})["a"] for u in range(997)}
+    numbers = range(domain.number(min(found)), domain.number(max(found)) + 1)
+    assert drawn == {domain.value(number) for number in numbers}
+    assert span.ends(domain) == [min(drawn), max(drawn)]
+
+
 def test_what_no_best_trial_has_stays_as_it_was() -> None:
     law = {"uniform": (0.0, 0.9)}
     items = ({"name": "sgd", "momentum": law}, "adamw")

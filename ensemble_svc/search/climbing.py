@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ensemble_svc.course import Course, Ready, begun, mend, note
+from ensemble_svc.course import Course, Ready, begun, note
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
@@ -36,7 +36,6 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     ladder = Ladder.of(ready.job.search, epochs)
     if ladder is None or not ladder.rungs:
         return ready.course(executor.resources())
-    mend(ready.run)
     climb = _Climb(ready, ladder, executor, listener)
     with ready.clock.stage("rungs"):
         while (group := climb.lowest()) is not None:

@@ -24,12 +24,17 @@ class Span:
     high: float = 1.0
     items: tuple[int, ...] | None = None
     """Of a choice, the numbers of the items that are left; None: all."""
+    cells: tuple[int, int] | None = None
+    """Of a law of finitely many values as likely as each other, the numbers of the first and the last; None: all."""
 
     def at(self, domain: Domain, u: float) -> Any:
         """The value at ``u`` in [0, 1)."""
         if domain.choice is not None:
             items = range(len(domain.choice)) if self.items is None else self.items
             return domain.choice[items[min(int(u * len(items)), len(items) - 1)]]
+        if self.cells is not None:
+            first, last = self.cells
+            return domain.value(min(first + int(u * (last - first + 1)), last))
         return domain.at(min((1 - u) * self.low + u * self.high, LAST))
 
     def ends(self, domain: Domain) -> list[Any]:
@@ -38,6 +43,8 @@ class Span:
             return [
                 domain.choice[i] for i in (range(len(domain.choice)) if self.items is None else self.items)
             ]
+        if self.cells is not None:
+            return [domain.value(number) for number in self.cells]
         return [domain.at(min(self.low, LAST)), domain.at(min(self.high, LAST))]
 
 
@@ -72,16 +79,16 @@ def _narrow(dim: Dim, found: Iterable[Found], before: Span, margin: float) -> Sp
         return before
     if dim.domain.choice is not None:
         return Span(items=tuple(sorted({dim.domain.number(value) for value in values})))
-    cells = [_cell(dim.domain, value) for value in values]
-    room = margin * (before.high - before.low)
-    low = max(before.low, min(low for low, _ in cells) - room)
-    high = min(before.high, max(high for _, high in cells) + room)
+    if dim.domain.qloguniform is None and (count := dim.domain.num_values) is not None:
+        return _whole([dim.domain.number(value) for value in values], before, margin, count)
+    places, room = [dim.domain.quantile(value) for value in values], margin * (before.high - before.low)
+    low, high = max(before.low, min(places) - room), min(before.high, max(places) + room)
     return Span(min(low, high), max(low, high))
 
 
-def _cell(domain: Domain, value: Any) -> tuple[float, float]:
-    """Where in [0, 1] a law has a value: a point, or of finitely many as likely values a part of it."""
-    if domain.qloguniform is None and (count := domain.num_values) is not None:
-        number = domain.number(value)
-        return number / count, (number + 1) / count
-    return domain.quantile(value), domain.quantile(value)
+def _whole(numbers: Sequence[int], before: Span, margin: float, count: int) -> Span:
+    """The same of ``count`` values as likely as each other: whole ones are left, and the margin is rounded to them."""
+    start, end = before.cells or (0, count - 1)
+    room = round(margin * (end - start + 1))
+    first, last = max(start, min(numbers) - room), min(end, max(numbers) + room)
+    return Span(first / count, (last + 1) / count, cells=(first, last))

@@ -61,7 +61,7 @@ def candidates_of(ready: Ready, members: Sequence[MemberSpec]) -> tuple[list[int
     own = losses(search, members, seals)
     sound = [t for t, loss in enumerate(own) if loss is not None and math.isfinite(loss)]
     trials = _by_trial(search, members)
-    cut = [any(was_cut(seals[m.digest]) for m in trials[t]) for t in sound]
+    cut = [any(was_cut(seals[m.digest]) for m in trials[t] if m.digest in seals) for t in sound]
     whole = [t for t, short in zip(sound, cut, strict=True) if not short]
     found = whole if whole and search.candidates == "finished" else sound
     return found, _pool(ready, search, members, found) if found else None

@@ -44,6 +44,7 @@ def population_clashes(job: JobSpec, search: SearchSpec, pbt: Pbt) -> Iterator[C
         words = "'plateau' lowers a member's rate by its own past, and 'pbt' gives it another's"
         yield Clash((_WHERE, ("training", "schedule")), f"{words}; take another schedule")
     yield from _one_pack(job, search)
+    yield from _one_structure(job)
     yield from _changeable(job, search)
 
 
@@ -57,6 +58,15 @@ def _one_pack(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     if isinstance(job.ensemble.resample, KFold):
         words = f"{held}, and folds may differ in their rows; set ensemble.resample to none"
         yield Clash((_WHERE, ("ensemble", "resample")), words)
+
+
+def _one_structure(job: JobSpec) -> Iterator[Clash]:
+    """No key of ``ensemble.vary`` gives trials other networks."""
+    data = frozen(job.model_dump(include={"model": True, "training": True, "data": {"augment"}}))
+    for key, values in job.ensemble.vary.items():
+        if len(set(map(shown, values))) > 1 and _is_structural(key, data):
+            words = "gives trials other networks, or other parts, and 'pbt' copies one trial's over another's"
+            yield Clash((("ensemble", "vary", key), _WHERE), f"{words}; take it out of ensemble.vary")
 
 
 SETTLED = ("training.epochs", "training.early_stopping", "training.average", "training.on_sick", "model.init")

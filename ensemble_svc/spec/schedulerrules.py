@@ -36,6 +36,8 @@ def scheduler_clashes(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
         yield from population_clashes(job, search, search.scheduler)
     if isinstance(search.scheduler, Ranked):
         yield from _ranked(job, search.scheduler)
+    if isinstance(search.scheduler, Hyperband):
+        yield from _one_length(search)
     if isinstance(search.scheduler, Asha | Median):
         yield from _asynchronous(job, search, search.scheduler)
     if isinstance(search.scheduler, Ranked | Pbt):
@@ -50,6 +52,15 @@ def _ranked(job: JobSpec, scheduler: Ranked) -> Iterator[Clash]:
         after = scheduler.first_rung
         words = f"'{scheduler.name}' first stops trials after epoch {after}, and training.epochs is {epochs}"
         yield Clash((_WHERE, ("training", "epochs")), f"{words}; give more epochs, or scheduler: none")
+
+
+def _one_length(search: SearchSpec) -> Iterator[Clash]:
+    """The epochs of the rungs follow from those of a trial."""
+    for key in ("training", "training.epochs"):
+        if any(dim.key == key for dim in search.flat.dims):
+            words = "gives trials epochs of their own, and 'hyperband' lays its rungs by those of all"
+            remedy = "take it out of the space, or set search.scheduler to halving"
+            yield Clash((("search", "space", key), _WHERE), f"{words}; {remedy}")
 
 
 def _held_out(job: JobSpec, name: str) -> Iterator[Clash]:
