@@ -118,9 +118,7 @@ class TestTheServer:
             Journal(tmp_path / "run" / "journal.jsonl").append("finished", files={})
             assert json.loads(ask(server, "/api/run?name=run")[1])["state"] == "finished"
 
-    @pytest.mark.parametrize(
-        "host", ["evil.example", "evil.example:{port}", "", "[::1", "10.0.0.1:{port}"]
-    )
+    @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "", "[::1", "10.0.0.1:{port}"])
     def test_who_asks_by_another_name_is_refused(self, tmp_path, host):
         """A page from elsewhere whose name was made to point here sends that name."""
         write_run(tmp_path / "run")
