@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,39 @@ def test_a_whole_run_is_measured_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         assert "size curve" in said
         assert f"a sample of {rows:,} " in said
         assert not any("sample of" in line for line in told(found["whole"]))
+
+
+def test_what_each_member_says_is_let_go_once_it_is_stacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a split would be held three times while it is written."""
+    from ensemble_svc import conclude, pipeline
+    from ensemble_svc.local import LocalExecutor
+
+    own, write = conclude._own, conclude.write_atomic
+    alive: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+
+    def reading(*args: Any) -> Any:
+        found = own(*args)
+        alive.extend(weakref.ref(value) for value in found.values())
+        return found
+
+    def writing(path: Path, body: bytes) -> str:
+        held.append(sum(one() is not None for one in alive))
+        return write(path, body)
+
+    monkeypatch.setattr(conclude, "_own", reading)
+    monkeypatch.setattr(conclude, "write_atomic", writing)
+    plain = {
+        "name": "held",
+        "data": {"source": "digits", "validation": 0.2, "test": 0.3},
+        "model": {"name": "mlp", "hidden": [8]},
+        "training": {"epochs": 1},
+        "ensemble": {"members": 3},
+        "evaluate": {"resamples": 100},
+        "compute": {"executor": "local", "measure": "off"},
+    }
+    pipeline.train(parse_job(plain), out=tmp_path / "run", directory=tmp_path, executor=LocalExecutor())
+    assert len(alive) == 6
+    assert held == [0, 0]
