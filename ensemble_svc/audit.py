@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,8 @@ SHIFTED: Mapping[Task, tuple[str, ...]] = {
     "regression": ("rmse", "nll"),
 }
 """What is measured on worsened images."""
+NOISE_ROWS = 32
+"""Rows whose noise is drawn together."""
 
 
 @dataclass(frozen=True)
@@ -217,9 +220,21 @@ def _shift(terms: Terms, books: Books, piece: Piece, target: Tensor) -> None:
     key_N = torch.arange(len(target))
     for number, name in enumerate(CORRUPTIONS):
         for severity in SEVERITIES:
-            place = (piece.shard, piece.start, number, severity)
-            generator = torch.Generator().manual_seed(derive_seed(terms.job.seed, -1, "noise", *place))
-            worse = corrupt(x, name, severity, white=piece.white, generator=generator)
+            draw = partial(_normals, terms.job.seed, (piece.shard, number, severity), piece.start)
+            worse = corrupt(x, name, severity, white=piece.white, draw=draw)
             tallies = books.shifted.setdefault((name, severity), {})
             for task, judged in _judged(terms, terms.ensemble.members(worse.numpy()), target).items():
                 _tally(terms, tallies, task, judged, key_N, names=SHIFTED[judged.kind], groups=1)
+
+
+def _normals(seed: int, place: tuple[int, ...], start: int, shape: torch.Size) -> Tensor:
+    """Normal numbers of the rows from ``start`` on, the same however the rows are cut: whole blocks are drawn."""
+    first, beyond = start // NOISE_ROWS, -(-(start + shape[0]) // NOISE_ROWS)
+    blocks = [
+        torch.randn(
+            (NOISE_ROWS, *shape[1:]),
+            generator=torch.Generator().manual_seed(derive_seed(seed, -1, "noise", *place, block)),
+        )
+        for block in range(first, beyond)
+    ]
+    return torch.cat(blocks)[start - first * NOISE_ROWS :][: shape[0]]

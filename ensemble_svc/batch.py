@@ -5,7 +5,7 @@ Shapes: N rows, C classes, T targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
-from ensemble_svc.data.inputs import stream_inputs
+from ensemble_svc.data.inputs import stream_inputs, whole_ids_of
 from ensemble_svc.data.shards import TABLES, find_shards
 from ensemble_svc.errors import DataError
 from ensemble_svc.foreign import imputes
 from ensemble_svc.predictor import Ensemble, Prediction
 from ensemble_svc.spec.data import Csv, ImageFolder
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spreading import Spread, Tell, in_turn
+from ensemble_svc.spreading import Spread, Tell, in_turn, no_rows
 from ensemble_svc.store.run import Run
 from ensemble_svc.writing import Columns, check_format, written
 
@@ -65,7 +65,8 @@ def predict_file(
     shards, rows, broken = _shards(source, reader.ensemble.schema), 0, list[str]()
     several = len(shards) > 1
     load = partial(Reader.load, run.absolute()) if several else lambda: reader
-    work = partial(predict_shard, id_column, several)
+    whole = _whole_ids(shards, reader, id_column) if several else None
+    work = partial(predict_shard, id_column, several, whole)
     with (
         written(output) as write,
         closing((spread if several else in_turn)(load, work, shards, tell=tell)) as found,
@@ -79,7 +80,7 @@ def predict_file(
             else:
                 broken.append(str(piece))
         if not rows:
-            raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+            raise DataError(no_rows(broken, source))
     return Predicted(rows, tuple(broken))
 
 
@@ -101,18 +102,25 @@ class Reader:
 
 
 def predict_shard(
-    id_column: str | None, named: bool, reader: Reader, _number: int, shard: Path, tell: Tell
+    id_column: str | None,
+    named: bool,
+    whole: bool | None,
+    reader: Reader,
+    _number: int,
+    shard: Path,
+    tell: Tell,
 ) -> Iterator[Columns]:
     """The answer of one file, a piece at a time.
 
     Args:
         named: whether the rows say their file, in the column ``shard``.
+        whole: whether ids are written as whole numbers; None looks at those of the file.
 
     Raises:
         DataError: rows that the ensemble cannot read, when they are reached.
     """
     rows = 0
-    for piece in _pieces(shard, reader.ensemble.schema, reader.job, id_column):
+    for piece in _pieces(shard, reader, id_column, whole):
         beside = {"shard": np.full(len(piece), shard.name)} if named else {}
         rows += len(piece)
         yield beside | columns_of(reader.ensemble, piece.x, piece.row)
@@ -127,16 +135,28 @@ def _shards(source: Path, schema: InputSchema) -> list[Path]:
     return find_shards(str(source), Path())
 
 
-def _pieces(shard: Path, schema: InputSchema, job: JobSpec, id_column: str | None) -> Iterator[Dataset]:
-    source = job.data.source
+def _whole_ids(shards: Sequence[Path], reader: Reader, id_column: str | None) -> bool | None:
+    """Whether the ids of all files are whole numbers, so that they are one column; None without ids."""
+    if id_column is None:
+        return None
+    return whole_ids_of(shards, id_column, separator=_separator(reader.job), schema=reader.ensemble.schema)
+
+
+def _pieces(shard: Path, reader: Reader, id_column: str | None, whole: bool | None) -> Iterator[Dataset]:
+    source = reader.job.data.source
     return stream_inputs(
         shard,
-        schema,
+        reader.ensemble.schema,
         id_column=id_column,
-        separator=source.separator if isinstance(source, Csv) else ",",
+        separator=_separator(reader.job),
         resize=isinstance(source, ImageFolder) and source.size is not None,
-        missing=imputes(job),
+        missing=imputes(reader.job),
+        whole=whole,
     )
+
+
+def _separator(job: JobSpec) -> str:
+    return job.data.source.separator if isinstance(job.data.source, Csv) else ","
 
 
 def columns_of(ensemble: Ensemble, x: Array, row: Array) -> dict[str, Array]:

@@ -40,6 +40,8 @@ class Books:
     """Rows equal to some that members were trained on."""
     chosen: int = 0
     """Further rows equal to some that decided about the ensemble."""
+    zero_based: bool = False
+    """Whether a label is no number, or is 0; as ``data.streams.Labels``."""
 
     def join(self, other: Books) -> None:
         """Take in the books of other rows.
@@ -50,6 +52,7 @@ class Books:
         self.rows += other.rows
         self.trained += other.trained
         self.chosen += other.chosen
+        self.zero_based |= other.zero_based
         if self.sample is None:
             self.sample = other.sample
         elif other.sample is not None:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.decision import Decision, Prediction, apply
+from ensemble_svc.aggregate.decision import Decision, Prediction
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.deciding import chosen_of, measured_by, only_members, targets_of, with_targets
+from ensemble_svc.deciding import chosen_of, measured_by, only_members, scored, targets_of, with_targets
 from ensemble_svc.errors import DataError, StoreError
 from ensemble_svc.evaluate.contrast import contrast
+from ensemble_svc.evaluate.metrics import Names
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
@@ -47,7 +48,8 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         DataError: other tasks, data sets or targets, or no row in common.
         StoreError: a run that is not finished.
     """
-    sides = [side_of(run) for run in runs]
+    names = runs[0].job().evaluate.metrics
+    sides = [side_of(run, names) for run in runs]
     first = sides[0]
     for other in sides[1:]:
         _check_alike(first, other)
@@ -85,8 +87,11 @@ def _contrasted(job: JobSpec, said: Sequence[Prediction], target: Tensor) -> lis
     return [{"tasks": {name: found[i] for name, found in each.items()}} for i in range(len(said))]
 
 
-def side_of(run: Run) -> Side:
+def side_of(run: Run, names: Names = "auto") -> Side:
     """The run's ensemble on its test rows.
+
+    Args:
+        names: metrics that it is to be measured by.
 
     Raises:
         StoreError: a run that is not finished, or has no test rows.
@@ -97,18 +102,20 @@ def side_of(run: Run) -> Side:
     job, decision = run.job(), Decision.from_json(json.dumps(decision_of(manifest)))
     split = with_targets(job, run.predictions("test"))
     members = chosen_of(decision, manifest["candidates"], only_members(split))
-    prediction = _applied(job, decision, members, split["target"])
+    prediction = _scored(job, decision, members, split["target"], names)
     return Side(run, split["row"].numpy(), split["target"], prediction, manifest)
 
 
-def _applied(job: JobSpec, decision: Decision, members: Mapping[str, Tensor], target: Tensor) -> Prediction:
-    """The ensemble's prediction with the density of the targets; of several tasks of each, its name before the key."""
+def _scored(
+    job: JobSpec, decision: Decision, members: Mapping[str, Tensor], target: Tensor, names: Names
+) -> Prediction:
+    """What the metrics named need of the ensemble; of several tasks of each, its name before the key."""
+    asked = () if names == "auto" else tuple(names)
     if job.task != "multitask":
-        return apply(decision, members, None if "log_probs" in members else target)
+        return scored(decision, members, target, asked)
     found: Prediction = {}
     for name, own in zip(job.tasks, targets_of(job, target), strict=True):
-        part = part_of(members, name)
-        said = apply(decision.of(name), part, None if "log_probs" in part else own)
+        said = scored(decision.of(name), part_of(members, name), own, asked)
         found |= {f"{name}/{key}": value for key, value in said.items()}
     return found
 

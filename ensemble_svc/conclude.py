@@ -175,18 +175,21 @@ def _gather(
     for name, rows in positions.items():
         if not len(rows):
             continue
-        each = [_own(run, m, seals[m.digest], name) for m in done]
-        stacked = {key: torch.cat([one[key] for one in each]) for key in each[0]}
-        stacked |= _trained(run, done, seals, name)
+        stacked = _stacked(run, done, seals, name) | _trained(run, done, seals, name)
         if name == "train":
             own = torch.tensor([len(virtual_ids(seals[m.digest])) for m in done])
             seen_KN = _seen(run, [seals[m.digest] for m in done], rows)
             stacked["seen"] = seen_KN.repeat_interleave(own, dim=0).to(torch.uint8)
         predictions[name] = stacked | _facts(prepared, rows)
         file = f"predictions/{name}.safetensors"
-        written = encode(_by_task(job, predictions[name]), {"split": name})
-        files[file] = write_atomic(run.path / file, written)
+        files[file] = write_atomic(run.path / file, encode(_by_task(job, predictions[name]), {"split": name}))
     return files, predictions
+
+
+def _stacked(run: Run, done: Sequence[MemberSpec], seals: Sealed, split: str) -> Tensors:
+    """All candidates' predictions of a split, [K, N, …]; those of each member are let go with the call."""
+    each = [_own(run, member, seals[member.digest], split) for member in done]
+    return {key: torch.cat([one.pop(key) for one in each]) for key in list(each[0])}
 
 
 def _own(run: Run, member: MemberSpec, seal: Event, split: str) -> Tensors:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ensemble_svc.aggregate.bytask import decide_tasks
 from ensemble_svc.aggregate.calibration.conformal import PredictionSets
 from ensemble_svc.aggregate.calibration.variance import VarianceScale
-from ensemble_svc.aggregate.choosing import decide
+from ensemble_svc.aggregate.choosing import decide, shared_out
 from ensemble_svc.aggregate.decision import Decision, HeldOut, Prediction, apply, equal
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.aggregate.subsets import mixtures
@@ -80,6 +80,11 @@ def only_members(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def only_trained(split: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The trained networks' predictions of a split; none where they are the members."""
     return {n.removeprefix(TRAINED): value for n, value in split.items() if n.startswith(TRAINED)}
+
+
+def those_that_calibrate(job: JobSpec, rows: HeldOut | None) -> HeldOut | None:
+    """Of the held-out rows those that select and calibrate the ensemble: half of them, if a coverage is fitted too."""
+    return shared_out(job.aggregate, rows, derive_seed(job.seed, -1, "select"))[0]
 
 
 def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut | None) -> Decision:
@@ -202,7 +207,7 @@ def _measure_many(
     best: int | None,
     single: Alone | None,
 ) -> dict[str, Any]:
-    """The same a piece of the rows at a time; what takes all rows at once is of every so-many-th, ``sampled_rows``."""
+    """The same a piece of the rows at a time; what takes all rows at once is of some, as ``sampled`` says."""
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
     names = () if spec.metrics == "auto" else spec.metrics
@@ -224,7 +229,8 @@ def _measure_many(
     )
     step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
     few = {key: stack[:, ::step] for key, stack in members.items()}
-    extra = of_all_rows(job, task, decision, ids, few, target[::step]) | {"sampled_rows": len(target[::step])}
+    sampled = of_all_rows(job, task, decision, ids, few, target[::step])
+    extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
     if task == "classification":
         extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
         extra["classes"] = each_class(ensemble["log_probs"], target)
@@ -266,6 +272,8 @@ def of_all_rows(
         extra["diversity"] = diversity(task, decision, chosen, target)
     if decision.conformal is not None:
         extra["coverage"] = coverage(decision, scored(decision, chosen, target, names), target)
+    if "decomposition" in extra and job.ensemble.share_init:
+        extra["decomposition"]["one_start"] = True
     return extra
 
 
@@ -296,10 +304,11 @@ def beside(
     if said is None:
         return facts
     chosen = chosen_of(decision, ids, members)
-    ensemble = apply(decision, chosen, None if "log_probs" in chosen else target)
     assert job.task != "multitask"
+    spec = measured_by(job, job.task)
+    ensemble = scored(decision, chosen, target, () if spec.metrics == "auto" else spec.metrics)
     seed = derive_seed(job.seed, -1, "bootstrap")
-    _, numbers = contrast(job.task, [ensemble, said], target, spec=job.evaluate, seed=seed)
+    _, numbers = contrast(job.task, [ensemble, said], target, spec=spec, seed=seed)
     return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}
 
 

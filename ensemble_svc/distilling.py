@@ -120,7 +120,8 @@ def standing(teacher: Run, student: Run) -> dict[str, Any]:
         numbers the root mean squared distance of the means); ``gain`` of the student over the ensemble,
         with paired intervals.
     """
-    sides, job = [side_of(run) for run in (teacher, student)], teacher.job()
+    job = teacher.job()
+    sides = [side_of(run, job.evaluate.metrics) for run in (teacher, student)]
     if not torch.equal(sides[0].target, sides[1].target):
         raise StoreError(f"{student.path} and {teacher.path} have other test rows")
     assert job.task != "multitask"

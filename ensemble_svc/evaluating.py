@@ -13,7 +13,7 @@ from ensemble_svc.audit import audit
 from ensemble_svc.books import Books
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.inputs import piece_rows
-from ensemble_svc.data.streams import cut, shards_of, stream_labelled
+from ensemble_svc.data.streams import Labels, check_labels, cut, shards_of, stream_labelled
 from ensemble_svc.deciding import best_on_validation
 from ensemble_svc.errors import DataError
 from ensemble_svc.familiar import Own, own_rows
@@ -25,14 +25,13 @@ from ensemble_svc.foreign import (
     imputes,
     usual_doubts,
 )
-from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.rereading import own_data
 from ensemble_svc.settling import settle
 from ensemble_svc.spec.data import Source
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
-from ensemble_svc.spreading import Spread, in_turn
+from ensemble_svc.spreading import Spread, in_turn, no_rows
 from ensemble_svc.store.members import candidates
 from ensemble_svc.store.run import Run
 from ensemble_svc.terms import Terms, Wish
@@ -80,7 +79,9 @@ def evaluate(
     else:
         terms, books, broken = _books(run, wish, directory, spread, tell)
         best = _best(run, terms.ensemble)
-        metrics, usual = {split: settle(terms, books, best=best)}, books.doubts
+        selected = len(terms.ensemble.decision.members) < len(run.manifest()["candidates"])
+        metrics = {split: settle(terms, books, best=best, selected=selected)}
+        usual = books.doubts
     job, ensemble = terms.job, terms.ensemble
     elsewhere = {
         text: detections(
@@ -121,7 +122,7 @@ def _books(
     """The books of all rows, and what could not be read."""
     terms, books, broken = terms_of(run.path, wish), Books(), list[str]()
     if wish.data is None:
-        for one in _own_rows(terms, directory, tell):
+        for one in _own_rows(terms, run, tell):
             books.join(one)
         return terms, books, broken
     terms = replace(terms, own=own_rows(run, terms.ensemble.schema))
@@ -138,24 +139,33 @@ def _books(
             else:
                 broken.append(str(each))
     if not books.rows:
-        raise DataError("not one row could be read:\n  " + "\n  ".join(broken))
+        raise DataError(no_rows(broken, wish.data))
+    check_labels(books.zero_based, terms.ensemble.schema)
     return terms, books, broken
 
 
-def _own_rows(terms: Terms, directory: Path, tell: Tell) -> Iterator[Books]:
-    """The books of the run's own test rows."""
-    prepared, schema = prepare(terms.job, directory), terms.ensemble.schema
+def _own_rows(terms: Terms, run: Run, tell: Tell) -> Iterator[Books]:
+    """The books of the run's own test rows.
+
+    Raises:
+        DataError: a source that is gone, or holds other rows than the members were trained on.
+    """
+    prepared, schema = own_data(run), terms.ensemble.schema
+    if isinstance(prepared, str):
+        raise DataError(
+            f"{run.path}: {prepared}; its test rows cannot be measured anew. Name rows with --data."
+        )
     own = conform(prepared.dataset, schema, missing=imputes(terms.job))
     return audit(terms, cut(own, piece_rows(schema), prepared.split.test), 0, tell, own.white)
 
 
 def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell: Tell) -> Iterator[Books]:
-    """The books of one file of labelled rows.
+    """The books of one file of labelled rows; it may have none.
 
     Raises:
         DataError: rows that the ensemble cannot read, after the books of those before.
     """
-    job = terms.job
+    job, labels = terms.job, Labels()
     rows = stream_labelled(
         source,
         terms.ensemble.schema,
@@ -164,5 +174,8 @@ def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell
         directory=directory,
         aside=terms.wish.slices,
         missing=imputes(job),
+        labels=labels,
     )
-    return audit(terms, rows, number, tell)
+    for books in audit(terms, rows, number, tell):
+        books.zero_based = labels.zero_based
+        yield books

@@ -13,17 +13,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.evaluate.places import mixed
 from ensemble_svc.foreign import imputes
 from ensemble_svc.rereading import own_data
+from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.tensors import decode, encode
 
 MOST_BYTES = 1 << 32
 """Of the run's own rows, up to which they are read again."""
 BLOCK_ROWS = 4096
+DECIDING = "deciding.safetensors"
+"""Where a run's folder has the marks of rows of another source that decided."""
 Marks = npt.NDArray[np.uint64]
 
 
@@ -34,7 +39,7 @@ class Own:
     trained: Marks
     """Of those that members were trained on."""
     chosen: Marks
-    """Of those that decided, stopped or calibrated."""
+    """Of those that decided, stopped or calibrated, whether the run's own or given to ``reselect``."""
 
     def count(self, rows: Dataset) -> tuple[int, int]:
         """How many of the rows are equal to one that trained, and how many others to one that decided."""
@@ -54,7 +59,22 @@ def own_rows(run: Run, schema: InputSchema) -> Own | str:
     own = conform(prepared.dataset, schema, missing=imputes(run.job()))
     each = marks(own.x, own.y)
     split = prepared.split
-    return Own(np.unique(each[split.train]), np.unique(each[split.validation]))
+    chosen = np.concatenate([each[split.validation], _deciding(run)])
+    return Own(np.unique(each[split.train]), np.unique(chosen))
+
+
+def keep_deciding(run: Run, rows: Dataset) -> dict[str, str]:
+    """Write down which rows of another source decided, by their marks; returns the file and its SHA-256."""
+    found = torch.from_numpy(np.unique(marks(rows.x, rows.y)).view(np.int64))
+    return {DECIDING: write_atomic(run.path / DECIDING, encode({"marks": found}))}
+
+
+def _deciding(run: Run) -> Marks:
+    """Marks of the rows of another source that decided; none where the run's own did."""
+    if DECIDING not in run.manifest()["files"]:
+        return np.zeros(0, dtype=np.uint64)
+    found = decode(run.verified(DECIDING), run.path / DECIDING)[0]["marks"]
+    return found.numpy().view(np.uint64)
 
 
 def marks(x: Array, y: Array) -> Marks:

@@ -117,9 +117,18 @@ def foreign_rows(text: str, schema: InputSchema, job: JobSpec, directory: Path) 
         text: a path (a file of rows, a folder of them or of images, a pattern) or a source as a job names it.
 
     Raises:
-        DataError: nothing there, or rows that the ensemble cannot read.
+        DataError: nothing there, no rows, or rows that the ensemble cannot read.
         SpecError: a source that no job could name.
     """
+    empty = True
+    for piece in _foreign_pieces(text, schema, job, directory):
+        empty = False
+        yield piece
+    if empty:
+        raise DataError(f"{text}: there are no rows.")
+
+
+def _foreign_pieces(text: str, schema: InputSchema, job: JobSpec, directory: Path) -> Iterator[Dataset]:
     missing = imputes(job)
     path = expand(text, directory) if "{" not in text else None
     if path is not None and (path.exists() or _SEVERAL & set(path.name) or path.suffix):

@@ -14,12 +14,12 @@ from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.conclude import read_rival, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
-from ensemble_svc.data.oddities import digests
 from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.exhibits.exhibit import write_exhibits
+from ensemble_svc.familiar import DECIDING, keep_deciding, marks
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.predictor import Ensemble
@@ -44,8 +44,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
 
     Args:
         job: the run's own with another ``aggregate`` section.
-        data: a labelled source whose rows decide, in place of the run's validation rows. They must not be
-            rows that are reported.
+        data: a labelled source whose rows decide, in place of the run's validation rows. They must be neither
+            rows that are reported nor rows that members were trained on.
 
     Raises:
         StoreError: no finished member.
@@ -58,7 +58,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         if not ids:
             raise StoreError(f"{run.path} has no finished member to choose from")
         predictions = read_predictions(run)
-        rows = held_out(job, predictions) if data is None else _new_rows(run, job, ids, data, directory)
+        new = None if data is None else _new_rows(run, job, data, directory)
+        rows = held_out(job, predictions) if new is None else _said(run, ids, new)
         decision = decided(job, job.aggregate, ids, rows)
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
@@ -69,10 +70,11 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         files["metrics.json"] = write_metrics(
             run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
         )
+        files |= {} if new is None else keep_deciding(run, new)
         known = None if isinstance(own, str) else own
         files |= write_exhibits(run, job, decision, ids, predictions, known)
         record_ensemble(run.journal, decision.model_dump(mode="json"))
-        amend_manifest(run.path, files, dropped=() if FILE in files else (FILE,))
+        amend_manifest(run.path, files, dropped=[name for name in (FILE, DECIDING) if name not in files])
         amend_manifest(run.path, extend_metrics(run, job, directory))
         amend_manifest(run.path, {"report.html": write_report(run)})
     return decision
@@ -117,10 +119,14 @@ def read_predictions(run: Run) -> Splits:
     return {split: with_targets(job, run.predictions(split)) for split in splits}
 
 
-def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: Path) -> HeldOut:
-    """The candidates' predictions of a source's rows."""
-    ensemble = Ensemble.load(run.path, members=ids)
-    source = as_known(parse_source(data), ensemble.schema)
+def _new_rows(run: Run, job: JobSpec, data: str, directory: Path) -> Dataset:
+    """A source's rows as the members read them.
+
+    Raises:
+        DataError: rows that must not decide, or that the members cannot read.
+    """
+    schema = InputSchema.from_json(json.dumps(run.manifest()["input_schema"]))
+    source = as_known(parse_source(data), schema)
     if job.task == "multitask":
         read = load_several(source, kinds(job.tasks), directory=directory)
     else:
@@ -130,20 +136,33 @@ def _new_rows(run: Run, job: JobSpec, ids: Sequence[str], data: str, directory: 
             f"{data} holds the run's own rows, those that members were trained on and those that are reported "
             "among them; only other rows can decide. Without --data the run's held-out rows do."
         )
-    dataset = conform(read, ensemble.schema, missing=imputes(job))
-    _refuse_reported(run, dataset, data)
-    target = torch.from_numpy(np.ascontiguousarray(dataset.y))
-    return HeldOut("data", ensemble.members(dataset.x), target)
+    dataset = conform(read, schema, missing=imputes(job))
+    _refuse_own(run, dataset, schema, data)
+    return dataset
 
 
-def _refuse_reported(run: Run, dataset: Dataset, data: str) -> None:
-    """Make sure that no row that is reported is among those that decide, as far as the run's source can be read."""
-    own = own_data(run)
-    if isinstance(own, str):
+def _said(run: Run, ids: Sequence[str], rows: Dataset) -> HeldOut:
+    """What the candidates say of another source's rows."""
+    target = torch.from_numpy(np.ascontiguousarray(rows.y))
+    return HeldOut("data", Ensemble.load(run.path, members=ids).members(rows.x), target)
+
+
+def _refuse_own(run: Run, dataset: Dataset, schema: InputSchema, data: str) -> None:
+    """Make sure that no row that is reported, or that members were trained on, is among those that decide.
+
+    Of a run whose source cannot be read again nothing is known.
+    """
+    prepared = own_data(run)
+    if isinstance(prepared, str):
         return
-    reported = set(digests(own.dataset, own.split.test))
-    both = sum(digest in reported for digest in digests(dataset, np.arange(len(dataset))))
-    if both:
+    own = conform(prepared.dataset, schema, missing=imputes(run.job()))
+    own_N, new_N = marks(own.x, own.y), marks(dataset.x, dataset.y)
+    if both := int(np.isin(new_N, own_N[prepared.split.test]).sum()):
         raise DataError(
             f"{data} holds {both} rows of the run's test split; a row that is reported must not decide. Leave them out."
+        )
+    if both := int(np.isin(new_N, own_N[prepared.split.train]).sum()):
+        raise DataError(
+            f"{data} holds {both} rows that members were trained on; they say nothing of how members do on new rows, "
+            "and must not decide. Leave them out."
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.data.dataset import InputSchema
-from ensemble_svc.deciding import Alone, Splits, decided
+from ensemble_svc.deciding import Alone, Splits, decided, those_that_calibrate
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.spec.aggregate import AggregateSpec
@@ -69,7 +69,7 @@ def rival_of(
     }
     said = {split: _own(run, single, seal, split) for split in targets}
     decision = _calibrated(job, said, targets)
-    facts["calibrated"] = decision.calibration is not None
+    facts["calibrated"] = any(decision.of(task).calibration is not None for task in job.tasks or [""])
     return Rival(facts, said, decision)
 
 
@@ -80,10 +80,11 @@ def _own(run: Run, single: MemberSpec, seal: Event, split: str) -> dict[str, Ten
 
 
 def _calibrated(job: JobSpec, said: Splits, targets: Mapping[str, Tensor]) -> Decision:
-    """Calibrated as the ensemble is; not at all where there are no rows that it has not seen."""
+    """Calibrated as the ensemble is, on the same rows; not at all where there are none that it has not seen."""
     rows = None
     if "validation" in said and job.data.validation not in UNSEEN:
         rows = HeldOut("validation", _as_one(said["validation"]), targets["validation"])
+        rows = those_that_calibrate(job, rows)
     spec = AggregateSpec(calibrate=job.aggregate.calibrate) if rows else AggregateSpec()
     return decided(job, spec, ["single"], rows)
 

@@ -21,11 +21,13 @@ from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.terms import Terms
 
 
-def settle(terms: Terms, books: Books, *, best: int | None) -> dict[str, Any]:
+def settle(terms: Terms, books: Books, *, best: int | None, selected: bool = False) -> dict[str, Any]:
     """The numbers of all rows that were taken in, as one split of ``metrics.json``.
 
     Args:
         best: position of the member that was best on validation.
+        selected: whether the ensemble leaves out some of those that it was chosen from. Who was chosen is no draw of
+            one training, so nothing is said of the variance over draws.
     """
     decision = terms.ensemble.decision
     assert books.sample is not None, "there is at least one row"
@@ -34,6 +36,8 @@ def settle(terms: Terms, books: Books, *, best: int | None) -> dict[str, Any]:
         found = measure(terms.job, decision, decision.members, members, target, best=best)
     else:
         found = _streamed(terms, books, members, target, best)
+    if selected:
+        found = _without_draws(found)
     if terms.own is not None:
         told = {"unknown": terms.own} if isinstance(terms.own, str) else {}
         found["own_rows"] = told or {"trained": books.trained, "chosen": books.chosen}
@@ -48,6 +52,17 @@ def settle(terms: Terms, books: Books, *, best: int | None) -> dict[str, Any]:
             for (name, severity), tallies in books.shifted.items()
         ]
     return found
+
+
+def _without_draws(found: dict[str, Any]) -> dict[str, Any]:
+    """The same without the variance over trainings, of several tasks of each."""
+    kept = {name: value for name, value in found.items() if name != "decomposition"}
+    if "sampled" in kept:
+        what = [name for name in kept["sampled"]["what"] if name != "decomposition"]
+        kept["sampled"] = kept["sampled"] | {"what": what}
+    if "tasks" in kept:
+        kept["tasks"] = {task: _without_draws(own) for task, own in kept["tasks"].items()}
+    return kept
 
 
 def _streamed(

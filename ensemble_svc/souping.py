@@ -19,7 +19,6 @@ from ensemble_svc.aggregate.decision import Decision, Prediction
 from ensemble_svc.aggregate.soup import barrier, greedy_soup
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.pixels import as_pixels
-from ensemble_svc.errors import SpecError
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.plan.plan import MemberSpec
@@ -102,15 +101,7 @@ class Kitchen:
 
 
 def kitchen_of(done: Sequence[MemberSpec], prepared: Prepared) -> Kitchen:
-    """For members of one structure.
-
-    Raises:
-        SpecError: members of several structures.
-    """
-    if len({structure(member, 0) for member in done}) > 1:
-        raise SpecError(
-            "aggregate.soup averages the weights of one structure, and these members have several"
-        )
+    """For members of one structure."""
     return Kitchen(assemble(done[0], prepared.schema), done[0], prepared)
 
 
@@ -151,9 +142,11 @@ def _impossible(prepared: Prepared | str, members: Sequence[MemberSpec]) -> str:
     """Why there is nothing to average, or nothing to average it on."""
     if isinstance(prepared, str):
         return prepared
-    return (
-        "" if len(members) > 1 else "one training is in the ensemble, and there is nothing to average it with"
-    )
+    if len(members) < 2:
+        return "one training is in the ensemble, and there is nothing to average it with"
+    if len({structure(member, 0) for member in members}) > 1:
+        return "the members in the ensemble have several structures, and only weights of one can be averaged"
+    return ""
 
 
 def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpec], seals: Sealed) -> Souped:
@@ -176,6 +169,9 @@ def make_soup(run: Run, choice: Soup, kitchen: Kitchen, done: Sequence[MemberSpe
     if isinstance(choice, GreedySoup):
         found = greedy_soup(states, kitchen.loss, higher_is_better=False)
         state, chosen = found.state, tuple(done[k].id for k in found.chosen)
+        if len(chosen) == 1:
+            note = f"No soup: the loss of {chosen[0]}, the best, rises with any other member's weights averaged in."
+            return Souped(None, (), heights, note)
     else:
         state, chosen = average_states(states), tuple(member.id for member in done)
     note = f"One network of {len(chosen)} members' weights; the highest barrier between two is {highest:.3g} nats."

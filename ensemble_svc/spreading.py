@@ -37,6 +37,18 @@ class Spread(Protocol):
         ...
 
 
+def no_rows(broken: Sequence[str], source: object) -> str:
+    """What is told where not one row was read.
+
+    Args:
+        broken: what is wrong with each file that could not be read.
+        source: what was to be read.
+    """
+    if not broken:
+        return f"{source}: there are no rows."
+    return "not one row could be read:\n  " + "\n  ".join(broken)
+
+
 def in_turn(
     load: Load[State], work: Work[State, Unit, Result], units: Sequence[Unit], *, tell: Tell
 ) -> Generator[tuple[int, Result | DataError], None, None]:

@@ -2,7 +2,8 @@
 
 The rows of all members are read and combined a piece at a time, by as many threads as there are cores; what is held is
 the ensemble's own prediction, a few sums of each member, and a piece for each thread. So memory does not grow with the
-members, and with the rows as one member's prediction does.
+members, and with the rows as one member's prediction does. It is for whoever has such a file: ``conclude`` and the
+commands hold what the members say.
 
 Shapes: K members, N rows, C classes, n rows of a piece.
 """
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.streaming import average_fast
-from ensemble_svc.evaluate.checks import check_prediction
+from ensemble_svc.errors import EnsembleError
+from ensemble_svc.evaluate.checks import check_prediction, check_targets
 from ensemble_svc.evaluate.crowd import Sums, member_metrics, member_sums
 from ensemble_svc.evaluate.metrics import METRICS, Names, applicable
 from ensemble_svc.evaluate.summary import describe
@@ -56,8 +58,9 @@ def measure_streamed(
         ``{"ensemble": {metric: value}, "members": as ``summarize`` describes them, "rows": N}``.
 
     Raises:
-        CorruptArtifact: no such file.
-        EnsembleError: members or weights that cannot be combined, targets that are not theirs.
+        CorruptArtifact: no tensor file.
+        EnsembleError: a file without such predictions, members or weights that cannot be combined, targets that are
+            not theirs.
     """
     log_probs_NC, members = combine_streamed(
         path, target_N, weights_K=weights_K, bins=bins, threads=threads, piece_bytes=piece_bytes
@@ -83,15 +86,30 @@ def combine_streamed(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mixture's log probabilities [N, C] float32, and each member's usual metrics [K]; as ``measure_streamed``."""
     known = places(path)
-    num_rows, num_classes = known[LOG_PROBS].shape[1:]
+    num_rows, num_classes = _checked(path, known, target_N)
     mixed_NC = torch.empty(num_rows, num_classes, dtype=torch.float32)
 
     def work(rows: slice) -> Sums:
-        return _piece(path, known, rows, mixed_NC, target_N, weights_K, bins)
+        return _piece(path, known, rows, mixed_NC, target_N[rows].long(), weights_K, bins)
 
     rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes)
     number = threads or 2 * _cores()  # while some wait for the disk, others compute
     return mixed_NC, member_metrics(_side_by_side([partial(work, some) for some in rows], number))
+
+
+def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int, int]:
+    """Rows and classes of the file, once its tensor and the targets are what they must be."""
+    place = known.get(LOG_PROBS)
+    if place is None or len(place.shape) != 3 or place.dtype != torch.float32:
+        found = ", ".join(f"{name} {one.dtype} {list(one.shape)}" for name, one in known.items()) or "nothing"
+        raise EnsembleError(f"{path} holds {found}; float32 {LOG_PROBS} [members, rows, classes] is needed.")
+    if 0 in place.shape:
+        raise EnsembleError(
+            f"{path} has {LOG_PROBS} of shape {list(place.shape)}: there is nothing to measure."
+        )
+    _, num_rows, num_classes = place.shape
+    check_targets(target_N, num_classes, num_rows=num_rows)
+    return num_rows, num_classes
 
 
 def _piece(
@@ -99,13 +117,13 @@ def _piece(
     known: dict[str, Place],
     rows: slice,
     mixed_NC: Tensor,
-    target_N: Tensor,
+    target_n: Tensor,
     weights_K: Tensor | None,
     bins: int,
 ) -> Sums:
     log_probs_KnC = read_rows(path, known, [LOG_PROBS], rows)[LOG_PROBS]
     mixed_NC[rows], probs_KnC = average_fast(log_probs_KnC, weights_K)
-    return member_sums(log_probs_KnC, probs_KnC, target_N[rows], bins=bins)
+    return member_sums(log_probs_KnC, probs_KnC, target_n, bins=bins)
 
 
 def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.deciding import together
+from ensemble_svc.evaluate.checks import MIXTURE_KEYS
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.equivalents import equivalents
 from ensemble_svc.evaluate.metrics import measure
@@ -37,11 +38,15 @@ def worth(
         trained: predictions of the trained networks (of their averages, where there are any), [K, N, …].
         seed: of the subsets of trainings.
 
+    Metrics that need more of a mixture of Gaussians than its moments and its density (CRPS and those of its interval)
+    are left out.
+
     Returns:
         ``{"number": K, "members_of_each": S, "network": {metric: mean over K}, "mixture": {metric: mean over K}}``,
         and with several trainings ``equivalents``: {metric: {members, fewest, most}}, the independent trained networks
         whose mixture is as good as that of one training's members; None where even all K of them are not.
     """
+    spec = _of_any_mixture(spec)
     number = len(next(iter(trained.values())))
     each = len(next(iter(members.values()))) // number
     groups = [
@@ -73,6 +78,14 @@ def worth(
         name: equivalents(score, curve, name) for name, score in mixture.items() if not math.isnan(score)
     }
     return {**found, "equivalents": {name: _plain(vars(value)) for name, value in worths.items()}}
+
+
+def _of_any_mixture(spec: EvaluateSpec) -> EvaluateSpec:
+    """Of the metrics asked for, those that the prediction of every mixture has; the usual ones where that is none."""
+    if spec.metrics == "auto":
+        return spec
+    names = tuple(name for name in spec.metrics if MIXTURE_KEYS.get(name) in (None, "log_density"))
+    return spec.model_copy(update={"metrics": names or "auto"})
 
 
 def _plain(values: Mapping[str, float]) -> dict[str, float | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from ensemble_svc.aggregate.subsets import log_means, mixtures
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate import portions
 from ensemble_svc.evaluate.curve import size_curve
-from ensemble_svc.evaluate.portions import one_by_one, subset_sums
+from ensemble_svc.evaluate.portions import Mixer, Subset, subset_sums
 from ensemble_svc.evaluate.rows import Prediction
 from ensemble_svc.spec.job import Task
 
@@ -45,6 +46,24 @@ def some_subsets(seed: int, num_members: int) -> list[tuple[int, ...]]:
 
 def together(members: Prediction, target: Tensor) -> dict[str, Tensor]:
     return combine(members, target_ND=None if "log_probs" in members else target)
+
+
+def one_by_one(combine: Callable[[Mapping[str, Tensor], Tensor], Mapping[str, Tensor]]) -> Mixer:
+    """The mixer that combines each subset's members anew, by (members, target) → prediction."""
+
+    def mixer(
+        members: Mapping[str, Tensor], target: Tensor
+    ) -> Callable[[Sequence[Subset]], Mapping[str, Tensor]]:
+        def of(subsets: Sequence[Subset]) -> Mapping[str, Tensor]:
+            each = [
+                combine({key: stack[list(some)] for key, stack in members.items()}, target)
+                for some in subsets
+            ]
+            return {key: torch.stack([one[key] for one in each]) for key in each[0]}
+
+        return of
+
+    return mixer
 
 
 @tasks

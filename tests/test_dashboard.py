@@ -6,9 +6,12 @@ import http.client
 import json
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import unescape
@@ -19,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from dashboard_runs import write_run
 
-from ensemble_svc.dashboard.server import Server, is_loopback
+from ensemble_svc.dashboard.server import Handler, Server, is_loopback
 from ensemble_svc.dashboard.shelf import Shelf
 from ensemble_svc.dashboard.state import CURVES_UP_TO, MEMBERS_UP_TO, POINTS_UP_TO, detail, sampled
 from ensemble_svc.errors import StoreError
@@ -34,8 +37,8 @@ HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title=
 
 
 @contextmanager
-def serving(path: Path) -> Iterator[Server]:
-    with Server(Shelf(path), port=0) as server:
+def serving(path: Path, host: str = "127.0.0.1") -> Iterator[Server]:
+    with Server(Shelf(path), host, port=0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
@@ -115,9 +118,7 @@ class TestTheServer:
             Journal(tmp_path / "run" / "journal.jsonl").append("finished", files={})
             assert json.loads(ask(server, "/api/run?name=run")[1])["state"] == "finished"
 
-    @pytest.mark.parametrize(
-        "host", ["evil.example", "evil.example:{port}", "127.0.0.1:1", "", "[::1", "10.0.0.1:{port}"]
-    )
+    @pytest.mark.parametrize("host", ["evil.example", "evil.example:{port}", "", "[::1", "10.0.0.1:{port}"])
     def test_who_asks_by_another_name_is_refused(self, tmp_path, host):
         """A page from elsewhere whose name was made to point here sends that name."""
         write_run(tmp_path / "run")
@@ -125,11 +126,42 @@ class TestTheServer:
             for path in ("/", "/api/runs", "/api/run?name=run"):
                 assert ask(server, path, host=host.format(port=server.server_address[1]))[0] == 403
 
-    @pytest.mark.parametrize("host", ["localhost:{port}", "127.0.0.1:{port}", "LOCALHOST:{port}"])
+    @pytest.mark.parametrize(
+        "host", ["localhost:{port}", "127.0.0.1:{port}", "LOCALHOST:{port}", "localhost:9000", "localhost"]
+    )
     def test_who_asks_by_its_name_is_answered(self, tmp_path, host):
         write_run(tmp_path / "run")
         with serving(tmp_path / "run") as server:
             assert ask(server, "/", host=host.format(port=server.server_address[1]))[0] == 200
+
+    @pytest.mark.parametrize("asked", ["GPU-Box-7", "gpu-box-7:9000", "Gpu-Box-7.Lab.Example"])
+    def test_a_machine_whose_name_has_capitals_answers_to_it(self, tmp_path, monkeypatch, asked):
+        monkeypatch.setattr(socket, "gethostname", lambda: "GPU-Box-7")
+        monkeypatch.setattr(socket, "getfqdn", lambda name="": "GPU-Box-7.Lab.example")
+        write_run(tmp_path / "run")
+        with serving(tmp_path / "run", host="0.0.0.0") as server:
+            assert ask(server, "/", host=asked)[0] == 200
+            assert ask(server, "/", host="evil.example")[0] == 403
+
+    def test_who_hangs_up_or_says_nothing_costs_no_word_and_no_thread(self, tmp_path, monkeypatch, capfd):
+        monkeypatch.setattr(Handler, "timeout", 0.1)
+        write_run(tmp_path / "run", members=1500)
+        with serving(tmp_path / "run") as server:
+            before = threading.active_count()
+            silent = socket.create_connection(server.server_address[:2])
+            for _ in range(3):
+                gone = socket.create_connection(server.server_address[:2])
+                gone.sendall(b"GET /api/run?name=run HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                gone.close()
+            until = time.monotonic() + 10
+            while threading.active_count() > before and time.monotonic() < until:
+                time.sleep(0.05)
+            assert threading.active_count() == before
+            assert silent.recv(1) == b""
+            silent.close()
+            assert ask(server, "/")[0] == 200
+        assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize(
         "path", ["/api/run?name=../run", "/api/run", "/etc/passwd", "/api/run?name=%2Fetc", "//[x"]
@@ -147,6 +179,16 @@ class TestTheServer:
                 file.write(b"0000 {}\n")
             for _ in range(2):
                 assert "damaged" in json.loads(ask(server, "/api/run?name=run")[1])["warnings"][0]
+
+    def test_a_run_of_another_version_is_told_of_and_ends_no_list(self, tmp_path):
+        write_run(tmp_path / "good")
+        (tmp_path / "bad").mkdir()
+        Journal(tmp_path / "bad" / "journal.jsonl").append("begin", job='{"no_longer": 1}')
+        with serving(tmp_path) as server:
+            for _ in range(2):
+                found = json.loads(ask(server, "/api/runs")[1])
+                assert [row["run"] for row in found["runs"]] == ["good"]
+                assert found["unread"] == [f"{tmp_path / 'bad'}: its job cannot be read by this version"]
 
     def test_a_folder_without_runs_and_a_taken_port_are_refused(self, tmp_path):
         with pytest.raises(StoreError, match="holds no run"):
@@ -175,15 +217,26 @@ class TestTheCommand:
             "--port",
             "0",
         ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            url = urlsplit(process.stdout.readline().strip())
-            assert url.port is not None
-            connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=10)
-            connection.request("GET", "/api/runs")
-            assert json.loads(connection.getresponse().read())["runs"][0]["state"] == "running"
-            process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # a job in the background ignores it
+        ) as process:
+            try:
+                assert process.stdout is not None
+                url = urlsplit(process.stdout.readline().strip())
+                assert url.port is not None
+                connection = http.client.HTTPConnection("127.0.0.1", url.port, timeout=10)
+                connection.request("GET", "/api/runs")
+                assert json.loads(connection.getresponse().read())["runs"][0]["state"] == "running"
+                process.send_signal(signal.SIGINT)
+                _, told = process.communicate(timeout=20)
+            finally:
+                process.kill()
         assert process.returncode == 130
         assert ("everyone who reaches 0.0.0.0 can read" in told) == (host == "0.0.0.0")
         assert "Traceback" not in told

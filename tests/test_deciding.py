@@ -119,13 +119,27 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     own = f"{{name: npz, path: {tmp_path / 'own.npz'}}}"
     with pytest.raises(DataError, match=f"holds {reported} rows of the run's test split"):
         reselect(run, with_aggregate(run, select="greedy"), data=own, directory=tmp_path)
+    trained = [*({*range(300)} - {*run.predictions("test")["row"].tolist()} - set(_validation(run)))]
+    np.savez(tmp_path / "own.npz", x=images[trained], y=digits.target[trained])
+    with pytest.raises(DataError, match=f"holds {len(trained)} rows that members were trained on"):
+        reselect(run, with_aggregate(run, select="greedy"), data=own, directory=tmp_path)
     noise = np.random.default_rng(0).normal(size=images[:300].shape).astype(np.float32)
     np.savez(tmp_path / "held.npz", x=images[:300] + noise, y=digits.target[:300])
     source = f"{{name: npz, path: {tmp_path / 'held.npz'}}}"
     decision = reselect(run, with_aggregate(run, select="greedy"), data=source, directory=tmp_path)
     assert decision.rows == "data"
     assert decision.num_rows == 300
-    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["rows"] == 300
+    found = evaluate(run, Wish(data=source), tmp_path).metrics["data"]
+    assert (found["rows"], found["own_rows"]) == (300, {"trained": 0, "chosen": 300})
+    assert not damage(run)
+    reselect(run, with_aggregate(run, select="greedy"), directory=tmp_path)
+    assert not (run.path / "deciding.safetensors").exists()
+    assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["own_rows"]["chosen"] == 0
+
+
+def _validation(run: Run) -> list[int]:
+    rows: list[int] = run.predictions("validation")["row"].tolist()
+    return rows
 
 
 def test_the_runs_own_rows_decide_nothing_anew(run: Run, tmp_path: Path) -> None:
@@ -214,6 +228,13 @@ def alike(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
     return net
 
 
+def convex(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
+    """A layer alone: of its weights' mean the loss is never above the mean of the losses."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, num_outputs))
+
+
 def test_independent_starts_make_no_soup_and_say_so(tmp_path: Path) -> None:
     run = train(tmp_path / "run", aggregate={"soup": "uniform"}, training={"epochs": 8, "batch_size": 64})
     soup = run.metrics()["test"]["soup"]
@@ -223,17 +244,18 @@ def test_independent_starts_make_no_soup_and_say_so(tmp_path: Path) -> None:
     assert not (run.path / "soup.safetensors").exists()
 
 
-@pytest.mark.parametrize("soup", ["uniform", "greedy"])
-def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("soup", "network"), [("uniform", "alike"), ("greedy", "convex")])
+def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, network: str, tmp_path: Path) -> None:
     run = train(
         tmp_path / "run",
-        model={"name": "python", "factory": "test_deciding:alike"},
+        model={"name": "python", "factory": f"test_deciding:{network}"},
+        ensemble={"members": 4, "resample": "bootstrap"},
         training={"epochs": 2, "batch_size": 128, "optimizer": {"name": "adamw", "lr": 0.002}},
         aggregate={"soup": soup},
     )
     found = run.metrics()["test"]["soup"]
     assert max(found["barriers"]) <= 0.05
-    assert 0 < len(found["members"]) <= 4
+    assert 1 < len(found["members"]) <= 4
     ids = run.manifest()["candidates"]
     states = [run.tensors(member, "weights.safetensors") for member in found["members"]]
     assert set(found["members"]) <= set(ids)
@@ -246,6 +268,17 @@ def test_members_of_one_start_make_a_soup_that_is_measured(soup: str, tmp_path: 
     assert gain["estimate"] == pytest.approx(
         run.metrics()["test"]["ensemble"]["nll"] - found["metrics"]["nll"], abs=1e-6
     )
+
+
+def test_the_best_member_alone_is_no_soup(tmp_path: Path) -> None:
+    """Between independent starts no average is as good as the best of them, however high a barrier may be."""
+    soup = {"name": "greedy", "barrier": 1000.0}
+    run = train(tmp_path / "run", aggregate={"soup": soup}, training={"epochs": 8, "batch_size": 64})
+    found = run.metrics()["test"]["soup"]
+    assert found["note"].startswith("No soup: the loss of ")
+    assert found["members"] == []
+    assert "gain_over_ensemble" not in found
+    assert not (run.path / "soup.safetensors").exists()
 
 
 def test_the_equal_mixture_stays_the_equal_mixture(trained: Path) -> None:
@@ -287,6 +320,20 @@ def test_the_equal_mixture_stays_the_equal_mixture(trained: Path) -> None:
         (
             {"aggregate": {"soup": "greedy"}, "data": BASE["data"] | {"validation": 0.0}},
             "needs held-out rows",
+        ),
+        (
+            {
+                "aggregate": {"soup": "uniform"},
+                "ensemble": {"members": 2, "vary": {"model.hidden": [[16], [8]]}},
+            },
+            "averages the weights of one network, and members vary model.hidden",
+        ),
+        (
+            {
+                "aggregate": {"soup": "greedy"},
+                "search": {"space": {"model.hidden": {"choice": [[16], [8]]}}, "trials": 2},
+            },
+            "averages the weights of one network, and members vary model.hidden",
         ),
     ],
 )
@@ -351,6 +398,19 @@ def test_only_those_who_take_anothers_start_are_other_members(trained: Path, tmp
         assert ours.digest != theirs.digest
         begun = [assemble(member, prepared.schema).state_dict() for member in (ours, shared[0])]
         assert all(torch.equal(value, begun[1][name]) for name, value in begun[0].items())
+
+
+def test_members_of_several_structures_make_no_soup_and_say_so(tmp_path: Path) -> None:
+    """Found when all have trained, so it must not end the run."""
+    run = train(
+        tmp_path / "run",
+        ensemble={"members": 2, "vary": {"training.batch_size": [64, 128], "model.dropout": [0.0, 0.1]}},
+        aggregate={"soup": "greedy"},
+    )
+    soup = run.metrics()["test"]["soup"]
+    assert soup["note"].startswith("No soup: the members in the ensemble have several structures")
+    assert "metrics" not in soup
+    assert run.manifest()["ensemble"]["members"]
 
 
 def test_reselect_measures_the_way_anew_and_makes_the_soup_of_whom_it_chooses(tmp_path: Path) -> None:

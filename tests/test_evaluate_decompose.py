@@ -163,6 +163,14 @@ def test_a_run_holds_and_tells_the_parts_of_all_members(tmp_path: Path) -> None:
     assert "4 trainings" in said[0]
 
 
+def test_trainings_from_one_start_are_told_as_such(tmp_path: Path) -> None:
+    """Their variance is that given the start, less than that over all starts."""
+    run = train(tmp_path / "run", ensemble={"members": 2, "resample": "bootstrap", "share_init": True})
+    assert run.metrics()["test"]["decomposition"]["one_start"] is True
+    (said,) = (s for s in decided(run.manifest(), run.metrics()) if s.startswith("Variance over"))
+    assert said.startswith("Variance over the 2 trainings from one start makes")
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 
 from ensemble_svc import deciding
 from ensemble_svc.aggregate.decision import Decision, equal
+from ensemble_svc.cli.measures import remarks
 from ensemble_svc.deciding import measure
 from ensemble_svc.evaluate import pieces
+from ensemble_svc.report.decision import decided
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
 
@@ -50,7 +53,9 @@ def test_pieces_say_what_all_rows_say(task, seed, numbers, few) -> None:
         patch.setattr(deciding, "HELD_NUMBERS", 500)
         patch.setattr(pieces, "NUMBERS", numbers)
         cut = measure(job, decision, ids, members, target, best=1)
-    assert cut.pop("sampled_rows") < 120
+    sampled = cut.pop("sampled")
+    assert sampled["rows"] < 120
+    assert {"size_curve", "diversity"} <= set(sampled["what"]) <= set(cut)
     assert set(cut) == set(whole)
     assert cut["ensemble"] == pytest.approx(whole["ensemble"], rel=1e-9)
     assert cut["rows"] == whole["rows"]
@@ -89,4 +94,46 @@ def test_a_whole_run_is_measured_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         found[name] = run.metrics()["test"]
         assert (run.path / "report.html").is_file()
     assert found["cut"]["ensemble"] == pytest.approx(found["whole"]["ensemble"], rel=1e-9)
-    assert 0 < found["cut"]["sampled_rows"] < found["cut"]["rows"]
+    rows = found["cut"]["sampled"]["rows"]
+    assert 0 < rows < found["cut"]["rows"]
+    for told in (remarks, lambda split: decided({}, {"test": split})):
+        (said,) = (line for line in told(found["cut"]) if "sample of" in line)
+        assert "size curve" in said
+        assert f"a sample of {rows:,} " in said
+        assert not any("sample of" in line for line in told(found["whole"]))
+
+
+def test_what_each_member_says_is_let_go_once_it_is_stacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a split would be held three times while it is written."""
+    from ensemble_svc import conclude, pipeline
+    from ensemble_svc.local import LocalExecutor
+
+    own, write = conclude._own, conclude.write_atomic
+    alive: list[weakref.ref[torch.Tensor]] = []
+    held: list[int] = []
+
+    def reading(*args: Any) -> Any:
+        found = own(*args)
+        alive.extend(weakref.ref(value) for value in found.values())
+        return found
+
+    def writing(path: Path, body: bytes) -> str:
+        held.append(sum(one() is not None for one in alive))
+        return write(path, body)
+
+    monkeypatch.setattr(conclude, "_own", reading)
+    monkeypatch.setattr(conclude, "write_atomic", writing)
+    plain = {
+        "name": "held",
+        "data": {"source": "digits", "validation": 0.2, "test": 0.3},
+        "model": {"name": "mlp", "hidden": [8]},
+        "training": {"epochs": 1},
+        "ensemble": {"members": 3},
+        "evaluate": {"resamples": 100},
+        "compute": {"executor": "local", "measure": "off"},
+    }
+    pipeline.train(parse_job(plain), out=tmp_path / "run", directory=tmp_path, executor=LocalExecutor())
+    assert len(alive) == 6
+    assert held == [0, 0]

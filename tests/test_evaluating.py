@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -29,6 +30,8 @@ from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.familiar import marks
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.reselecting import reselect
+from ensemble_svc.spec.aggregate import TopK
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.forward import outputs
@@ -277,6 +280,84 @@ class TestShards:
             predict_file(tables.path, pattern, tmp_path / "strict.csv", strict=True)
         assert not (tmp_path / "strict.csv").exists()
 
+    @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
+    def test_ids_are_of_one_kind_in_all_files(self, suffix, tables, tmp_path, monkeypatch):
+        """Law: an id is what it is in its file; a number where all ids that are read are numbers."""
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 4)
+        parts = [frame(10, seed=i).assign(id=[str(10 * i + k) for k in range(10)]) for i in range(3)]
+        for i, part in enumerate(parts):
+            part.to_csv(tmp_path / f"part-{i}.csv", index=False)
+        parts[2].astype({"id": int}).to_parquet(tmp_path / "part-2.parquet")
+        (tmp_path / "part-2.csv").unlink()
+        (tmp_path / "part-3.csv").write_text("length,weight,colour\n1,2,red\n")
+        (tmp_path / "part-4.parquet").write_bytes(b"PAR1")
+        out = tmp_path / f"out{suffix}"
+        done = predict_file(tables.path, tmp_path / "part-*", out, id_column="id")
+        assert (done.rows, len(done.broken)) == (30, 2)
+        found = read(out)["row"]
+        assert [int(one) for one in found] == list(range(30))
+        assert suffix == ".csv" or np.asarray(found).dtype.kind == "i"
+        parts[1].assign(id=[*parts[1]["id"][:9], "x7"]).to_csv(tmp_path / "part-1.csv", index=False)
+        out = tmp_path / f"text{suffix}"
+        assert predict_file(tables.path, tmp_path / "part-*", out, id_column="id").rows == 30
+        said = [str(one) for one in read(out)["row"]]
+        assert said == [*parts[0]["id"], *parts[1]["id"][:9], "x7", *parts[2]["id"]]
+
+    @given(seed=st.integers(0, 2**32 - 1), cut=st.integers(1, 29))
+    @settings(max_examples=5, deadline=None)
+    def test_number_labels_are_judged_over_all_files(self, seed, cut, tables, tmp_path_factory):
+        """Law: files say what one file of all their rows says; a file need not hold class 0."""
+        folder = tmp_path_factory.mktemp("numbers")
+        new = frame(30, seed=seed).sort_values("kind")
+        numbers = new.assign(kind=[SPECIES.index(kind) for kind in new["kind"]])
+        for i, part in enumerate((numbers[:cut], numbers[cut:])):
+            part.to_parquet(folder / f"part-{i}.parquet")
+        new.to_parquet(folder / "whole.parquet")
+        found = evaluate(tables, Wish(data=source(folder / "part-*.parquet")), folder)
+        whole = evaluate(tables, Wish(data=source(folder / "whole.parquet")), folder)
+        assert found.broken == ()
+        assert found.metrics["data"]["rows"] == 30
+        assert found.metrics["data"]["ensemble"] == pytest.approx(whole.metrics["data"]["ensemble"], rel=1e-6)
+        above = numbers[numbers["kind"] > 0]
+        for i, part in enumerate((above[:5], above[5:])):
+            part.to_parquet(folder / f"part-{i}.parquet")
+        with pytest.raises(DataError, match="numbers above 0"):
+            evaluate(tables, Wish(data=source(folder / "part-*.parquet")), folder)
+
+    def test_a_file_without_the_column_to_slice_by_is_told_in_the_words_of_the_wish(self, tables, tmp_path):
+        frame(20).to_parquet(tmp_path / "part-0.parquet")
+        job_drops = json.loads(source(tmp_path / "part-*.parquet")) | {"drop": []}
+        frame(20).assign(site="a").drop(columns="region").to_parquet(tmp_path / "part-1.parquet")
+        wish = Wish(data=json.dumps(job_drops), slices=("site",))
+        found = evaluate(tables, wish, tmp_path)
+        assert len(found.broken) == 1
+        assert "part-0.parquet: --slices names column 'site', which is not there" in found.broken[0]
+        assert [one["rows"] for one in found.metrics["data"]["slices"]["site"]] == [20]
+
+    @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+    def test_a_file_without_rows_is_none_that_is_broken(self, suffix, tables, tmp_path):
+        def write(name, rows):
+            path = tmp_path / f"{name}{suffix}"
+            rows.to_csv(path, index=False) if suffix == ".csv" else rows.to_parquet(path)
+
+        write("part-0", frame(20).iloc[:0])
+        write("part-1", frame(20))
+        pattern = tmp_path / f"part-*{suffix}"
+        found = evaluate(tables, Wish(data=source(pattern), ood=(str(pattern),), strict=True), tmp_path)
+        assert (found.metrics["data"]["rows"], found.broken) == (20, ())
+        done = predict_file(tables.path, pattern, tmp_path / "out.npz", strict=True)
+        assert (done.rows, done.broken) == (20, ())
+        write("part-1", frame(20).iloc[:0])
+        for path in (pattern, tmp_path / f"part-0{suffix}"):
+            for read_it in (
+                lambda path: evaluate(tables, Wish(data=source(path)), tmp_path),
+                lambda path: evaluate(tables, Wish(ood=(str(path),)), tmp_path),
+                lambda path: predict_file(tables.path, path, tmp_path / "none.npz"),
+            ):
+                with pytest.raises(DataError, match=rf"part-.*{suffix}.*: there are no rows"):
+                    read_it(path)
+        assert not (tmp_path / "none.npz").exists()
+
     def test_nothing_to_read_is_an_error(self, tables, tmp_path):
         (tmp_path / "empty").mkdir()
         for path, told in (("empty", "no files of rows"), ("none-*.csv", "nothing there matches")):
@@ -404,6 +485,18 @@ class TestOwnRows:
         found = evaluate(run, Wish(data=source(tmp_path / "moved.csv")), tmp_path).metrics["data"]
         assert "cannot be read" in found["own_rows"]["unknown"]
 
+    def test_a_source_that_holds_other_rows_now_is_not_taken_for_the_test(self, tmp_path):
+        rows = frame(200)
+        rows.to_csv(tmp_path / "train.csv", index=False)
+        own = {"name": "csv", "path": "train.csv", "target": "kind", "drop": ("region",), "id": "id"}
+        run, wish = train(tmp_path, data={"source": own}), Wish(slices=("region",))
+        (tmp_path / "elsewhere").mkdir()
+        found = evaluate(run, wish, tmp_path / "elsewhere").metrics["test"]
+        assert found["ensemble"] == pytest.approx(run.metrics()["test"]["ensemble"], rel=1e-6)
+        rows.sample(frac=1, random_state=0).to_csv(tmp_path / "train.csv", index=False)
+        with pytest.raises(DataError, match="other data now.*--data"):
+            evaluate(run, wish, tmp_path)
+
     @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from(["float32", "uint8"]))
     def test_marks_are_equal_where_rows_are(self, seed, width, dtype):
         rng = np.random.default_rng(seed)
@@ -413,6 +506,22 @@ class TestOwnRows:
         for mark, row in zip(marks(x, y).tolist(), map(tuple, np.column_stack([x, y]).tolist()), strict=True):
             assert first.setdefault(row, mark) == mark
         assert len(set(first.values())) == len(first)
+
+
+@pytest.mark.parametrize("held", [20_000, 50])
+def test_members_that_were_selected_are_no_draws_of_one_training(held, tables, tmp_path):
+    """As many as there are tell how trainings vary; who was chosen of them does not."""
+    frame(200, seed=5).to_parquet(tmp_path / "new.parquet")
+    run = Run(Path(shutil.copytree(tables.path, tmp_path / "run")))
+    job, wish = run.job(), Wish(data=source(tmp_path / "new.parquet"), held=held)
+    for k in (3, 2):
+        select = TopK(name="top_k", k=k)
+        aggregate = job.aggregate.model_copy(update={"select": select})
+        reselect(run, job.model_copy(update={"aggregate": aggregate}), directory=tmp_path)
+        found = evaluate(run, wish, tmp_path).metrics["data"]
+        assert ("decomposition" in found) is (k == 3)
+        assert ("decomposition" in found.get("sampled", {"what": found})["what"]) is (k == 3)
+        assert ("sampled" in found) is (held < 200)
 
 
 class TestShift:
@@ -425,6 +534,11 @@ class TestShift:
         nll = {(row["corruption"], row["severity"]): row["ensemble"]["nll"] for row in rows}
         assert nll["noise", 5] > nll["noise", 1]
         assert evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"] == rows
+
+    def test_it_does_not_depend_on_how_the_rows_are_cut(self, digits, tmp_path, monkeypatch):
+        whole = evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"]
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 77)
+        assert same(evaluate(digits, Wish(shift=True), tmp_path).metrics["test"]["shift"], whole, rel=1e-5)
 
     def test_it_is_for_images(self, tables, tmp_path):
         with pytest.raises(DataError, match="worsens images"):

@@ -233,6 +233,42 @@ def test_it_is_calibrated_as_the_ensemble_is_and_reselect_keeps_it(beside: Run, 
     assert straight.metrics()["test"] == summary
 
 
+def test_where_it_alone_is_not_calibrated_the_report_says_so(beside: Run, tmp_path: Path) -> None:
+    run = train(tmp_path / "run", data={"validation": "oob"}, aggregate={"calibrate": "temperature"})
+    assert run.manifest()["ensemble"]["calibration"]
+    assert run.metrics()["test"]["single"]["calibrated"] is False
+    words = "The ensemble is calibrated and the single model is not"
+    assert any(s.startswith(words) for s in decided(run.manifest(), run.metrics()))
+    assert not any(s.startswith(words) for s in decided(beside.manifest(), beside.metrics()))
+
+
+@pytest.mark.parametrize("calibrate", ["temperature", "none"])
+def test_rows_that_promise_a_coverage_do_not_calibrate_it_either(calibrate: str) -> None:
+    """One training beside itself: the same predictions give the same temperature."""
+    from ensemble_svc.aggregate.decision import HeldOut
+    from ensemble_svc.deciding import decided as decision_of
+    from ensemble_svc.rival import _calibrated
+
+    job = job_of(aggregate={"calibrate": calibrate, "conformal": 0.1})
+    draw = torch.Generator().manual_seed(0)
+    target = torch.randint(3, (60,), generator=draw)
+    logits = torch.randn(60, 3, generator=draw) + nn.functional.one_hot(target, 3)
+    said = {"log_probs": logits.log_softmax(-1)}
+    single = _calibrated(job, {"validation": said}, {"validation": target})
+    rows = HeldOut("validation", {"log_probs": said["log_probs"][None]}, target)
+    ensemble = decision_of(job, job.aggregate, ["single"], rows)
+    assert single.calibration == ensemble.calibration
+    assert (single.calibration is None) == (calibrate == "none")
+    assert single.conformal is None
+
+
+def test_of_several_tasks_it_is_calibrated_too(tmp_path: Path) -> None:
+    tasks = {"progression": {"kind": "regression"}, "sex": {"kind": "classification"}}
+    own = {"task": "multitask", "data": {"source": "diabetes"}, "tasks": tasks}
+    run = train(tmp_path / "run", **own, aggregate={"calibrate": "temperature", "conformal": 0.2})
+    assert run.metrics()["test"]["single"]["calibrated"] is True
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,31 +198,41 @@ class _Slot:
     pack: _Pack
     cpus: int
     gpus: float = 0.0
+    until: int | None = None
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 4), st.floats(0, 2), st.lists(st.floats(0.1, 100), min_size=1, max_size=4)),
-        max_size=4,
-    )
-)
-def test_device_hours_are_those_that_the_slots_held(slots: list[tuple[int, float, list[float]]]) -> None:
-    """Each slot's attempts follow each other; the last one of each has ended."""
+spans = st.floats(0.1, 100)
+attempts = st.lists(st.tuples(st.lists(spans, min_size=1, max_size=3), spans), min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 2), attempts), max_size=4))
+def test_device_hours_are_those_that_the_slots_held(
+    slots: list[tuple[int, float, list[tuple[list[float], float]]]],
+) -> None:
+    """Attempts whose epochs took any time; each but a slot's last one fails a while after its last epoch."""
+    clock, expected = [0.0], 0.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(metering, "settle_sign", lambda *_: None)
+        patch.setattr(metering, "time", SimpleNamespace(monotonic=lambda: clock[0]))
         meter = Meter(Path("nowhere"), BudgetSpec())
-    expected = 0.0
-    for number, (cpus, gpus, lasts) in enumerate(slots):
-        slot: Any = _Slot(_Pack(str(number)), cpus, gpus)
-        for attempt, last in enumerate(lasts):
-            over = attempt == len(lasts) - 1
-            member = MemberProgress("m", "done" if over else "training", 1)
-            meter._noted = float("inf")
-            meter.take(slot, Progress(slot.pack.id, 1, 2, (member,), 0.0))
-            meter.take(slot, Progress(slot.pack.id, 1, 2, (member,), last))
-            meter.fail(slot)
-            expected += last * (gpus or cpus)
-    assert meter.used(0.0).device_seconds == pytest.approx(expected)
+        meter._noted = float("inf")
+        for number, (cpus, gpus, each) in enumerate(slots):
+            slot: Any = _Slot(_Pack(str(number)), cpus, gpus)
+            for attempt, (epochs, silent) in enumerate(each):
+                began, is_last = clock[0], attempt == len(each) - 1
+                for epoch, seconds in enumerate(epochs, 1):
+                    clock[0] += seconds
+                    over = is_last and epoch == len(epochs)
+                    member = MemberProgress("m", "done" if over else "training", epoch)
+                    meter.take(slot, Progress(slot.pack.id, epoch, 9, (member,), clock[0] - began))
+                held = clock[0] - began
+                if not is_last:
+                    clock[0] += silent
+                    held += silent
+                    meter.fail(slot)
+                    meter.fail(slot)
+                expected += held * (gpus or cpus)
+        assert meter.used(clock[0] + 1.0).device_seconds == pytest.approx(expected)
 
 
 def test_a_budget_is_used_up_by_its_first_part() -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import socket
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from typer.testing import CliRunner
 
 from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.main import app
-from ensemble_svc.cli.watching import picture, watch
+from ensemble_svc.cli.watching import _until_ended, picture, watch
+from ensemble_svc.dashboard.state import detail
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.progress import MemberProgress, Progress
@@ -149,6 +151,22 @@ def test_the_single_model_is_no_member(tmp_path: Path) -> None:
     assert top.number < 3
 
 
+def test_the_single_model_is_looked_at_whenever_the_run_goes_on(tmp_path: Path) -> None:
+    """After each event: the time that is left and the page are there, and the single model has its pack."""
+    run = train(job_of(evaluate={"single": "epochs"}, training={"epochs": 1}), tmp_path / "run")
+    (tmp_path / "grows").mkdir()
+    owner = {"pid": os.getpid(), "host": socket.gethostname()}
+    (tmp_path / "grows" / ".driver.json").write_text(json.dumps(owner))
+    growing, seen = Reached(tmp_path / "grows"), set[tuple[str, ...]]()
+    for line in run.journal.path.read_bytes().splitlines(keepends=True):
+        with open(tmp_path / "grows" / "journal.jsonl", "ab") as file:
+            file.write(line)
+        growing.update()
+        left_s(growing, now())
+        seen.add(tuple(sorted(pack["state"] for pack in detail(growing, now())["packs"])))
+    assert seen >= {("running", "waiting"), ("done", "running"), ("done", "done")}
+
+
 @pytest.mark.parametrize("number", [1, 4, 7])
 def test_trials_of_several_packs_that_are_ranked_together(tmp_path: Path, number: int) -> None:
     """Killed anywhere, each member is counted once; at the end they are as the run says."""
@@ -212,6 +230,23 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
         Reached(tmp_path).update()
 
 
+def of_another_version(path: Path, like: Run) -> None:
+    """A run whose job has a key that this version does not know."""
+    path.mkdir(parents=True)
+    job = like.job().model_dump(mode="json") | {"no_longer": 1}
+    Journal(path / "journal.jsonl").append("begin", job=json.dumps(job))
+
+
+@pytest.mark.parametrize("kind", ["begin", "plan"])
+def test_a_run_of_another_version_is_named(halved: Run, tmp_path: Path, kind: str) -> None:
+    of_another_version(tmp_path / "old", halved)
+    if kind == "plan":
+        Journal(tmp_path / "old" / "journal.jsonl").path.unlink()
+        Journal(tmp_path / "old" / "journal.jsonl").append("plan", slots=['{"no_longer": 1}'])
+    with pytest.raises(CorruptArtifact, match="old: its job cannot be read by this version"):
+        Reached(tmp_path / "old").update()
+
+
 class TestTheCommand:
     def test_a_run_that_has_ended_is_shown_once(self, halved):
         done = CliRunner().invoke(app, ["status", str(halved.path), "--watch"])
@@ -237,6 +272,30 @@ class TestTheCommand:
         done = CliRunner().invoke(app, ["status", str(tmp_path / "store"), "--watch"])
         assert done.exit_code == 0, done.output
         assert done.output.count("finished") == 2
+
+    @pytest.mark.parametrize("as_json", [True, False])
+    def test_a_run_of_another_version_is_passed_over_with_a_word(self, halved, tmp_path, as_json):
+        shutil.copytree(halved.path, tmp_path / "good")
+        of_another_version(tmp_path / "bad", halved)
+        options = ["--watch", *(["--json"] if as_json else [])]
+        done = CliRunner().invoke(app, ["status", str(tmp_path), *options])
+        assert done.exit_code == 0, done.output
+        assert done.stderr.count("cannot be read by this version") == 1
+        assert done.stdout.count('"state"' if as_json else "best so far") >= 1
+        alone = CliRunner().invoke(app, ["status", str(tmp_path / "bad"), *options])
+        assert isinstance(alone.exception, CorruptArtifact)
+
+    def test_a_run_that_is_damaged_meanwhile_is_passed_over_from_then_on(self, halved, tmp_path, capsys):
+        for name in ("good", "bad"):
+            shutil.copytree(halved.path, tmp_path / name)
+        runs = [Reached(path) for path in runs_in(tmp_path)]
+        for run in runs:
+            run.update()
+        with open(tmp_path / "bad" / "journal.jsonl", "ab") as file:
+            file.write(b"0000 {}\n")
+        _until_ended(runs, 0.0, lambda: None)
+        assert [run.path.name for run in runs] == ["good"]
+        assert "damaged" in capsys.readouterr().err
 
     def test_a_folder_where_nothing_begins_is_refused(self, tmp_path):
         with pytest.raises(StoreError, match="holds no run, and none began there"):

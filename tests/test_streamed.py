@@ -104,6 +104,47 @@ def test_what_cannot_be_combined_is_named(folder) -> None:
         member_metrics([])
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (torch.zeros(30, dtype=torch.int64), "30 targets, and predictions of 40 rows"),
+        (torch.zeros(50, dtype=torch.int64), "50 targets, and predictions of 40 rows"),
+        (torch.full((40,), 5), "the targets run from 5 to 5; 5 classes are 0 to 4"),
+        (torch.full((40,), -1), "the targets run from -1 to -1"),
+        (torch.zeros(40), "class numbers are integers"),
+        (torch.zeros(40, 1, dtype=torch.int64), "class numbers are integers"),
+    ],
+)
+def test_targets_of_other_rows_or_classes_are_refused_before_anything_is_read(folder, target, words) -> None:
+    path = folder / "targets.safetensors"
+    path.write_bytes(encode({"log_probs": problem(0, 3)[0]}))
+    with pytest.raises(EnsembleError, match=words):
+        measure_streamed(path, target, threads=1)
+
+
+def test_integers_of_any_size_are_class_numbers(folder) -> None:
+    log_probs, target = problem(1, 3)
+    path = folder / "small.safetensors"
+    path.write_bytes(encode({"log_probs": log_probs}))
+    assert measure_streamed(path, target.to(torch.uint8)) == measure_streamed(path, target)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"mean": torch.zeros(3, 40, 1)}, "mean torch.float32 .* is needed"),
+        ({"log_probs": torch.zeros(40, 5)}, "is needed"),
+        ({"log_probs": torch.zeros(3, 40, 5, dtype=torch.float64)}, "is needed"),
+        ({"log_probs": torch.zeros(3, 0, 5)}, "nothing to measure"),
+    ],
+)
+def test_files_of_other_tensors_are_refused(folder, tensors, words) -> None:
+    path = folder / "tensors.safetensors"
+    path.write_bytes(encode(tensors))
+    with pytest.raises(EnsembleError, match=words):
+        measure_streamed(path, torch.zeros(40, dtype=torch.int64))
+
+
 @law
 @given(seed=seeds, piece=st.integers(1, 3000))
 def test_rows_come_back_whole_and_in_order(folder, seed, piece) -> None:

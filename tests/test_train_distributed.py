@@ -323,6 +323,7 @@ def test_no_process_outlives_its_parent(number, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | modules,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
     assert parent.stdout is not None
     assert parent.stdout.readline() == b"1\n"

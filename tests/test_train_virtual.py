@@ -33,7 +33,7 @@ from ensemble_svc.predictor import Ensemble
 from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.averages import Swa, Swag
-from ensemble_svc.spec.job import JobSpec, NoResample
+from ensemble_svc.spec.job import EvaluateSpec, JobSpec, NoResample
 from ensemble_svc.spec.load import load_job, parse_job
 from ensemble_svc.spec.model import ConvNet, Mlp
 from ensemble_svc.spec.schedules import Cyclic
@@ -483,7 +483,10 @@ def test_numbers_are_predicted_with_a_noise_of_their_own(kind, loss, tmp_path: P
         task="regression",
         training__loss=loss,
     ).model_copy(update={"data": job_of(data={"source": "diabetes", "test": 0.4}).data})
-    run = whole(job, tmp_path / "run")
+    asked = EvaluateSpec(resamples=100, metrics=("rmse", "nll", "crps", "width90"))
+    run = whole(job.model_copy(update={"evaluate": asked}), tmp_path / "run")
+    assert run.metrics()["test"]["trainings"]["mixture"].keys() == {"rmse", "nll"}
+    assert run.metrics()["test"]["ensemble"].keys() == set(asked.metrics)
     stored = run.predictions("test")
     found = Ensemble.load(run.path).members(rows_of(run, stored))
     for name, value in found.items():

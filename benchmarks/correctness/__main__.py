@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.children import PEERS
 from benchmarks.correctness import cifar
+from benchmarks.correctness.comparison import all_within
 from benchmarks.correctness.comparisons import COMPARISONS
 from benchmarks.correctness.peers import PEER_COMPARISONS, asked
 
@@ -58,8 +59,8 @@ def main() -> None:
 def _rows() -> Iterator[str]:
     for one in COMPARISONS:
         found = list(one.differences(torch.Generator().manual_seed(0)))
-        if not max(found) <= one.within:
-            raise SystemExit(f"{one.quantity} differs by {max(found):.3g} from {one.other}")
+        if not all_within(found, one.within):
+            raise SystemExit(f"{one.quantity} differs by {found} from {one.other}")
         yield f"| {one.quantity} | {one.other} | {len(found)} | {max(found):.1e} | {one.within:.0e} |"
 
 
@@ -77,8 +78,8 @@ def _peers(page: Path) -> Iterator[str]:
         if "missing" in answer:
             raise SystemExit(f"{answer['package']} could not be imported: {answer['missing']}")
         differences = one.differences(given, answers)
-        if not max(differences) <= one.within:
-            raise SystemExit(f"{one.quantity} differs by {max(differences):.3g} from {one.other}")
+        if not all_within(differences, one.within):
+            raise SystemExit(f"{one.quantity} differs by {differences} from {one.other}")
         yield (
             f"| {one.quantity} | {one.other} {answer['version']} | {len(differences)} | {max(differences):.1e} "
             f"| {one.within:.0e} |"

@@ -5,7 +5,7 @@ Shapes: K members, N rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,11 @@ class Comparison:
     differences: Callable[[torch.Generator], Cases]
     within: float
     """Largest difference that counts as equal."""
+
+
+def all_within(found: Sequence[float], within: float) -> bool:
+    """Whether there are differences and none is too large; NaN is, wherever it stands."""
+    return bool(found) and all(one <= within for one in found)
 
 
 def classes(draw: torch.Generator, rows: int = 500, num: int = 7) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ensemble_svc.errors import StoreError
+from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.text import DASH, clean, duration, value
 from ensemble_svc.store.outlook import (
@@ -54,7 +54,7 @@ def watch(path: Path, *, as_json: bool, wait_s: float = WAIT_S, every_s: float |
         every_s: between two looks; a second on a terminal, 5 where lines are printed.
 
     Raises:
-        StoreError: no run begins there within ``wait_s``.
+        StoreError: no run begins there within ``wait_s``, or none can be read.
     """
     console = Console(width=None if Console().is_terminal else 100)
     lines = as_json or not console.is_terminal
@@ -73,21 +73,44 @@ def watch(path: Path, *, as_json: bool, wait_s: float = WAIT_S, every_s: float |
 def _found(path: Path, wait_s: float, every_s: float) -> list[Reached]:
     until = time.monotonic() + wait_s
     while True:
-        runs = [Reached(run) for run in runs_in(path)]
-        for run in runs:
-            run.update()
+        runs, faults = _read_on([Reached(run) for run in runs_in(path)])
         if any(run.begun for run in runs):
+            _tell(faults)
             return [run for run in runs if run.begun]
         if time.monotonic() >= until:
             raise StoreError(f"{path} holds no run, and none began there within {wait_s:.0f} s")
         time.sleep(min(every_s, max(0.0, until - time.monotonic())))
 
 
-def _until_ended(runs: Sequence[Reached], every_s: float, show: Callable[[], None]) -> None:
+def _read_on(runs: Sequence[Reached]) -> tuple[list[Reached], list[CorruptArtifact]]:
+    """The runs as of now, and what keeps others from being read.
+
+    Raises:
+        CorruptArtifact: none of them can be read.
+    """
+    sound, faults = list[Reached](), list[CorruptArtifact]()
+    for run in runs:
+        try:
+            run.update()
+            sound.append(run)
+        except CorruptArtifact as fault:
+            faults.append(fault)
+    if faults and not sound:
+        raise faults[0]
+    return sound, faults
+
+
+def _tell(faults: Sequence[CorruptArtifact]) -> None:
+    for fault in faults:
+        typer.echo(f"warning: passed over: {clean(str(fault), limit=400)}", err=True)
+
+
+def _until_ended(runs: list[Reached], every_s: float, show: Callable[[], None]) -> None:
+    """Look again and again; runs that cannot be read on are taken out."""
     while True:
         going = [run for run in runs if run.state == "running"]
-        for run in runs:
-            run.update()  # after its state, so that what a run ended with is shown
+        runs[:], faults = _read_on(runs)  # after their states, so that what a run ended with is shown
+        _tell(faults)
         show()
         if not going:
             return

@@ -130,7 +130,9 @@ class Crew(Generic[State, Unit, Result]):
         """What runs → its actor and its unit, None while it loads."""
         self._asked: dict[Any, int] = {}
         self._done: dict[int, tuple[list[Result], Fault | None]] = {}
-        self._deaths: Counter[int | None] = Counter()
+        self._deaths: Counter[int] = Counter()
+        self._unborn = 0
+        """Actors that died while they loaded, since one did not."""
         self._rows = [0] * len(units)
         self._next, self._began = 0, False
         for _ in range(size):
@@ -188,7 +190,7 @@ class Crew(Generic[State, Unit, Result]):
                     f"a reader on the cluster: {found.text} (The run and the rows must lie where every machine of the "
                     "cluster sees them, under the same path.)"
                 )
-            self._began = True
+            self._began, self._unborn = True, 0
         else:
             results, fault, self._rows[number] = found
             self._done[number] = results, fault
@@ -196,14 +198,11 @@ class Crew(Generic[State, Unit, Result]):
 
     def _lose(self, number: int | None, lost: ray.exceptions.RayError) -> None:
         """An actor died: another takes its place, and its unit is done again unless it has killed too many."""
-        self._deaths[number] += 1
-        if number is None and self._deaths[None] >= TRIES:
-            raise ClusterError(
-                f"the readers on the cluster die while they load the ensemble: {lost}"
-            ) from lost
-        self._hire()
         if number is None:
+            self._replace_unborn(lost)
             return
+        self._deaths[number] += 1
+        self._hire()
         self._rows[number] = 0
         if self._deaths[number] < TRIES:
             heapq.heappush(self._waiting, number)
@@ -213,6 +212,20 @@ class Crew(Generic[State, Unit, Result]):
             [],
             Fault("DataError", f"{name}: {TRIES} readers died over it, one after another."),
         )
+
+    def _replace_unborn(self, lost: ray.exceptions.RayError) -> None:
+        """An actor died while it loaded: another takes its place, or those that live go on without.
+
+        Raises:
+            ClusterError: none lives, and as many died in a row as ``TRIES`` for each place.
+        """
+        self._unborn += 1
+        if self._unborn < TRIES * self._size:
+            self._hire()
+        elif not self._free and not self._calls:
+            raise ClusterError(
+                f"the readers on the cluster die while they load the ensemble: {lost}"
+            ) from lost
 
     def _listen(self) -> None:
         """Ask the actors at work how far they are, and hear those that have answered."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+import sys
 from base64 import b64encode
 from functools import cache
 from hashlib import sha256
@@ -21,6 +22,8 @@ from ensemble_svc.dashboard.shelf import Shelf
 from ensemble_svc.errors import StoreError
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+TIMEOUT_S = 30.0
+"""How long a connection may say nothing."""
 
 
 class Server(ThreadingHTTPServer):
@@ -42,6 +45,11 @@ class Server(ThreadingHTTPServer):
                 f"no page can be served at {host}:{port}: {fault}; give another --port"
             ) from None
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing of a client that hung up; of anything else what the base tells."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """Where the page is."""
@@ -60,16 +68,16 @@ def is_loopback(host: str) -> bool:
 
 
 def _names(host: str) -> frozenset[str]:
-    """The names under which the page may be asked for."""
-    if is_loopback(host):
-        return LOOPBACK_NAMES | {host}
-    return LOOPBACK_NAMES | {host, socket.gethostname(), socket.getfqdn()}
+    """The names under which the page may be asked for, in small letters."""
+    own = () if is_loopback(host) else (socket.gethostname(), socket.getfqdn())
+    return LOOPBACK_NAMES | {name.lower() for name in (host, *own)}
 
 
 class Handler(BaseHTTPRequestHandler):
     """Answers one connection."""
 
     server: Server
+    timeout = TIMEOUT_S
     server_version, sys_version = "ensemble-svc", ""
 
     def do_GET(self) -> None:
@@ -93,12 +101,12 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: a page that asks every second would fill the terminal."""
 
     def _is_asked_by_name(self) -> bool:
+        """At any port: that of a tunnel to here is not the server's own."""
         try:
-            asked = urlsplit(f"//{self.headers.get('Host', '')}")
-            name, port = asked.hostname or "", asked.port or 80
+            name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
         except ValueError:
             return False
-        return port == self.server.server_address[1] and (name in self.server.names or self._is_own(name))
+        return name in self.server.names or self._is_own(name)
 
     def _is_own(self, name: str) -> bool:
         """Whether it is the very address, as a number, at which this connection came in: no name was resolved."""

@@ -33,7 +33,7 @@ class Shelf:
             raise StoreError(f"{path} holds no run, and no folder of runs")
 
     def listed(self) -> dict[str, Any]:
-        """Every run in a few numbers."""
+        """Every run in a few numbers, and why others cannot be read."""
         with self._lock:
             self._scan()
             for name in self._runs:
@@ -41,7 +41,8 @@ class Shelf:
             begun = {name: run for name, run in self._runs.items() if run.begun}
             newest = sorted(begun, key=lambda name: -begun[name].changed)[:RUNS_UP_TO]
             rows = [{"run": name, **summary(begun[name], now())} for name in newest]
-            return {"runs": rows, "hidden": len(begun) - len(rows)}
+            unread = [fault for name, fault in self._faults.items() if name not in begun]
+            return {"runs": rows, "hidden": len(begun) - len(rows), "unread": unread[:RUNS_UP_TO]}
 
     def shown(self, name: str) -> dict[str, Any] | None:
         """One run with all that the page shows; None for a name that is not on the shelf."""
@@ -66,7 +67,7 @@ class Shelf:
             self._runs.setdefault(name, Reached(path))
 
     def _update(self, name: str) -> None:
-        """Read on; a damaged line stops that, and is told of."""
+        """Read on; a line that is damaged, or of another version, stops that and is told of."""
         if name in self._faults:
             return
         try:

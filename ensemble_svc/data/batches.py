@@ -83,12 +83,12 @@ def parquet_columns(path: Path) -> list[str]:
     """Names of a parquet file's columns, without the index that pandas adds.
 
     Raises:
-        DataError: damaged, or without rows; a column without a name of its own.
+        DataError: damaged; a column without a name of its own.
     """
     with reading(path, pa.ArrowException, UnicodeDecodeError), pyarrow.parquet.ParquetFile(path) as file:
-        names, num_rows = file.schema_arrow.names, file.metadata.num_rows
+        names = file.schema_arrow.names
     kept = [name for name in names if not name.startswith("__index_level_")]
-    check_names(kept, path, num_rows=num_rows)
+    check_names(kept, path)
     return kept
 
 

@@ -27,33 +27,34 @@ _QUANTA = (
 )
 """JPEG's table of steps for luminance (ITU-T T.81, annex K)."""
 
-Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
+Draw = Callable[[torch.Size], Tensor]
+"""Standard normal numbers of a shape, for the rows at hand."""
+Corruption = Callable[[Tensor, int, Draw], Tensor]
 
 
-def noise(x_NCHW: Tensor, severity: int, generator: torch.Generator) -> Tensor:
+def noise(x_NCHW: Tensor, severity: int, draw: Draw) -> Tensor:
     """Gaussian noise on every pixel."""
     std = (0.04, 0.06, 0.08, 0.09, 0.10)[severity - 1]
-    drawn = torch.randn(x_NCHW.shape, generator=generator, dtype=x_NCHW.dtype)
-    return (x_NCHW + std * drawn).clamp(0, 1)
+    return (x_NCHW + std * draw(x_NCHW.shape).to(x_NCHW.dtype)).clamp(0, 1)
 
 
-def blur(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tensor:
+def blur(x_NCHW: Tensor, severity: int, _draw: Draw) -> Tensor:
     """A Gaussian window; beyond the border stands its reflection."""
     return gaussian_blur(x_NCHW, (0.4, 0.6, 0.7, 0.8, 1.0)[severity - 1])
 
 
-def contrast(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tensor:
+def contrast(x_NCHW: Tensor, severity: int, _draw: Draw) -> Tensor:
     """All values nearer to the image's mean grey."""
     factor = (0.75, 0.5, 0.4, 0.3, 0.15)[severity - 1]
     return steepen(x_NCHW, torch.tensor(factor, dtype=x_NCHW.dtype))
 
 
-def brightness(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tensor:
+def brightness(x_NCHW: Tensor, severity: int, _draw: Draw) -> Tensor:
     """The same amount added to every value."""
     return (x_NCHW + (0.05, 0.1, 0.15, 0.2, 0.3)[severity - 1]).clamp(0, 1)
 
 
-def pixelate(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tensor:
+def pixelate(x_NCHW: Tensor, severity: int, _draw: Draw) -> Tensor:
     """Shrunk by the mean over areas, then drawn large again from the nearest pixel."""
     share = (0.95, 0.9, 0.85, 0.75, 0.65)[severity - 1]
     height, width = x_NCHW.shape[2:]
@@ -61,7 +62,7 @@ def pixelate(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tens
     return F.interpolate(F.adaptive_avg_pool2d(x_NCHW, small), (height, width), mode="nearest")
 
 
-def jpeg(x_NCHW: Tensor, severity: int, _generator: torch.Generator) -> Tensor:
+def jpeg(x_NCHW: Tensor, severity: int, _draw: Draw) -> Tensor:
     """Cosines of blocks of 8 x 8 pixels rounded to JPEG's steps, every channel as JPEG treats luminance."""
     quality = (80, 65, 58, 50, 40)[severity - 1]
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
@@ -85,14 +86,14 @@ CORRUPTIONS: Mapping[str, Corruption] = {
 }
 
 
-def corrupt(x: Tensor, name: str, severity: int, *, white: float, generator: torch.Generator) -> Tensor:
+def corrupt(x: Tensor, name: str, severity: int, *, white: float, draw: Draw) -> Tensor:
     """Images as they come in [N, C, H, W], of their own type and range, made worse.
 
     Args:
         severity: 1 to 5.
         white: what a white pixel is; 255 in bytes.
     """
-    pixels = CORRUPTIONS[name](x.float() / white, severity, generator) * white
+    pixels = CORRUPTIONS[name](x.float() / white, severity, draw) * white
     return pixels.round().to(x.dtype) if x.dtype == torch.uint8 else pixels.to(x.dtype)
 
 

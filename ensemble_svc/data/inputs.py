@@ -72,6 +72,8 @@ def read_inputs(
             path, schema, id_column=id_column, separator=separator, resize=resize, missing=missing
         )
     ]
+    if not pieces:
+        raise DataError(f"{path}: there are no rows.")
     return np.concatenate([x for x, _ in pieces]), np.concatenate([row for _, row in pieces])
 
 
@@ -83,8 +85,15 @@ def stream_inputs(
     separator: str = ",",
     resize: bool = False,
     missing: bool | None = None,
+    whole: bool | None = None,
 ) -> Iterator[Dataset]:
     """The same a piece at a time, in order, with targets that mean nothing; memory is bounded by the piece.
+
+    Of a file without rows there is no piece.
+
+    Args:
+        whole: whether the ids are to be whole numbers, as ``whole_ids_of`` says of several files; None looks at those
+            of this one.
 
     Raises:
         DataError: as ``read_inputs``, when the piece with the fault is reached.
@@ -96,23 +105,19 @@ def stream_inputs(
     elif kind in (".csv", ".tsv", ".txt", ".parquet", ".pq"):
         file = find_file(str(path), Path())
         pieces = _from_table(
-            file, schema, id_column=id_column, separator="\t" if kind == ".tsv" else separator, rows=rows
+            file, schema, id_column=id_column, separator=_separator(file, separator), rows=rows, whole=whole
         )
     elif kind == ".npz":
-        pieces = _from_npz(find_file(str(path), Path()), schema, id_column=id_column, rows=rows)
+        pieces = _from_npz(find_file(str(path), Path()), schema, id_column=id_column, rows=rows, whole=whole)
     else:
         raise DataError(
             f"{found}: inputs are .csv, .tsv, .parquet or .npz files, or a folder of images; got '{kind}'."
         )
     imputed = bool(schema.indicators) if missing is None else missing
-    empty = True
     for x, row in pieces:
         piece = Dataset(x, np.zeros(len(x)), row, schema.kind, schema.features, dict(schema.categories))
         check_features(piece, np.arange(len(x)), imputed=imputed)
-        empty = False
         yield piece
-    if empty:
-        raise DataError(f"{found}: there are no rows.")
 
 
 def piece_rows(schema: InputSchema) -> int:
@@ -130,17 +135,46 @@ def table_batches(
     return csv_batches(path, separator=separator, rows=rows, text=text)
 
 
-def whole_ids(path: Path, id_column: str, *, separator: str) -> bool:
+def whole_ids_of(files: Sequence[Path], id_column: str, *, separator: str, schema: InputSchema) -> bool:
+    """Whether the ids of all files, as far as they can be read, are whole numbers that lose nothing as such.
+
+    Args:
+        separator: as ``stream_inputs``.
+        schema: says in what pieces the rows will be read: what is read of a file before its fault is looked at.
+    """
+    rows = piece_rows(schema)
+
+    def each(file: Path) -> bool:
+        if file.suffix.lower() in SUFFIXES:
+            return True  # images are named by their paths
+        try:
+            if file.suffix.lower() == ".npz":
+                return id_column not in array_names(file) or read_array(file, id_column).dtype.kind in "iu"
+            return _whole_ids(file, id_column, separator=_separator(file, separator), rows=rows)
+        except DataError:
+            return True  # those before the fault were
+
+    return all(each(file) for file in files)
+
+
+def _whole_ids(path: Path, id_column: str, *, separator: str, rows: int) -> bool:
     """Whether all ids of a table are whole numbers that lose nothing as such; reads that column alone.
 
     Raises:
-        DataError: as ``columns.as_identities``.
+        DataError: no such column; as ``columns.as_identities``.
     """
     if path.suffix.lower() in (".parquet", ".pq"):
-        tables = parquet_batches(path, rows=1 << 16, only=(id_column,))
+        tables = parquet_batches(path, rows=rows, only=(id_column,))
     else:
-        tables = csv_batches(path, separator=separator, rows=1 << 16, text=(id_column,), only=(id_column,))
-    return all(as_identities(t[id_column], id_column, path).dtype.kind == "i" for t in tables)
+        tables = csv_batches(path, separator=separator, rows=rows, text=(id_column,), only=(id_column,))
+    try:
+        return all(as_identities(t[id_column], id_column, path).dtype.kind == "i" for t in tables)
+    except KeyError:
+        raise DataError(f"{path}: there is no column '{id_column}'.") from None
+
+
+def _separator(path: Path, separator: str) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else separator
 
 
 Pieces = Iterator[tuple[Array, Array]]
@@ -148,20 +182,21 @@ Pieces = Iterator[tuple[Array, Array]]
 
 
 def _from_table(
-    path: Path, schema: InputSchema, *, id_column: str | None, separator: str, rows: int
+    path: Path, schema: InputSchema, *, id_column: str | None, separator: str, rows: int, whole: bool | None
 ) -> Pieces:
     if schema.kind != "table":
         raise DataError(f"{path}: is a table, but the ensemble reads images of shape {schema.shape}.")
     ids = (id_column,) if id_column else ()
     known = dict(schema.categories)
-    whole, start = True, 0
+    start = 0
     pieces = table_batches(
         path, separator=separator, rows=rows, text=(*known, *ids), only=(*schema.features, *ids)
     )
     for table in pieces:
         if not start:
             _check_columns(path, table, schema, ids)
-            whole = id_column is None or whole_ids(path, id_column, separator=separator)
+            if whole is None and id_column is not None:
+                whole = _whole_ids(path, id_column, separator=separator, rows=1 << 16)
         with counted_from(start):
             x = np.column_stack([_column(table, name, known, path) for name in schema.features])
             row = (
@@ -201,7 +236,9 @@ def _column(
     return as_numbers(table[name], name, path)
 
 
-def _from_npz(path: Path, schema: InputSchema, *, id_column: str | None, rows: int) -> Pieces:
+def _from_npz(
+    path: Path, schema: InputSchema, *, id_column: str | None, rows: int, whole: bool | None
+) -> Pieces:
     names = array_names(path)
     name = next((n for n in names if n.lower() == "x"), names[0] if len(names) == 1 else None)
     if name is None:
@@ -215,7 +252,7 @@ def _from_npz(path: Path, schema: InputSchema, *, id_column: str | None, rows: i
         raise DataError(
             f"{path}: '{id_column}' has shape {row.shape} of {row.dtype}; ids are {length} integers or words."
         )
-    row = row.astype(np.int64) if row.dtype.kind in "iu" else row.astype(str)
+    row = row.astype(np.int64) if row.dtype.kind in "iu" and whole is not False else row.astype(str)
     start = 0
     for (piece,) in array_batches(path, [name], rows=rows):
         x = _images(piece, schema, origin=f"{path}: {name}") if schema.kind == "image" else piece

@@ -10,13 +10,14 @@ Shapes: N rows of a piece.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ensemble_svc.data.arrays import Arrays, assemble, channels_first
 from ensemble_svc.data.batches import array_batches
+from ensemble_svc.data.columns import require
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Array, Dataset, InputSchema
 from ensemble_svc.data.image import list_images, read_images
@@ -30,6 +31,14 @@ from ensemble_svc.data.table import assemble_table, assemble_tasks
 from ensemble_svc.errors import DataError
 from ensemble_svc.spec.data import Csv, ImageFolder, Npz, Parquet, Source, Table
 from ensemble_svc.spec.tasks import JobTask
+
+
+@dataclass
+class Labels:
+    """What is known of the labels of some rows."""
+
+    zero_based: bool = False
+    """Whether one of them is no number, or is 0: numbers count classes from 0."""
 
 
 def shards_of(source: Source, directory: Path) -> list[Source]:
@@ -68,12 +77,14 @@ def stream_labelled(
     directory: Path,
     aside: Sequence[str] = (),
     missing: bool | None = None,
+    labels: Labels | None = None,
 ) -> Iterator[Dataset]:
-    """The rows of one source in pieces, coded as the ensemble's training data were.
+    """The rows of one source in pieces, coded as the ensemble's training data were; none where it has none.
 
     Args:
-        aside: columns of a table that are kept beside its features, if they are none of the ensemble's.
+        aside: columns of a table to slice by, that are kept beside its features if they are none of the ensemble's.
         missing: as ``conform``.
+        labels: learns what the labels are, piece by piece; it is for ``check_labels`` once all files are read.
 
     Raises:
         DataError: as ``load`` and ``conform``, when the piece with the fault is reached.
@@ -90,16 +101,25 @@ def stream_labelled(
             pieces = _images(source, schema, directory)
         case _:
             pieces = cut(_whole(source, task, kinds, directory), piece_rows(schema))
-    zero_based = not schema.classes
     for piece in pieces:
         named = numbered(piece, schema)
-        zero_based = zero_based or named is piece or bool((named.y == 0).any())
+        if labels is not None:
+            labels.zero_based |= named is piece or bool((named.y == 0).any())
         with counted_from(seen):
             yield conform(named, schema, missing=missing)
         seen += len(piece)
-    if not seen:
-        raise DataError(f"data source '{source.name}': there are no rows.")
-    if not zero_based:
+
+
+def check_labels(zero_based: bool, schema: InputSchema) -> None:
+    """Refuse labels that seem to count classes from 1.
+
+    Args:
+        zero_based: as ``Labels`` has it, of all rows.
+
+    Raises:
+        DataError: numbers, and not one of them 0, for classes with names.
+    """
+    if schema.classes and not zero_based:
         raise DataError(
             "the labels are numbers above 0, the ensemble's classes have names; numbers count classes from 0. "
             f"Name the classes: {', '.join(schema.classes[:10])}."
@@ -160,6 +180,7 @@ def _tables(
         only=needed,
     )
     for table in pieces:
+        require(table, aside, key="--slices", path=path)
         with counted_from(start):
             if task == "multitask":
                 piece = assemble_tasks(table, source, kinds, path=path, aside=aside)

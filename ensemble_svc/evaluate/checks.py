@@ -80,19 +80,33 @@ def check_mixture(names: Iterable[str], ensemble: Mapping[str, Tensor], *, num_m
             )
 
 
-def _check_classes(log_probs_NC: Tensor, target_N: Tensor, who: str) -> None:
+def check_targets(target_N: Tensor, num_classes: int, *, num_rows: int | None = None) -> None:
+    """Refuse what are no class numbers, or not those of so many rows.
+
+    Raises:
+        EnsembleError: another shape or type, no rows, a class number out of range.
+    """
     if target_N.ndim != 1 or target_N.is_floating_point() or target_N.dtype == torch.bool:
         raise EnsembleError(
             f"the targets are {target_N.dtype} of shape {list(target_N.shape)}; "
             "class numbers are integers of shape [rows]."
         )
-    _check_shape(who, "log_probs", log_probs_NC, (len(target_N), *log_probs_NC.shape[-1:]), "[rows, classes]")
+    if num_rows is not None and len(target_N) != num_rows:
+        raise EnsembleError(f"there are {len(target_N)} targets, and predictions of {num_rows} rows.")
+    if not len(target_N):
+        raise EnsembleError("there are no rows; nothing can be measured on none.")
     low, high = int(target_N.min()), int(target_N.max())
-    num_classes = log_probs_NC.shape[1]
     if low < 0 or high >= num_classes:
         raise EnsembleError(
             f"the targets run from {low} to {high}; {num_classes} classes are 0 to {num_classes - 1}."
         )
+
+
+def _check_classes(log_probs_NC: Tensor, target_N: Tensor, who: str) -> None:
+    if target_N.ndim == 1:
+        shape = (len(target_N), *log_probs_NC.shape[-1:])
+        _check_shape(who, "log_probs", log_probs_NC, shape, "[rows, classes]")
+    check_targets(target_N, log_probs_NC.shape[-1])
     log_total_N = torch.logsumexp(log_probs_NC, dim=-1)
     wrong_N = ~(log_total_N.abs() <= NORMALISATION_TOLERANCE)
     if wrong_N.any():

@@ -24,24 +24,6 @@ NUMBERS = 1 << 20
 """Of the members, and of the mixtures, looked at together."""
 
 
-def one_by_one(combine: Callable[[Mapping[str, Tensor], Tensor], Mapping[str, Tensor]]) -> Mixer:
-    """The mixer that combines each subset's members anew, by (members, target) → prediction."""
-
-    def mixer(
-        members: Mapping[str, Tensor], target: Tensor
-    ) -> Callable[[Sequence[Subset]], Mapping[str, Tensor]]:
-        def of(subsets: Sequence[Subset]) -> Mapping[str, Tensor]:
-            each = [
-                combine({key: stack[list(some)] for key, stack in members.items()}, target)
-                for some in subsets
-            ]
-            return {key: torch.stack([one[key] for one in each]) for key in each[0]}
-
-        return of
-
-    return mixer
-
-
 def subset_sums(
     members: Mapping[str, Tensor],
     target: Tensor,

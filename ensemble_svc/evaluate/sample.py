@@ -86,6 +86,8 @@ class Sample:
             self._thin()
 
     def _thin(self) -> None:
+        if not self._parts:
+            return
         whole = {
             name: torch.cat([part[name] for part in self._parts], dim=_rows_of(name))
             for name in self._parts[0]

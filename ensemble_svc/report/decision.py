@@ -33,6 +33,7 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
         *_single(summary, manifest),
         *_by_task(_trainings, summary),
         *measured(metrics),
+        *_by_task(_sampled, summary),
         *_soup(summary),
     ]
 
@@ -122,7 +123,16 @@ def _single(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator
             if name in headline(own.get("ensemble", ()))
         )
         yield titled(task, f"{what} has {reached}; over it the ensemble gains {parts} (above 0 is better).")
+    if _is_calibrated(manifest.get("ensemble") or {}) and not found.get("calibrated", True):
+        yield (
+            "The ensemble is calibrated and the single model is not, for no rows were held out from it; part of what "
+            "is gained over it may be the calibration."
+        )
     yield _costs(found["cost"], found["id"], manifest)
+
+
+def _is_calibrated(ensemble: Mapping[str, Any]) -> bool:
+    return any(own.get("calibration") for own in (ensemble.get("tasks") or {"": ensemble}).values())
 
 
 def _costs(cost: Mapping[str, Any], single: str, manifest: Mapping[str, Any]) -> str:
@@ -169,11 +179,12 @@ def _variance(summary: Mapping[str, Any]) -> Iterator[str]:
             if name in LOSSES
             for digits in [decimals(part["error"] / 30)]
         ]
+        start = " from one start" if found.get("one_start") else ""
         if parts:
             yield titled(
                 task,
-                f"Variance over the {found['members']} trainings makes {joined(parts)} of a single member; the rest is "
-                "bias, shared by all, and noise of the labels.",
+                f"Variance over the {found['members']} trainings{start} makes {joined(parts)} of a single member; the "
+                "rest is bias, shared by all, and noise of the labels.",
             )
 
 
@@ -186,6 +197,13 @@ def _coverage(summary: Mapping[str, Any]) -> Iterator[str]:
             f"{'sets' if 'reliability' in summary else 'intervals'} do in {found['covered']:.1%}, "
             f"{number(found['size'], 2)} {what} on average."
         )
+
+
+def _sampled(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What is of some rows alone, where there are many."""
+    if found := summary.get("sampled"):
+        what = joined(name.replace("_", " ") for name in found["what"])
+        yield f"From a sample of {found['rows']:,} of the {summary['rows']:,} rows: {what}."
 
 
 def _soup(summary: Mapping[str, Any]) -> Iterator[str]:

@@ -36,6 +36,7 @@ class _Attempt:
     ended: bool
     before: float = 0.0
     """Seconds of the slot's earlier starts."""
+    failed: bool = False
 
     def lasted(self, now: float) -> float:
         """Seconds of all of its starts by now."""
@@ -62,7 +63,7 @@ class Meter:
         """A slot has ended an epoch."""
         now, known = time.monotonic(), self._attempts.get(slot.pack.id)
         before = known.before if known else 0.0
-        if known and progress.seconds < known.seconds:
+        if known and (known.failed or progress.seconds < known.seconds):
             before += known.seconds
         last = progress.epochs if slot.until is None else min(slot.until, progress.epochs)
         over = progress.epoch >= last or all(m.status != "training" for m in progress.members)
@@ -74,9 +75,11 @@ class Meter:
             self.note(now)
 
     def fail(self, slot: Slot) -> None:
-        """An attempt at a slot has ended."""
-        if known := self._attempts.get(slot.pack.id):
-            known.ended = True
+        """An attempt at a slot has failed; it held its devices until now."""
+        known = self._attempts.get(slot.pack.id)
+        if known and not known.failed:
+            known.seconds = known.lasted(time.monotonic()) - known.before
+            known.ended = known.failed = True
 
     def used(self, now: float) -> Used:
         """What was used since this meter began."""

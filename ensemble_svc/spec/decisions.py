@@ -28,6 +28,8 @@ SCORES: Final[Mapping[JobTask, tuple[Score, ...]]] = {
     "multitask": ("nll",),
 }
 """What members of each task can be selected by."""
+LIKE_WEIGHTS: Final = ("init", "dropout", "channel_dropout", "activation_noise")
+"""Options of a network with which its weights keep their shapes and their meaning."""
 
 
 def decision_clashes(job: JobSpec) -> Iterator[Clash]:
@@ -75,6 +77,22 @@ def _aggregate(job: JobSpec) -> Iterator[Clash]:
         words = f"'stacking' gives every member its weight, and select '{spec.select.name}' does too; use one"
         yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
     yield from _score(job)
+    yield from _soup(job)
+
+
+def _soup(job: JobSpec) -> Iterator[Clash]:
+    """Weights of several networks have no mean."""
+    if isinstance(job.aggregate.soup, NoSoup):
+        return
+    keys = [("ensemble", "vary", key) for key in job.ensemble.vary]
+    keys += [("search", "space", key) for key in (job.search.space if job.search else {})]
+    for path in keys:
+        section, _, option = path[2].partition(".")
+        if section == "model" and option.split(".")[0] not in LIKE_WEIGHTS:
+            words = (
+                f"'{job.aggregate.soup.name}' averages the weights of one network, and members vary {path[2]}"
+            )
+            yield Clash((("aggregate", "soup"), path), f"{words}; leave one of them out")
 
 
 def _rowless(job: JobSpec) -> Iterator[Clash]:

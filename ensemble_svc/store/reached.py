@@ -10,12 +10,14 @@ import json
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from ensemble_svc.errors import StoreError
+from pydantic import ValidationError
+
+from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.plan.plan import SINGLE, MemberSpec, Slot, index_of
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.journal import Event, Journal
@@ -23,6 +25,7 @@ from ensemble_svc.store.progress import Tick, ticks_since
 
 Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pending", "stopped", "done"]
 State = Literal["running", "finished", "stopped"]
+T = TypeVar("T")
 
 SICK = frozenset({"diverged", "excluded"})
 """A member that is sealed and in no ensemble."""
@@ -134,7 +137,11 @@ class Reached:
         self._journal_at = self._progress_at = 0
 
     def update(self) -> bool:
-        """Read what is new; whether there was anything."""
+        """Read what is new; whether there was anything.
+
+        Raises:
+            CorruptArtifact: a line is damaged, or of another version; nothing after it is known.
+        """
         events, self._journal_at = Journal(self.path / "journal.jsonl").since(self._journal_at)
         ticks, self._progress_at = ticks_since(self.path, self._progress_at)
         news: list[Event | Tick] = [*events, *ticks]
@@ -187,7 +194,7 @@ class Reached:
                 self._begin(event)
             case "plan":
                 for text in event["slots"]:
-                    self._place(Slot.from_json(text))
+                    self._place(self._read(Slot.from_json, text))
             case "start":
                 self._start(event)
             case "paused":
@@ -215,12 +222,19 @@ class Reached:
                 pass
 
     def _begin(self, event: Event) -> None:
-        self.job = JobSpec.from_json(event["job"])
+        self.job = self._read(JobSpec.from_json, event["job"])
         self.starts, self.began, self.ended = self.starts + 1, event["time"], 0.0
         self._close_all(self.changed)
         for member in (*self.members.values(), *([self.single] if self.single else [])):
             if not member.sealed:
                 member.status = "pending"
+
+    def _read(self, read: Callable[[str], T], text: str) -> T:
+        """A value of the journal, which another version may have written."""
+        try:
+            return read(text)
+        except ValidationError:
+            raise CorruptArtifact(f"{self.path}: its job cannot be read by this version") from None
 
     def _place(self, slot: Slot) -> None:
         self.packs[slot.pack.id] = PackRow(slot)
@@ -279,8 +293,7 @@ class Reached:
 
     def over(self, row: PackRow) -> bool:
         """Whether no member is left in a pack: each is sealed, or trains on in another."""
-        members = (self.members[spec.index] for spec in row.slot.pack.members)
-        return all(member.sealed or member.pack != row.slot.pack.id for member in members)
+        return all(member.sealed or member.pack != row.slot.pack.id for member in self.of(row))
 
     def _is_sealed(self, spec: MemberSpec) -> bool:
         found = self.find(spec.index)

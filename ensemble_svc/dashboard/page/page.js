@@ -215,11 +215,11 @@ function drawRun(run) {
   $("run").hidden = false;
 }
 function drawRuns(found) {
-  $("runs").hidden = found.runs.length < 2;
+  $("runs").hidden = found.runs.length < 2 && !found.unread.length;
   fill($("runs").querySelector("tbody"), found.runs.map((r) => ({ cells: [
     { text: r.run, link: `#${encodeURIComponent(r.run)}` }, { text: r.state, kind: `group-${r.state}` }, r.counts.done, r.counts.running, r.counts.pending, r.counts.stopped,
     r.counts.sick + r.counts.failed, `${r.epoch} of ${r.epochs}`, r.best ? `${metricName(r.metric)} ${shown(r, r.best.value)}` : DASH, duration(r.left_s), short(r.device_hours)] })));
-  put("more-runs", found.hidden ? `and ${many(found.hidden, "run")} more` : "");
+  put("more-runs", [...(found.hidden ? [`and ${many(found.hidden, "run")} more`] : []), ...found.unread].join("; "));
 }
 
 // The loop ------------------------------------------------------------------------------------------------------------
