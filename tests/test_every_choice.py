@@ -50,6 +50,7 @@ ELSEWHERE = {
     "pbt": "copies trials inside a pack, and alone there are none; test_search_pbt.py trains with it",
     "asha": "stops trials on Ray alone; test_search_racing.py trains with it",
     "median": "stops trials on Ray alone; test_search_racing.py trains with it",
+    "tracker": "names a store of results and trains nothing; test_tracking.py writes to each",
     "python": "a network of one's own; test_nn_build.py and test_train_laws.py train some",
 }
 DRAWS = {"augment", "input_noise", "weight_noise", "mixup", "cutmix"}
@@ -75,6 +76,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "diverse": {"k": 2},
     "swa": {"start": 0.3},
     "kfold": {"folds": 2},
+    "hyperband": {"factor": 2},
 }
 
 

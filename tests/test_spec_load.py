@@ -40,6 +40,7 @@ PLACES = {
     "resample": "ensemble.resample",
     "algorithm": "search.algorithm",
     "scheduler": "search.scheduler",
+    "tracker": "compute.track",
     "combine": "aggregate.combine",
     "select": "aggregate.select",
     "calibrate": "aggregate.calibrate",
