@@ -145,15 +145,15 @@ def often_dead(folder: Path, deaths: int) -> str:
 class TestActors:
     def test_machines_where_readers_cannot_begin_end_no_work_that_others_can_do(self, session, tmp_path):
         found = Actors(most=2)(
-            partial(often_dead, tmp_path, TRIES + 2), partial(count_down, tmp_path), [0, 1, 6], tell=print
+            partial(often_dead, tmp_path, TRIES), partial(count_down, tmp_path), [0, 1, 6], tell=print
         )
         assert [one for _, one in found] == ["0:0", "1:1", "2:6"]
-        assert len(list(tmp_path.glob("load-*"))) > TRIES + 2
+        assert len(list(tmp_path.glob("load-*"))) > TRIES
 
     def test_readers_that_all_die_while_they_load_are_told(self, session, tmp_path):
         work = partial(count_down, tmp_path)
         with pytest.raises(ClusterError, match="die while they load"):
-            list(Actors(most=2)(partial(often_dead, tmp_path, 1000), work, [0, 1], tell=print))
+            list(Actors(most=1)(partial(often_dead, tmp_path, 1000), work, [0, 1], tell=print))
         assert len(list(tmp_path.glob("load-*"))) >= TRIES
 
     def test_a_unit_whose_actor_dies_is_done_by_another_and_one_that_kills_them_all_is_named(
