@@ -29,6 +29,7 @@ from ensemble_svc.search.budget import Metered
 from ensemble_svc.search.climbing import climbed
 from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
 from ensemble_svc.tracking.check import check_tracker
@@ -104,7 +105,8 @@ def train_together(
         for one in ready:
             with _told_of(one.run.path, alone=len(ready) == 1):
                 one.check()
-        courses = [_begin(one, directory, executor, listener) for one in ready]
+        alone = len(ready) == 1
+        courses = [_begin(one, directory, executor, listener, alone=alone) for one in ready]
         warnings = dict.fromkeys(chain.from_iterable(one.prepared.warnings for one in ready))
         whole = Plan(slots=tuple(chain.from_iterable(c.left.slots for c in courses)))
         listener.planned(with_forecast(whole, resources), [*warnings])
@@ -113,8 +115,12 @@ def train_together(
     return tuple(Outcome(course.run, course.shortfall()) for course in courses)
 
 
-def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener) -> Course:
-    """Record the start, mend the folder, time a few steps of a long run, and train a search up to its last rung."""
+def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener, *, alone: bool) -> Course:
+    """Record the start, mend the folder, time a few steps of a long run, and train a search up to its last rung.
+
+    Args:
+        alone: whether no other run begins with it.
+    """
     ready.begin(directory)
     mend(ready.run)
     if ready.found is not None:
@@ -124,7 +130,18 @@ def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener
         plan = plan_measured(
             ready.run, ready.job, ready.prepared, ready.plan, executor, tell=listener.measuring
         )
-    return climbed(replace(ready, plan=plan), executor, listener)
+    ready = replace(ready, plan=plan)
+    left = ready.left(plan.slots, executor.resources())
+    if alone and left.slots and _must_climb(ready):
+        expect(ready.run.journal, left)
+    return climbed(ready, executor, listener)
+
+
+def _must_climb(ready: Ready) -> bool:
+    """Whether trials are ranked at rungs, up to which they train before the run's course is known."""
+    epochs = max(member.training.epochs for member in ready.plan.members if not member.is_single)
+    ladder = Ladder.of(ready.job.search, epochs)
+    return ladder is not None and bool(ladder.rungs)
 
 
 def _prepare_all(
@@ -218,7 +235,7 @@ class _Desk:
         self._open = {course: {slot.pack.id for slot in course.left.slots} for course in courses}
         self._closing: dict[str, Slot] = {}
         self._lone = len(courses) == 1 and bool(courses[0].left.slots)
-        if self._lone:
+        if self._lone and not _must_climb(courses[0].ready):
             expect(courses[0].run.journal, courses[0].left)
 
     def progress(self, slot: Slot, progress: Progress) -> None:
@@ -263,7 +280,7 @@ class _Desk:
         del self._open[course]
         train_s = time.monotonic() - self._began
         if self._lone:
-            took(course.run.journal, train_s)
+            took(course.run.journal, train_s + course.ready.clock.seconds.get("rungs", 0.0))
         course.finish(train_s=train_s)
         if words := course.track():
             self._listener.noted(words)

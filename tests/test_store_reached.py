@@ -9,6 +9,7 @@ import random
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -131,6 +132,23 @@ def test_a_run_that_was_killed_is_stopped_and_says_how_far_it_came(tmp_path: Pat
     assert found.state == "stopped"
     (tmp_path / "run" / ".driver.json").write_text(json.dumps(owner | {"host": "elsewhere"}))
     assert found.state == "running"
+
+
+def test_nothing_is_held_between_a_death_and_the_next_start(tmp_path: Path) -> None:
+    job = search_of(HALVED, training={"epochs": 4}, compute={"commit_every_s": 0.0})
+    with pytest.raises(Killed):
+        search(job, tmp_path / "run", killed_at(2))
+    before = device_hours(found := reached(tmp_path / "run"), now())
+    journal = Journal(tmp_path / "run" / "journal.jsonl")
+    (begun,) = journal.of_kind("begin")
+    monday = {name: value for name, value in begun.items() if name not in ("event", "time")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ensemble_svc.store.journal.time", SimpleNamespace(time=lambda: now() + 3 * 86400))
+        journal.append("begin", **monday)
+    found.update()
+    assert before > 0
+    assert device_hours(found, now()) == pytest.approx(before)
+    assert device_hours(reached(tmp_path / "run"), now()) == pytest.approx(before)
 
 
 def test_trials_that_are_yet_to_be_asked_for_are_pending(tmp_path: Path) -> None:

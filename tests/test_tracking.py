@@ -109,6 +109,15 @@ def test_what_was_half_written_is_written_anew(tmp_path: Path) -> None:
 
 
 @MLFLOW
+def test_a_run_that_was_made_and_not_described_gets_its_parameters(tmp_path: Path) -> None:
+    """Killed before any of them was written."""
+    run = train(job_of(), tmp_path / "run")
+    store, book = client(run), book_of(run)
+    store.create_run(store.create_experiment("whole"), tags={MARK: book.mark})
+    check(train(job_of(compute={"track": HERE}), tmp_path / "run"), "whole")
+
+
+@MLFLOW
 def test_two_runs_of_one_job_are_two_runs(tmp_path: Path) -> None:
     for name in ("one", "two"):
         train(job_of(compute={"track": HERE}), tmp_path / name)

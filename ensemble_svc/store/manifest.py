@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ensemble_svc.data.dataset import InputSchema
-from ensemble_svc.plan.plan import MemberSpec, Plan
+from ensemble_svc.plan.plan import MemberSpec, Plan, Slot
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.store.document import read_document, write_document
+from ensemble_svc.store.held import Span, device_seconds, seconds_by_pack, spans_in
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.members import eligible, sealed, virtual_ids
 from ensemble_svc.store.spending import NOT_STARTED, account, is_spent
@@ -38,6 +39,8 @@ def write_manifest(
     """
     journal = Journal(run / "journal.jsonl")
     begun = journal.of_kind("begin")[-1]
+    spans = spans_in(journal)
+    seconds_of = seconds_by_pack(spans, plan.slots)
     seals, failures = sealed(run), {m: e for e in journal.of_kind("failed") for m in e["members"]}
     entries = [_entry(member, seals.get(member.digest), failures.get(member.id)) for member in members]
     if is_spent(run):
@@ -52,13 +55,13 @@ def write_manifest(
         "input_schema": schema.model_dump(mode="json"),
         "members": entries,
         **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
-        "packs": [_pack(slot, seals) for slot in plan.slots],
+        "packs": [_pack(slot, seconds_of[slot.pack.id]) for slot in plan.slots],
         "candidates": _candidates(job, entries),
         "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
         "seconds": dict(seconds),
-        **_forecast_and_actual(journal, plan, seals),
+        **_forecast_and_actual(journal, plan, seals, spans),
         **_budget(run, job),
     }
     write_document(run / "manifest.json", body)
@@ -108,18 +111,24 @@ def amend_manifest(run: Path, files: Mapping[str, str], dropped: Sequence[str] =
     return body
 
 
-def _forecast_and_actual(journal: Journal, plan: Plan, seals: Mapping[str, Event]) -> dict[str, Any]:
+def _forecast_and_actual(
+    journal: Journal, plan: Plan, seals: Mapping[str, Event], spans: Sequence[Span]
+) -> dict[str, Any]:
     """What the last training was expected to take, and what it took.
 
-    Only slots that were sealed since the forecast count, so that a run that went on compares like with
-    like. Either is None where it is unknown.
+    Only attempts since the forecast count, so that a run that went on compares like with like. Either is None
+    where it is unknown.
     """
     expected, actual, since = None, None, 0.0
     for event in journal.of_kind("forecast", "trained"):
         if event["event"] == "forecast":
             expected, since, actual = event["forecast"], event["time"], None
         else:
-            actual = _taken(plan, {d: s for d, s in seals.items() if s["time"] >= since}, event["seconds"])
+            actual = {
+                "seconds": event["seconds"],
+                "device_hours": device_seconds([s for s in spans if s.began >= since], plan.slots) / 3600,
+                "peak_memory_bytes": _peak(seal for seal in seals.values() if seal["time"] >= since),
+            }
     return {"forecast": expected, "actual": actual}
 
 
@@ -137,18 +146,9 @@ def _budget(run: Path, job: JobSpec) -> dict[str, Any]:
     return {"budget": account(run, job.search.budget, job.search.num_trials)}
 
 
-def _taken(plan: Plan, seals: Mapping[str, Event], seconds: float) -> dict[str, Any]:
-    """Wall time, device-hours and memory of the slots that these seals ended."""
-    ended = {}
-    for slot in plan.slots:
-        times = [seals[m.digest]["seconds"] for m in slot.pack.members if m.digest in seals]
-        ended[slot.pack.id] = max(times, default=0.0) * (slot.gpus or slot.cpus) / 3600
-    peaks = [seal["peak_bytes"] for seal in seals.values() if seal.get("peak_bytes")]
-    return {
-        "seconds": seconds,
-        "device_hours": sum(ended.values()),
-        "peak_memory_bytes": max(peaks, default=None),
-    }
+def _peak(seals: Iterable[Event]) -> int | None:
+    """The most memory of any slot; None where it is unknown."""
+    return max((seal["peak_bytes"] for seal in seals if seal.get("peak_bytes")), default=None)
 
 
 def _entry(member: MemberSpec, seal: Event | None, failure: Event | None) -> dict[str, Any]:
@@ -169,13 +169,12 @@ def _entry(member: MemberSpec, seal: Event | None, failure: Event | None) -> dic
     }
 
 
-def _pack(slot: Any, seals: Mapping[str, Event]) -> dict[str, Any]:
-    times = [seals[m.digest]["seconds"] for m in slot.pack.members if m.digest in seals]
+def _pack(slot: Slot, seconds: float) -> dict[str, Any]:
     return {
         "id": slot.pack.id,
         "members": [member.id for member in slot.pack.members],
         "cpus": slot.cpus,
         "gpus": slot.gpus,
         "reason": slot.reason,
-        "seconds": max(times, default=0.0),
+        "seconds": seconds,
     }

@@ -188,6 +188,10 @@ class Reached:
         return [member for member in found if member is not None]
 
     def _event(self, event: Event) -> None:
+        if event["event"] == "begin":
+            self._close_all(
+                self.changed
+            )  # what was under way ended by then, whenever somebody goes on with it
         self.changed = event["time"]
         match event["event"]:
             case "begin":
@@ -224,7 +228,6 @@ class Reached:
     def _begin(self, event: Event) -> None:
         self.job = self._read(JobSpec.from_json, event["job"])
         self.starts, self.began, self.ended = self.starts + 1, event["time"], 0.0
-        self._close_all(self.changed)
         for member in (*self.members.values(), *([self.single] if self.single else [])):
             if not member.sealed:
                 member.status = "pending"

@@ -66,8 +66,9 @@ class _Store:
         if own is None:
             tags = {MARK: book.mark, NAME: book.name}
             own = self._client.create_run(self._experiment, _ms(book.began), tags)
-            self._describe(own.info.run_id, parameters(book.job))
         number: str = own.info.run_id
+        if SEAL not in own.data.tags:
+            self._describe(number, parameters(book.job), own.data.params)
         if own.data.tags.get(SEAL) != book.seal:
             finals = [(name, value, _ms(book.ended), book.number) for name, value in book.finals.items()]
             self._measure(number, finals)
@@ -107,10 +108,12 @@ class _Store:
             number, "FINISHED" if page.status == "done" else "FAILED", _ms(page.ended)
         )
 
-    def _describe(self, number: str, values: Mapping[str, str]) -> None:
+    def _describe(self, number: str, values: Mapping[str, str], known: Mapping[str, str]) -> None:
+        """Write the parameters that are not there yet: one that is may not change."""
         from mlflow.entities import Param
 
-        params = [Param(_key(key), value[:VALUE_UP_TO]) for key, value in values.items()]
+        named = {_key(key): value[:VALUE_UP_TO] for key, value in values.items()}
+        params = [Param(key, value) for key, value in named.items() if key not in known]
         for some in _parts(params, PARAMS_AT_ONCE):
             self._client.log_batch(number, params=some)
 

@@ -229,7 +229,9 @@ def _facts(slot: Slot, module: SlotModule, entry: Entry, *, seconds: float) -> d
         "epochs": entry.epochs,
         "best_epoch": entry.best_epoch,
         "stopped": entry.status == "stopped",
-        "seconds": seconds,
+        "seconds": max(
+            seconds, sum(row["seconds"] for row in entry.history)
+        ),  # of earlier slots and starts too
         "peak_bytes": peak_bytes(device),
         "where": {"node": socket.gethostname(), "device": name, "pid": os.getpid(), "cpus": slot.cpus},
     }

@@ -210,7 +210,8 @@ def _starts_anew(attempt: Attempt, position: int) -> bool:
 
 
 def _note_start(run: Path, attempt: Attempt, number: str) -> None:
-    place = {"node": socket.gethostname(), "pid": os.getpid()}
+    devices = attempt.slot.gpus or attempt.slot.cpus
+    place = {"node": socket.gethostname(), "pid": os.getpid(), "devices": devices}
     if attempt.number:
         place |= {"restarts": attempt.number, "rate_factor": attempt.rate_factor}
     ids = [member.id for member in attempt.members]
