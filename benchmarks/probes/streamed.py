@@ -2,8 +2,8 @@
 
 The members' usual metrics (accuracy, NLL, Brier score, ECE) are measured on the way. The file is written, and read
 through numpy a member at a time. Before a reading from disk Linux is asked to drop the file's pages
-(``posix_fadvise``); the readings from memory find them where the reading before left them. Memory is the peak of the
-process's resident set, the libraries included.
+(``posix_fadvise``); the readings from memory find them where the reading before left them. Memory is the peak
+resident set of a process that measures the file once, the libraries included.
 
 Shapes: K members, N rows, C classes.
 """
@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 
 import ensemble_svc  # noqa: F401 - first, since it sets how idle threads wait
@@ -21,9 +22,10 @@ import ensemble_svc  # noqa: F401 - first, since it sets how idle threads wait
 # isort: split
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.probes.measure import Measures, arguments, forget_peak, seconds_of, status, write
+from benchmarks.probes.measure import Measures, arguments, seconds_of, status, write
 from ensemble_svc.evaluate.metrics import METRICS
 from ensemble_svc.streamed import measure_streamed
 
@@ -46,10 +48,9 @@ def measure(num_members: int, num_rows: int, num_classes: int) -> Measures:
                 while len(np.fromfile(file, dtype=np.float32, count=num_rows * num_classes)):
                     pass
 
-        forget_peak()
         disk = {way: _from_disk(path, action) for way, action in (("numpy", numpys), ("ours", ours))}
         memory = {way: seconds_of(action) for way, action in (("numpy", numpys), ("ours", ours))}
-        peak = status("VmHWM")
+        peak = _peak_of(path, target_N)
     return {
         "peak memory": ("GiB", peak / GIB),
         "time over one reading by numpy, from disk": ("", disk["ours"] / disk["numpy"]),
@@ -82,6 +83,17 @@ def write_members(path: Path, num_members: int, num_rows: int, num_classes: int)
         file.flush()
         os.fsync(file.fileno())
     return target_N
+
+
+def _peak_of(path: Path, target_N: Tensor) -> int:
+    """Bytes that a process of its own holds at most, which measures the file and does nothing else."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured_once, (path, target_N.numpy()))
+
+
+def _measured_once(path: Path, target_N: NDArray[np.int64]) -> int:
+    measure_streamed(path, torch.from_numpy(target_N), names=ALL)
+    return status("VmHWM")
 
 
 def _from_disk(path: Path, action: Callable[[], object]) -> float:
