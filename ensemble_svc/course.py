@@ -24,9 +24,10 @@ from ensemble_svc.plan.race import VERDICT, Race, Verdict
 from ensemble_svc.plan.single import parts
 from ensemble_svc.planning import Prepared
 from ensemble_svc.report.html import write_report
+from ensemble_svc.spec.direction import HIGHER_IS_BETTER
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.schedulers import Asha, Median
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, Repeated, SearchSpec
+from ensemble_svc.spec.search import Repeated, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal

@@ -34,10 +34,10 @@ from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.averages import Swag
 from ensemble_svc.spec.data import UNSEEN
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import HIGHER_IS_BETTER
 from ensemble_svc.spec.tasks import Task
 
 HELD_NUMBERS = 1 << 26
@@ -190,10 +190,7 @@ def _measure_one(
     rivals |= {} if single is None else {"single": scored(single.decision, single.said, target, names)}
     summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
     extra = of_all_rows(job, task, decision, ids, members, target)
-    if task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
-        extra["classes"] = each_class(ensemble["log_probs"], target)
-    return {**summary, **extra}
+    return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
 
 
 def _measure_many(
@@ -231,10 +228,18 @@ def _measure_many(
     few = {key: stack[:, ::step] for key, stack in members.items()}
     sampled = of_all_rows(job, task, decision, ids, few, target[::step])
     extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
-    if task == "classification":
-        extra["reliability"] = reliability(ensemble["log_probs"], target, bins=spec.bins)
-        extra["classes"] = each_class(ensemble["log_probs"], target)
-    return {**summary, **extra}
+    return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
+
+
+def _of_classes(task: Task, ensemble: Prediction, target: Tensor, bins: int) -> dict[str, Any]:
+    """What is told of class probabilities alone."""
+    if task != "classification":
+        return {}
+    log_probs_NC = ensemble["log_probs"]
+    return {
+        "reliability": reliability(log_probs_NC, target, bins=bins),
+        "classes": each_class(log_probs_NC, target),
+    }
 
 
 def of_all_rows(
@@ -393,7 +398,7 @@ def best_on_validation(job: JobSpec, metrics: Sequence[Mapping[str, Mapping[str,
     Of a search, the best by its metric. None where there are none.
     """
     name = job.search.metric if job.search else "nll"
-    sign = -1 if name in HIGHER_IS_BETTER else 1
+    sign = toward_less(name)
     held = [m.get("validation") or m.get("oob") for m in metrics]
     scores = [sign * m[name] for m in held if m]
     usable = len(scores) == len(metrics) and not all(np.isnan(scores))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble_svc.spec.search import HIGHER_IS_BETTER
+from ensemble_svc.spec.direction import HIGHER_IS_BETTER
 from ensemble_svc.store.outlook import (
     Best,
     best,

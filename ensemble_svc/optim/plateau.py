@@ -11,10 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ensemble_svc.optim.schedule import SMALLEST
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.schedules import Plateau
-
-HIGHER_IS_BETTER = frozenset({"accuracy"})
-"""Metrics that grow as a member improves."""
 
 
 @dataclass
@@ -48,4 +46,4 @@ class Descent:
         """The value that should fall."""
         metric = self.schedule.metric
         value = row.get(f"val_{metric}", row["train_loss"])
-        return -value if metric in HIGHER_IS_BETTER else value
+        return toward_less(metric) * value

@@ -16,9 +16,10 @@ from typing import Any, Final
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.registry import frozen
 from ensemble_svc.spec.askers import Algorithm, Tpe
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.spaces import Dim, Space
 from ensemble_svc.store.members import Sealed
 
@@ -35,15 +36,20 @@ def losses(search: SearchSpec, members: Sequence[MemberSpec], seals: Sealed) -> 
     Args:
         members: of all trials, in order.
     """
-    trials = groupby(members, key=lambda member: member.index // search.seeds_per_trial)
-    return [_loss(search, [seals[m.digest] for m in some if m.digest in seals]) for _, some in trials]
+    trials = by_trial(search, members)
+    return [_loss(search, [seals[m.digest] for m in some if m.digest in seals]) for some in trials]
+
+
+def by_trial(search: SearchSpec, members: Sequence[MemberSpec]) -> list[list[MemberSpec]]:
+    """The members of each trial; they are given in order."""
+    return [list(some) for _, some in groupby(members, key=lambda m: m.index // search.seeds_per_trial)]
 
 
 def _loss(search: SearchSpec, seals: Sequence[Mapping[str, Any]]) -> float | None:
     if not seals:
         return None
     held = [seal["metrics"].get("validation") or seal["metrics"].get("oob") or {} for seal in seals]
-    sign = -1.0 if search.metric in HIGHER_IS_BETTER else 1.0
+    sign = toward_less(search.metric)
     values = [sign * one.get(search.metric, math.nan) for one in held]
     sound = all(seal["status"] == "done" for seal in seals) and all(map(math.isfinite, values))
     return math.fsum(values) / len(values) if sound else WORST

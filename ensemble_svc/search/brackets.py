@@ -21,7 +21,7 @@ from ensemble_svc.spec.askers import Bohb
 from ensemble_svc.spec.draws import drawn
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
-from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.randomness import evenly
 from ensemble_svc.store.atomic import read_verified
 from ensemble_svc.store.journal import Event
 from ensemble_svc.store.members import Sealed
@@ -91,4 +91,4 @@ def model_rung(tried: Sequence[AtRungs], num_keys: int) -> int | None:
 
 def _chance(seed: int, trial: int) -> float:
     """Evenly from [0, 1)."""
-    return (derive_seed(seed, trial, "search", 0) >> 10) / 2**53
+    return evenly(seed, trial, "search", 0)

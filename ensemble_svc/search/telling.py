@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from ensemble_svc.aggregate.marginal import marginal_gains
 from ensemble_svc.aggregate.pools import LikelihoodPool, Pool, accuracy_pool, squared_error_pool
 from ensemble_svc.course import Ready
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.search.asking import losses
+from ensemble_svc.search.asking import by_trial, losses
 from ensemble_svc.spec.aggregate import Greedy
 from ensemble_svc.spec.search import SearchMetric, SearchSpec
 from ensemble_svc.store.members import Sealed, read_tensors, sealed, was_cut
@@ -60,7 +59,7 @@ def candidates_of(ready: Ready, members: Sequence[MemberSpec]) -> tuple[list[int
     assert search is not None
     own = losses(search, members, seals)
     sound = [t for t, loss in enumerate(own) if loss is not None and math.isfinite(loss)]
-    trials = _by_trial(search, members)
+    trials = by_trial(search, members)
     cut = [any(was_cut(seals[m.digest]) for m in trials[t] if m.digest in seals) for t in sound]
     whole = [t for t, short in zip(sound, cut, strict=True) if not short]
     found = whole if whole and search.candidates == "finished" else sound
@@ -70,7 +69,7 @@ def candidates_of(ready: Ready, members: Sequence[MemberSpec]) -> tuple[list[int
 def _pool(ready: Ready, search: SearchSpec, members: Sequence[MemberSpec], numbers: Sequence[int]) -> Pool:
     """Some trials, of which each has predictions, as candidates."""
     target = torch.from_numpy(ready.prepared.dataset.y[ready.prepared.split.validation])
-    trials, seals = _by_trial(search, members), sealed(ready.run.path)
+    trials, seals = by_trial(search, members), sealed(ready.run.path)
     return pool_of_trials(search.metric, [_said(ready.run, trials[t], seals) for t in numbers], target)
 
 
@@ -92,10 +91,6 @@ def pool_of_trials(metric: SearchMetric, trials: Sequence[Mapping[str, Tensor]],
 def _mixed(log_KN: Tensor) -> Tensor:
     """Log of the mean over the members."""
     return log_KN.logsumexp(0) - math.log(len(log_KN))
-
-
-def _by_trial(search: SearchSpec, members: Sequence[MemberSpec]) -> list[list[MemberSpec]]:
-    return [list(some) for _, some in groupby(members, key=lambda m: m.index // search.seeds_per_trial)]
 
 
 def _said(run: Run, members: Sequence[MemberSpec], seals: Sealed) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from zlib import crc32
 
 from ensemble_svc.spec.askers import Bohb, Grid, Random, Sobol, Tpe
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.randomness import derive_seed, evenly
 from ensemble_svc.spec.search import Repeated, first_again
 from ensemble_svc.spec.yaml import frozen
 
@@ -79,7 +79,7 @@ def indices(job: JobSpec) -> tuple[int, ...]:
 
 def _u(seed: int, trial: int, dim: str) -> float:
     """Evenly from [0, 1); a dimension's draws do not change with the others of the space."""
-    return (derive_seed(seed, trial, "search", crc32(dim.encode())) >> 10) / 2**53
+    return evenly(seed, trial, "search", crc32(dim.encode()))
 
 
 def _sobol(seed: int, num_keys: int, trial: int) -> tuple[float, ...]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ensemble_svc.spec.askers import Bohb
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.schedulers import Ranked
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.spec.search import SearchSpec
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,11 @@ class Ladder:
 
     def loss(self, values: Sequence[float]) -> float:
         """A trial's loss by the metric of its members: their mean, turned so that less is better."""
-        sign = -1.0 if self.metric in HIGHER_IS_BETTER else 1.0
-        return sign * math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.nan
+        return (
+            toward_less(self.metric) * math.fsum(values) / len(values)
+            if all(map(math.isfinite, values))
+            else math.nan
+        )
 
     def stopped(self, losses: Mapping[int, float], epoch: int) -> dict[int, str]:
         """The trials that stop after an epoch, each with the reason.

@@ -11,7 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from ensemble_svc.spec.domains import Domain
-from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.spec.randomness import evenly
 from ensemble_svc.spec.schedulers import Pbt
 from ensemble_svc.spec.spaces import Space
 from ensemble_svc.spec.yaml import frozen
@@ -73,4 +73,4 @@ def _step(domain: Domain, number: int, u: float) -> int:
 
 def _u(seed: int, member: int, epoch: int, what: str) -> float:
     """Evenly from [0, 1)."""
-    return (derive_seed(seed, member, "search", epoch, crc32(what.encode())) >> 10) / 2**53
+    return evenly(seed, member, "search", epoch, crc32(what.encode()))

@@ -34,3 +34,8 @@ def derive_seed(job_seed: int, member: int, purpose: Purpose, *counters: int) ->
     """
     text = ":".join(map(str, (job_seed, member, purpose, *counters)))
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def evenly(job_seed: int, member: int, purpose: Purpose, *counters: int) -> float:
+    """A number from [0, 1), each as likely; the arguments are those of ``derive_seed``."""
+    return (derive_seed(job_seed, member, purpose, *counters) >> 10) / 2**53

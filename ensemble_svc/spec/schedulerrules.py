@@ -41,7 +41,7 @@ def scheduler_clashes(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     if isinstance(search.scheduler, Asha | Median):
         yield from _asynchronous(job, search, search.scheduler)
     if isinstance(search.scheduler, Ranked | Pbt):
-        yield from _held_out(job, search.scheduler.name)
+        yield from _held_out(job, f"'{search.scheduler.name}' ranks")
         yield from _alone(job, search.scheduler.name)
 
 
@@ -63,10 +63,10 @@ def _one_length(search: SearchSpec) -> Iterator[Clash]:
             yield Clash((("search", "space", key), _WHERE), f"{words}; {remedy}")
 
 
-def _held_out(job: JobSpec, name: str) -> Iterator[Clash]:
+def _held_out(job: JobSpec, judges: str) -> Iterator[Clash]:
     rows = job.data.validation
     if rows == 0 or rows in UNSEEN:
-        words = f"'{name}' ranks trials on validation rows, and data.validation is {shown(rows)}"
+        words = f"{judges} trials on validation rows, and data.validation is {shown(rows)}"
         yield Clash((_WHERE, ("data", "validation")), f"{words}; give it a share such as 0.15")
 
 
@@ -83,40 +83,36 @@ def _alone(job: JobSpec, name: str) -> Iterator[Clash]:
 
 def _asynchronous(job: JobSpec, search: SearchSpec, scheduler: Asha | Median) -> Iterator[Clash]:
     """Trials show results before their last epoch, each in a slot of its own, to Ray Tune."""
-    where: KeyPath = ("search", "scheduler")
-    name, epochs, rows, compute = scheduler.name, job.training.epochs, job.data.validation, job.compute
+    name, epochs, compute = scheduler.name, job.training.epochs, job.compute
     if scheduler.min_epochs >= epochs:
         words = (
             f"'{name}' stops no trial before epoch {scheduler.min_epochs}, and training.epochs is {epochs}"
         )
         remedy = "give more epochs" if epochs == 1 else "lower search.scheduler.min_epochs"
-        yield Clash((where, ("training", "epochs")), f"{words}; {remedy}, or scheduler: none")
-    if rows == 0 or rows in UNSEEN:
-        words = f"'{name}' compares trials on validation rows, and data.validation is {shown(rows)}"
-        yield Clash((where, ("data", "validation")), f"{words}; give it a share such as 0.15")
+        yield Clash((_WHERE, ("training", "epochs")), f"{words}; {remedy}, or scheduler: none")
+    yield from _held_out(job, f"'{name}' compares")
     if compute.executor == "local":
         words = (
             f"'{name}' compares trials that train beside each other, as Ray Tune hears of them, and "
             "compute.executor is 'local'; set it to ray, or use scheduler: halving"
         )
-        yield Clash((where, ("compute", "executor")), words)
+        yield Clash((_WHERE, ("compute", "executor")), words)
     if compute.processes(on_gpu=compute.device != "cpu") > 1:
         words = f"'{name}' stops a trial in one process; leave compute.processes_per_member"
-        yield Clash((where, ("compute", "processes_per_member"), ("compute", "gpus_per_member")), words)
+        yield Clash((_WHERE, ("compute", "processes_per_member"), ("compute", "gpus_per_member")), words)
     if search.seeds_per_trial > 1:
         yield from _apart(job, search, f"'{name}' judges a trial's seeds together, in one pack")
 
 
 def _apart(job: JobSpec, search: SearchSpec, held: str) -> Iterator[Clash]:
     """What keeps the members of one trial from sharing a pack."""
-    where: KeyPath = ("search", "scheduler")
     compute, seeds = job.compute, search.seeds_per_trial
     if compute.pack == "off" or (isinstance(compute.pack, int) and compute.pack < seeds):
         words = f"{held}, and compute.pack is {shown(compute.pack)}; leave it at auto"
-        yield Clash((where, ("compute", "pack")), words)
+        yield Clash((_WHERE, ("compute", "pack")), words)
     elif isinstance(job.model, PythonModel) and compute.pack == "auto":
         words = f"{held}, and a network of your own has none; set compute.pack to {seeds} if it may"
-        yield Clash((where, ("compute", "pack"), ("model",)), words)
+        yield Clash((_WHERE, ("compute", "pack"), ("model",)), words)
     if isinstance(job.ensemble.resample, KFold):
         words = f"{held}, and folds may differ in their rows; set search.seeds_per_trial to 1"
-        yield Clash((where, ("search", "seeds_per_trial"), ("ensemble", "resample")), words)
+        yield Clash((_WHERE, ("search", "seeds_per_trial"), ("ensemble", "resample")), words)

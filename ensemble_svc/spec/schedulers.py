@@ -128,13 +128,13 @@ class Asynchronous(Choice):
     how fast each one is.
     """
 
+    @abstractmethod
     def asks(self, epoch: int) -> bool:
         """Whether a trial may be stopped after this epoch, which is not its last."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reason(self, epoch: int) -> str:
         """Why a trial was stopped after this epoch."""
-        raise NotImplementedError
 
 
 class Asha(Asynchronous):
@@ -144,7 +144,7 @@ class Asha(Asynchronous):
     """
 
     name: Literal["asha"] = "asha"
-    factor: Annotated[int, Field(ge=2, le=1000)] = 3
+    factor: Factor = 3
     """One in so many trials goes on after each rung."""
     min_epochs: PositiveInt = 1
     """Epochs of the first rung; each further one comes after ``factor`` times as many."""

@@ -19,8 +19,6 @@ from ensemble_svc.spec.spaces import Space
 SearchMetric = Literal["nll", "accuracy", "rmse"]
 """What a trial is judged by: measured of every member when it is finished."""
 
-HIGHER_IS_BETTER: Final = frozenset({"accuracy"})
-
 AGAIN: Final = 500_000
 """Index from which the members stand that train a trial's configuration again; no trial has so many."""
 

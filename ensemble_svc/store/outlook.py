@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.schedulers import Asha
-from ensemble_svc.spec.search import HIGHER_IS_BETTER, SearchSpec
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
 GROUPS = ("pending", "running", "stopped", "done", "sick", "failed")
@@ -90,7 +91,7 @@ def seeds(reached: Reached) -> int:
 def best(reached: Reached) -> Best | None:
     """The best trial so far by its last value; None before there is any."""
     metric, size = metric_of(reached), seeds(reached)
-    sign = -1.0 if metric in HIGHER_IS_BETTER else 1.0
+    sign = toward_less(metric)
     trials: dict[int, list[Member]] = {}
     for member in reached.ordered():
         trials.setdefault(member.spec.index // size, []).append(member)

@@ -15,8 +15,8 @@ from torch import Tensor
 from ensemble_svc.optim.average import mean_update
 from ensemble_svc.optim.blocks import gathered
 from ensemble_svc.optim.moving import Moving
-from ensemble_svc.optim.plateau import HIGHER_IS_BETTER
 from ensemble_svc.spec.averages import BestN, Cycles, Ema, LastN, NoAverage, Polyak
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.train.assemble import Stack
 from ensemble_svc.train.recipe import Recipe, along
 
@@ -174,8 +174,7 @@ class Best(Averages):
     def take_ranks(self, epoch: int, weights: Stack, metrics: Mapping[str, Tensor]) -> None:
         """Account for an epoch's validation metrics [A], which are those of the weights as they are."""
         score_An, epoch_An = self.held["score"], self.held["epoch"]
-        sign = -1.0 if self.metric in HIGHER_IS_BETTER else 1.0
-        score_A = sign * metrics[self.metric].to(score_An)
+        score_A = toward_less(self.metric) * metrics[self.metric].to(score_An)
         worst_A = score_An.amax(1)
         place_A = epoch_An.masked_fill(score_An != worst_A.unsqueeze(1), -1).argmax(1)
         (better,) = (score_A < worst_A).nonzero(as_tuple=True)

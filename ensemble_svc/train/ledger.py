@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensemble_svc.optim.plateau import HIGHER_IS_BETTER, Descent
+from ensemble_svc.optim.plateau import Descent
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.progress import MemberStatus
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.schedules import Plateau
 from ensemble_svc.spec.training import EarlyStopping
 from ensemble_svc.store.tensors import prefixed
@@ -243,7 +244,7 @@ def _diverge(entry: Entry, epoch: int, losses_S: Tensor) -> None:
 def _improves(entry: Entry, rule: EarlyStopping | None, metrics: Mapping[str, float]) -> bool:
     if rule is None:
         return True
-    sign = 1.0 if rule.metric in HIGHER_IS_BETTER else -1.0
+    sign = -toward_less(rule.metric)
     value = metrics[rule.metric]
     if math.isnan(value):
         return False

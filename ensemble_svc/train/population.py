@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ensemble_svc.data.dataset import InputSchema
 from ensemble_svc.nn.noise import Draw
-from ensemble_svc.optim.plateau import HIGHER_IS_BETTER
 from ensemble_svc.plan.plan import MemberSpec, Pack
 from ensemble_svc.plan.varying import with_values
 from ensemble_svc.registry import frozen
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.population import exploited, explored
 from ensemble_svc.spec.schedulers import Pbt
 from ensemble_svc.spec.search import SearchSpec
@@ -63,7 +63,7 @@ class Population:
         """
         if epoch % self.pbt.interval:
             return
-        sign = -1.0 if self.search.metric in HIGHER_IS_BETTER else 1.0
+        sign = toward_less(self.search.metric)
         trials = [k for k in ledger.standing if not self.pack.members[k].is_single]
         rows = {k: ledger.entries[k].history[-1] for k in trials}
         losses = {k: sign * row[f"val_{self.search.metric}"] for k, row in rows.items()}
