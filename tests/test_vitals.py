@@ -17,7 +17,7 @@ from ensemble_svc.vitals.course import Course, findings_of
 from ensemble_svc.vitals.guess import guessing
 from ensemble_svc.vitals.sample import Sample, alike, listening, seen, spots_of
 from ensemble_svc.vitals.sick import MARGIN, sickness
-from ensemble_svc.vitals.watching import activity
+from ensemble_svc.vitals.watching import SATURATED, activity
 
 ACTIVATIONS = [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.ELU(), nn.GELU()]
 
@@ -34,6 +34,14 @@ def test_members_at_once_are_seen_as_one_by_one(module, places):
             assert (value != value) == (expected is None)
             if expected is not None:
                 assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("module", [nn.Tanh(), nn.Sigmoid()], ids=["tanh", "sigmoid"])
+def test_an_output_on_the_bound_of_saturation_is_seen_alike(module):
+    out_KBU = torch.tensor(SATURATED[type(module)]).repeat(2, 3, 1)
+    assert (
+        seen(module, out_KBU)[:, 2].tolist() == [activity(module, own).saturated for own in out_KBU] == [0, 0]
+    )
 
 
 def test_spots_are_layers_with_the_activation_behind_them():

@@ -100,16 +100,16 @@ def activity(module: nn.Module, out_BU: Tensor) -> Activity:
         std=float(values.std(correction=0)),
         edges=(low, high),
         histogram=tuple(int(count) for count in counts),
-        saturated=_saturated(module, values),
+        saturated=_saturated(module, out_BU),
         dead=_dead(values) if isinstance(module, nn.ReLU) else None,
     )
 
 
-def _saturated(module: nn.Module, values: Tensor) -> float | None:
+def _saturated(module: nn.Module, out_BU: Tensor) -> float | None:
     bounds = SATURATED.get(type(module))
     if bounds is None:
         return None
-    return float(((values < bounds[0]) | (values > bounds[1])).double().mean())
+    return float(((out_BU < bounds[0]) | (out_BU > bounds[1])).double().mean())
 
 
 def _dead(values_BU: Tensor) -> float:
