@@ -20,7 +20,7 @@ from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.selection import greedy, top_k
 from ensemble_svc.cli.main import app
 from ensemble_svc.comparing import compare
-from ensemble_svc.deciding import held_out, measured_by, targets_of, with_targets
+from ensemble_svc.deciding import held_out
 from ensemble_svc.errors import DataError, SpecError
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.local import LocalExecutor
@@ -29,8 +29,10 @@ from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.decision import decided
 from ensemble_svc.reselecting import reselect
+from ensemble_svc.scoring import measured_by
 from ensemble_svc.spec.aggregate import AggregateSpec, Greedy, Temperature
 from ensemble_svc.spec.load import parse_job
+from ensemble_svc.splits import targets_of, with_targets
 from ensemble_svc.store.run import Run
 
 seeds = st.integers(0, 2**32 - 1)
