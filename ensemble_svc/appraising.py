@@ -217,6 +217,8 @@ def beside(
 ) -> dict[str, Any]:
     """The soup as one network beside the ensemble: its metrics on a split, and what it gains over the ensemble.
 
+    Of several tasks those of the first, and under ``tasks`` those of each by its name.
+
     Args:
         soup: facts, and ``predictions`` by split; none where there is no soup.
     """
@@ -224,10 +226,29 @@ def beside(
     said = soup["predictions"].get(split)
     if said is None:
         return facts
-    chosen = chosen_of(decision, ids, members)
-    assert job.task != "multitask"
-    spec = measured_by(job, job.task)
-    ensemble = scored(decision, chosen, target, () if spec.metrics == "auto" else spec.metrics)
+    if job.task != "multitask":
+        return facts | _against_soup(job, job.task, decision, ids, members, target, said)
+    each = {
+        name: _against_soup(
+            job, task.kind, decision.of(name), ids, part_of(members, name), own, part_of(said, name)
+        )
+        for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
+    }
+    return {**facts, **next(iter(each.values())), "tasks": each}
+
+
+def _against_soup(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+    said: Prediction,
+) -> dict[str, Any]:
+    spec = measured_by(job, task)
+    names = () if spec.metrics == "auto" else spec.metrics
+    ensemble = scored(decision, chosen_of(decision, ids, members), target, names)
     seed = derive_seed(job.seed, -1, "bootstrap")
-    _, numbers = contrast(job.task, [ensemble, said], target, spec=spec, seed=seed)
-    return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}
+    _, numbers = contrast(task, [ensemble, said], target, spec=spec, seed=seed)
+    return {"metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}

@@ -41,13 +41,16 @@ def those_that_calibrate(job: JobSpec, rows: HeldOut | None) -> HeldOut | None:
 def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut | None) -> Decision:
     """The ensemble that ``spec`` asks for; the same rows give the same one."""
     seed = derive_seed(job.seed, -1, "select")
-    if job.task != "multitask" or rows is None:
+    if job.task != "multitask":
         return decide(spec, ids, rows, seed=seed)
-    each = {
-        name: HeldOut(rows.kind, part_of(rows.members, name), own)
+    return decide_tasks(spec, ids, None if rows is None else _of_tasks(job, rows), job.tasks, seed=seed)
+
+
+def _of_tasks(job: JobSpec, rows: HeldOut) -> dict[str, HeldOut]:
+    return {
+        name: HeldOut(rows.kind, part_of(rows.members, name), own, rows.seen_KN)
         for name, own in zip(job.tasks, targets_of(job, rows.target), strict=True)
     }
-    return decide_tasks(spec, ids, each, {name: task.weight for name, task in job.tasks.items()}, seed=seed)
 
 
 def best_on_validation(job: JobSpec, metrics: Sequence[Mapping[str, Mapping[str, float]]]) -> int | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.tasks import Tasks
 
 Splits = Mapping[str, Mapping[str, Tensor]]
 """Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
@@ -43,8 +44,13 @@ def with_targets(job: JobSpec, split: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 def targets_of(job: JobSpec, target_NT: Tensor) -> list[Tensor]:
     """Each task's own targets: class numbers [N], or numbers [N, 1]."""
+    return split_targets(job.tasks, target_NT)
+
+
+def split_targets(tasks: Tasks, target_NT: Tensor) -> list[Tensor]:
+    """As ``targets_of``, of the tasks alone."""
     columns = target_NT.split(1, dim=1)
-    each = zip(job.tasks.values(), columns, strict=True)
+    each = zip(tasks.values(), columns, strict=True)
     return [y.squeeze(1).long() if task.kind == "classification" else y.contiguous() for task, y in each]
 
 
