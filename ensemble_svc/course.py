@@ -325,7 +325,7 @@ def _begun(journal: Journal, *, or_placed: bool = False) -> Callable[[Slot], boo
         or_placed: a slot that has nothing yet, and has not failed, counts too.
     """
     last, failed, halved = dict[str, int](), dict[str, int](), set[str]()
-    held: dict[str, list[str]] = {}
+    held: dict[str, set[str]] = {}
     for number, event in enumerate(journal.of_kind("commit", "sealed", "failed", "halved", ANEW)):
         match event["event"]:
             case "anew":
@@ -337,9 +337,8 @@ def _begun(journal: Journal, *, or_placed: bool = False) -> Callable[[Slot], boo
                 halved.add(event["pack"])
             case kind:
                 last[event["pack"]] = number
-                held.setdefault(event["pack"], []).extend(
-                    event["members"] if kind == "commit" else [event["digest"]]
-                )
+                own = event["members"] if kind == "commit" else [event["digest"]]
+                held.setdefault(event["pack"], set()).update(own)
 
     def latest(slot: Slot) -> int:
         parts = slot.halves() if slot.pack.id in halved else ()

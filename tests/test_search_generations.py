@@ -10,13 +10,16 @@ import pytest
 import torch
 from test_search import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
 from test_search_pbt import NOISE, lineages, population
-from test_search_rungs import small
+from test_search_rungs import BROKEN, fragile, small
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.session import Session, connect
 from ensemble_svc.errors import QuorumError
+from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Node, Resources
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
@@ -72,7 +75,7 @@ def packs_of(run: Run) -> dict[str, str]:
         {"training": {"optimizer": "muon", "average": "ema"}},
         {"training": {"average": "best_n", "early_stopping": {"patience": 9}}},
         {"training": {"average": {"name": "swag", "start": 0.3, "samples": 2}}},
-        {"ensemble": {"resample": "bootstrap"}},
+        {"ensemble": {"resample": {"name": "kfold", "folds": 2}}},
         REGRESSION,
     ],
     ids=str,
@@ -203,6 +206,29 @@ def test_networks_of_ones_own_are_a_population_though_each_trains_alone(tmp_path
     run = train(job, tmp_path / "run")
     assert donors(run)
     assert all(len(event["members"]) == 1 for event in run.journal.of_kind("start"))
+
+
+def test_a_slot_that_fails_for_good_is_compared_no_more(tmp_path: Path) -> None:
+    """The same command again goes on with it, from whose state it was to, and leaves the others as they are."""
+    first = [{RATE: rate, DECAY: 0.01} for rate in (0.01, 0.02, 0.03, 1e-4)]
+    job = population(
+        STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5}, search={"first": first}
+    )
+    job = job.model_copy(update={"model": PythonModel(factory=f"{fragile.__module__}:fragile")})
+
+    def fail_the_last(slot: Slot, progress: Progress) -> None:
+        if (slot.pack.members[0].index, progress.epoch) == (2, 2):
+            BROKEN.append(True)
+
+    listener = Listener(progress=fail_the_last, failure=lambda *_: BROKEN.clear())
+    before = train(job, tmp_path / "run", listener).manifest()["members"]
+    assert [member["status"] for member in before] == ["done", "done", "done", "failed"]
+    run = train(job, tmp_path / "run")
+    after = run.manifest()["members"]
+    assert [member["files"] for member in after[:3]] == [member["files"] for member in before[:3]]
+    assert (after[3]["status"], after[3]["epochs"]) == ("done", 3)
+    assert [turn["epoch"] for turn in after[3]["lineage"]] == [1]
+    assert not run.journal.of_kind("anew")
 
 
 def test_trials_that_one_pack_does_not_hold_are_spread() -> None:
