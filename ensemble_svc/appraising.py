@@ -15,14 +15,14 @@ from ensemble_svc.aggregate.subsets import mixtures
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.decompose import decompose
-from ensemble_svc.evaluate.metrics import METRICS
+from ensemble_svc.evaluate.metrics import METRICS, Names
 from ensemble_svc.evaluate.pieces import summarize_in_pieces
 from ensemble_svc.evaluate.portrait import each_class
 from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.nn.tasks import part_of
-from ensemble_svc.scoring import coverage, diversity, measured_by, scored
+from ensemble_svc.scoring import coverage, diversity, measured_by, pick_curve, scored
 from ensemble_svc.spec.averages import Swag
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
@@ -166,7 +166,7 @@ def of_all_rows(
     members: Mapping[str, Tensor],
     target: Tensor,
 ) -> dict[str, Any]:
-    """What takes the rows all at once: size curve, forecast, diversity, coverage.
+    """What takes the rows all at once: diversity, coverage, size curve and forecast, or a search's curve of picks.
 
     Args:
         members: as ``measure``, of one task.
@@ -175,18 +175,17 @@ def of_all_rows(
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
     names = () if spec.metrics == "auto" else spec.metrics
-    curve = size_curve(
-        task,
-        members,
-        target,
-        mixtures,
-        names=tuple(name for name in names if METRICS[name].usual) or "auto",
-        bins=spec.bins,
-        seed=seed,
-    )
-    extra: dict[str, Any] = {"size_curve": curve}
-    if (more := prospect(task, members, target, mixtures, seed=seed)) is not None:
-        extra["forecast"] = more
+    extra: dict[str, Any] = {}
+    usual: Names = tuple(name for name in names if METRICS[name].usual) or "auto"
+    if job.search is not None:  # trials are no draws of one recipe: subsets of them foretell nothing
+        extra["searched"] = True
+        extra["pick_curve"] = pick_curve(task, decision, chosen, target, usual, spec.bins)
+    else:
+        extra["size_curve"] = size_curve(
+            task, members, target, mixtures, names=usual, bins=spec.bins, seed=seed
+        )
+        if (more := prospect(task, members, target, mixtures, seed=seed)) is not None:
+            extra["forecast"] = more
     if len(ids) > 1 and _are_draws(job):
         extra["decomposition"] = {**decompose(task, members, target), "members": len(ids)}
     if len(decision.members) > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ensemble_svc.aggregate.decision import Decision, Prediction, apply
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.aggregate.uncertainty import entropy, expected_entropy, mutual_information, variance
 from ensemble_svc.evaluate.further import mixture_scores
+from ensemble_svc.evaluate.metrics import METRICS, Names, applicable
 from ensemble_svc.evaluate.portrait import differences
 from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.measured import METRICS_OF
@@ -51,6 +53,55 @@ def scored(
 def together(members: Mapping[str, Tensor], target: Tensor) -> Prediction:
     """The equal mixture of members; for regression with its log density of the target."""
     return combine(members, target_ND=None if "log_probs" in members else target)
+
+
+def pick_curve(
+    task: Task, decision: Decision, chosen: Mapping[str, Tensor], target: Tensor, names: Names, bins: int
+) -> list[dict[str, float]]:
+    """The ensemble's metrics after so many of its picks, calibrated and combined as it is.
+
+    Args:
+        chosen: predictions of the decision's members, in its order.
+        names: metrics; the usual ones of the task with ``auto``.
+
+    Returns:
+        ``{"picks", "members", metric: value}`` for 1, 2, 3, 4, 6, 8, 12, … and all picks; nothing where the weights
+        are not the counts of the picks.
+    """
+    place = {own: k for k, own in enumerate(decision.members)}
+    order = [place[own] for own in decision.picks if own in place]
+    if len(order) < 2 or not _are_counts(order, decision.weights):
+        return []
+    sizes = [size for power in range(17) for size in (1 << power, 3 << power) if size < len(order)]
+    return [
+        _after(task, decision, chosen, target, order[:size], names, bins)
+        for size in (*sorted(sizes), len(order))
+    ]
+
+
+def _are_counts(order: Sequence[int], weights: Sequence[float]) -> bool:
+    shares = np.bincount(order, minlength=len(weights)) / len(order)
+    return bool(np.allclose(shares, weights, atol=1e-6))
+
+
+def _after(
+    task: Task,
+    decision: Decision,
+    chosen: Mapping[str, Tensor],
+    target: Tensor,
+    order: Sequence[int],
+    names: Names,
+    bins: int,
+) -> dict[str, float]:
+    counts = np.bincount(order)
+    kept = np.flatnonzero(counts)
+    weights = tuple((counts[kept] / len(order)).tolist())
+    some = decision.model_copy(
+        update={"members": tuple(decision.members[k] for k in kept), "weights": weights}
+    )
+    said = scored(some, {name: value[torch.from_numpy(kept)] for name, value in chosen.items()}, target)
+    measured = {name: METRICS[name].value(said, target, bins) for name in applicable(task, said, names)}
+    return {"picks": len(order), "members": len(kept), **measured}
 
 
 def diversity(task: Task, decision: Decision, chosen: Mapping[str, Tensor], target: Tensor) -> dict[str, Any]:

@@ -97,6 +97,8 @@ def _calibration(plain: Mapping[str, Any]) -> str:
 
 def _against(summary: Mapping[str, Any]) -> Iterator[str]:
     """What all of it gains over the equal mixture of all members."""
+    if summary.get("searched"):  # bad trials are in it
+        return
     gain = (summary.get("gain") or {}).get("over_equal_mixture") or {}
     parts = [
         f"{' '.join(gain_parts(name, gain[name]))} {look(name).gain_unit or look(name).label}".strip()
