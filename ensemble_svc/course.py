@@ -129,10 +129,10 @@ class Course:
         return self.ready.run
 
     @property
-    def payload(self) -> Payload:
-        """What its slots get besides their members."""
+    def payloads(self) -> dict[str, Payload]:
+        """What the slots that are left get besides their members, by pack: one value for all."""
         prepared = self.ready.prepared
-        return Payload(
+        payload = Payload(
             dataset=prepared.dataset,
             split=prepared.split,
             schema=prepared.schema,
@@ -142,6 +142,7 @@ class Course:
             search=_bare(self.ready.job),
             tensorboard=self.ready.job.compute.writes_events(sum(1 for _ in self.whole.members)),
         )
+        return {slot.pack.id: payload for slot in self.left.slots}
 
     def heard(self, progress: Progress) -> None:
         """Note the end of an epoch for whoever looks at the run meanwhile."""

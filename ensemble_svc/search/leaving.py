@@ -27,7 +27,6 @@ def train_left(course: Course, executor: Executor, listener: Listener) -> set[st
         course.heard(progress)
         listener.progress(slot, progress)
 
-    payloads = {slot.pack.id: course.payload for slot in course.left.slots}
     placed = executor.racing(course.races) if course.races else executor
-    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
+    placed.run(course.left.slots, fit_own, course.payloads, on_progress=heard, on_failure=failed)
     return lost
