@@ -61,7 +61,7 @@ def decisions(run: Run) -> dict[str, Any]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(job=searches())
 def test_local_and_ray_choose_the_same_members(
     job: JobSpec, session: Session, tmp_path_factory: pytest.TempPathFactory

@@ -200,6 +200,27 @@ def test_a_damaged_member_is_trained_again_with_all_of_its_population(what: str,
     assert lineages(again) == lineages(Run(tmp_path / "run"))
 
 
+def test_what_is_left_of_a_population_goes_on_in_one_pack(tmp_path: Path) -> None:
+    """One of three trials diverges before they first meet; the others then turn inside one pack, also after a death."""
+    space = {RATE: {"loguniform": [1e-3, 1e30]}, DECAY: STILL[DECAY]}
+    pbt = {"name": "pbt", "interval": 1, "resample": 0}
+    first = [{RATE: rate, DECAY: 0.01} for rate in (0.01, 1e30, 0.003)]
+    sections: dict[str, Any] = {"training": {"optimizer": "sgd"}, "ensemble": {"quorum": 0.5}}
+    sections["search"] = {"first": first}
+    job = population(space, trials=3, scheduler=pbt, **sections, compute={"pack": 2})
+    apart = train(job, tmp_path / "apart")
+    assert [event["epoch"] for event in apart.journal.of_kind("rung")] == [1]
+    assert [event["epoch"] for event in apart.journal.of_kind("turn")] == [2, 3]
+    whole = population(space, trials=3, scheduler=pbt, **sections)
+    assert lineages(train(whole, tmp_path / "whole")) == lineages(apart)
+    for number in (2, 3, 4):
+        with pytest.raises(Killed):
+            train(job, tmp_path / str(number), killed_at(number))
+        again = train(job, tmp_path / str(number))
+        assert weights(again) == weights(apart)
+        assert lineages(again) == lineages(apart)
+
+
 def test_networks_of_ones_own_are_a_population_though_each_trains_alone(tmp_path: Path) -> None:
     own = PythonModel(factory=f"{small.__module__}:small")
     job = population(STILL, trials=4).model_copy(update={"model": own})
