@@ -19,6 +19,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 """Read when torch is loaded, here and in every process that a test starts: threads of a parallel region that wait for
 one another on cores that other processes use too would spend most of the suite's time in turning round."""
 
+pytest.register_assert_rewrite("law_runs", "search_runs", "table_runs", "whole_runs")
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")

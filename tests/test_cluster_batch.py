@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_evaluating import frame, read, same, source, train
+from table_runs import frame, read, same, source, train
 from typer.testing import CliRunner
 
 from ensemble_svc.batch import predict_file

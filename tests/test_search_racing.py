@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
-from test_search import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
+from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor

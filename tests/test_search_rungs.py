@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from search_runs import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
 from torch import nn
 
 from ensemble_svc import pipeline
