@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from cluster_slots import shared_slot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from kept_ray import KeptRay
 from law_runs import assert_same_bits, job_of, payload_of, results
 from rank_work import COMPARED, OPTIONS, Work, compare_norms, fail, fit_each, in_turn, places
 from whole_runs import artefacts
@@ -27,7 +28,7 @@ from whole_runs import job_of as small_job
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import SpecError, TrainError
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.executor import Resources
@@ -407,9 +408,8 @@ def test_a_smaller_machine_takes_fewer_processes(processes, cpus, gpus):
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @pytest.mark.ray
