@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import DROP, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
+from search_runs import DROP, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
 from test_search_rungs import MIXED, STILL, decisions
 
 from ensemble_svc.errors import SpecError

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_search import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
+from kept_ray import KeptRay
+from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
 from test_search_pbt import NOISE, lineages, population
 from test_search_rungs import BROKEN, fragile, small
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import QuorumError
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Node, Resources
@@ -264,9 +264,8 @@ def test_trials_that_one_pack_does_not_hold_are_spread() -> None:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @pytest.mark.ray

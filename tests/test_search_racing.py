@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_ray import KeptRay
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
-from test_search import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
+from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.races import Referee, Runner
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import PlanError, SpecError, StoreError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
@@ -107,9 +108,8 @@ def test_a_trial_that_diverged_stops_and_spoils_no_rung() -> None:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 def searched(search: Mapping[str, Any], **sections: Any) -> JobSpec:
