@@ -21,6 +21,7 @@ from ray.tune.execution import class_cache
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ensemble_svc.cluster.cargo import Cargo
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
 from ensemble_svc.cluster.races import Referees
@@ -128,7 +129,7 @@ class RayExecutor:
                 reuse_actors=True,
                 trial_name_creator=_pack_of,
                 trial_dirname_creator=_pack_of,
-                scheduler=Referees(self.races, listener.fault) if self.races else None,
+                scheduler=Referees(self.races, listener.fault),
             ),
             run_config=tune.RunConfig(
                 name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
@@ -163,8 +164,8 @@ def _start(task: Task[P], shared: Any, group: Any, position: int) -> Any:
 
 def _trainable(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
     """What Tune calls. It unpickles this twice for each trial, so that it holds no slot."""
-    texts = {name: slot.model_dump_json() for name, slot in by_pack.items()}
-    shared = tune.with_parameters(train_slot, slots=texts, fit=fit, payload=payload)
+    slots = Cargo.of({name: slot.model_dump_json() for name, slot in by_pack.items()})
+    shared = tune.with_parameters(train_slot, slots=slots, fit=fit, payload=payload)
     shared.__mixins__ = (NamedByPack,)
     wishes = {name: _wish(slot) for name, slot in by_pack.items()}
     ((usual, _),) = Counter(wishes.values()).most_common(1)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ray import tune
 from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
+from ensemble_svc.cluster.cargo import Cargo
 from ensemble_svc.collector import collect_seldom
 from ensemble_svc.errors import EnsembleSvcError, TrainError, family
 from ensemble_svc.local import reason
@@ -59,7 +60,7 @@ def pack_of(config: Mapping[str, Any]) -> str:
     return str(config["pack"])
 
 
-def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, str], fit: Fit[P], payload: P) -> None:
+def train_slot(config: Mapping[str, Any], *, slots: Cargo, fit: Fit[P], payload: P) -> None:
     """The function trainable: fit the slot whose pack the config names.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -28,6 +29,13 @@ def structure(member: MemberSpec, num_rows: int) -> str:
     return json.dumps(parts, sort_keys=True)
 
 
+@cache
+def _fields(section: type[BaseModel]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a specification, and whether the members of a pack have each one alike."""
+    fields = section.model_fields.items()
+    return tuple((n, not any(isinstance(mark, Elementwise) for mark in f.metadata)) for n, f in fields)
+
+
 def _is_structural(value: Any) -> bool:
     return isinstance(value, Choice) and value.is_structural
 
@@ -35,14 +43,8 @@ def _is_structural(value: Any) -> bool:
 def shape(value: Any) -> Any:
     """The JSON form of a specification without its elementwise options: equal where those alone differ."""
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields.items()
-        kept = {
-            name: shape(getattr(value, name))
-            for name, field in fields
-            if _is_structural(getattr(value, name))
-            or not any(isinstance(mark, Elementwise) for mark in field.metadata)
-        }
-        return kept
+        held = ((name, getattr(value, name), alike) for name, alike in _fields(type(value)))
+        return {name: shape(own) for name, own, alike in held if alike or _is_structural(own)}
     if isinstance(value, tuple | list):
         return [shape(item) for item in value]
     if isinstance(value, dict):
