@@ -25,7 +25,7 @@ from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.decompose import decompose
 from ensemble_svc.evaluate.further import mixture_scores
 from ensemble_svc.evaluate.metrics import METRICS
-from ensemble_svc.evaluate.pieces import summarize_in_pieces
+from ensemble_svc.evaluate.pieces import pieces, summarize_in_pieces
 from ensemble_svc.evaluate.portrait import differences, each_class
 from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
@@ -39,6 +39,7 @@ from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.tasks import Task
+from ensemble_svc.store.mapped import let_go
 
 HELD_NUMBERS = 1 << 26
 """Numbers that the members say of a split, beyond which its rows are measured a piece at a time."""
@@ -93,7 +94,7 @@ def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut
     if job.task != "multitask" or rows is None:
         return decide(spec, ids, rows, seed=seed)
     each = {
-        name: HeldOut(rows.kind, part_of(rows.members, name), own)
+        name: HeldOut(rows.kind, part_of(rows.said, name), own)
         for name, own in zip(job.tasks, targets_of(job, rows.target), strict=True)
     }
     return decide_tasks(spec, ids, each, {name: task.weight for name, task in job.tasks.items()}, seed=seed)
@@ -106,7 +107,10 @@ def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tens
         ids: of the K candidates in ``members``.
     """
     place = {member: k for k, member in enumerate(ids)}
-    index = torch.tensor([place[member] for member in decision.members])
+    each = [place[member] for member in decision.members]
+    if each == list(range(each[0], each[0] + len(each))):  # no copy
+        return {name: value[each[0] : each[0] + len(each)] for name, value in members.items()}
+    index = torch.tensor(each)
     return {name: value[index] for name, value in members.items()}
 
 
@@ -212,6 +216,7 @@ def _measure_many(
     rivals = [*([] if plain else ["equal_mixture"]), *([] if single is None else ["single"])]
 
     def say(some: Mapping[str, Tensor], rows: slice) -> list[Prediction]:
+        let_go()  # of the rows before
         own = target[rows]
         said = {"ensemble": scored(decision, chosen_of(decision, ids, some), own, names)}
         if "equal_mixture" in rivals:
@@ -225,7 +230,8 @@ def _measure_many(
         task, members, say, target, spec=spec, best=best, seed=seed, rivals=rivals
     )
     step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
-    few = {key: stack[:, ::step] for key, stack in members.items()}
+    few = {key: stack[:, ::step].contiguous() for key, stack in members.items()}
+    let_go()
     sampled = of_all_rows(job, task, decision, ids, few, target[::step])
     extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
     return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
@@ -308,10 +314,19 @@ def beside(
     said = soup["predictions"].get(split)
     if said is None:
         return facts
-    chosen = chosen_of(decision, ids, members)
     assert job.task != "multitask"
     spec = measured_by(job, job.task)
-    ensemble = scored(decision, chosen, target, () if spec.metrics == "auto" else spec.metrics)
+    names = () if spec.metrics == "auto" else spec.metrics
+    each = [
+        scored(
+            decision,
+            chosen_of(decision, ids, {key: stack[:, rows] for key, stack in members.items()}),
+            target[rows],
+            names,
+        )
+        for rows in pieces(members)
+    ]
+    ensemble = {key: torch.cat([one[key] for one in each]) for key in each[0]}
     seed = derive_seed(job.seed, -1, "bootstrap")
     _, numbers = contrast(job.task, [ensemble, said], target, spec=spec, seed=seed)
     return {**facts, "metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}

@@ -33,6 +33,7 @@ from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
+from ensemble_svc.store.mapped import let_go
 from ensemble_svc.store.members import candidates, sealed
 from ensemble_svc.store.run import Run
 
@@ -61,6 +62,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         new = None if data is None else _new_rows(run, job, data, directory)
         rows = held_out(job, predictions) if new is None else _said(run, ids, new)
         decision = decided(job, job.aggregate, ids, rows)
+        let_go()
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         rival = _rival(run, job, manifest, predictions)
@@ -111,12 +113,12 @@ def finished(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def read_predictions(run: Run) -> Splits:
-    """All candidates' predictions, by split."""
+    """All candidates' predictions, by split, looked at through the pages of their files."""
     files = run.manifest()["files"]
     names = [name for name in files if name.startswith("predictions/")]
     splits = [Path(name).stem for name in names]
     job = run.job()
-    return {split: with_targets(job, run.predictions(split)) for split in splits}
+    return {split: with_targets(job, run.mapped(split)) for split in splits}
 
 
 def _new_rows(run: Run, job: JobSpec, data: str, directory: Path) -> Dataset:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.choosing import by_pool, decide, fitted_to, shared_out
+from ensemble_svc.aggregate.choosing import by_pool, decide, fitted_to, likelihood_of, shared_out
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.selection import take_all
 from ensemble_svc.spec.aggregate import (
@@ -115,7 +114,7 @@ def fitting(choice: Calibrate, rows: HeldOut) -> Calibrate:
     if isinstance(choice, NoCalibration):
         return choice
     of_numbers = isinstance(choice, Variance)
-    if "log_probs" in rows.members:
+    if "log_probs" in rows.said:
         return Temperature() if of_numbers else choice
     return choice if of_numbers else Variance()
 
@@ -123,5 +122,5 @@ def fitting(choice: Calibrate, rows: HeldOut) -> Calibrate:
 def _pool(rows: Mapping[str, HeldOut], weights: Mapping[str, float]) -> TasksPool:
     """Of the tasks that count: one of weight 0 has no say, not even by an infinite loss."""
     counted = [task for task in rows if weights[task]] or list(rows)
-    pools = tuple(LikelihoodPool(log_likelihood(rows[task].members, rows[task].target)) for task in counted)
+    pools = tuple(LikelihoodPool(likelihood_of(rows[task])) for task in counted)
     return TasksPool(pools, tuple(weights[task] or 1.0 for task in counted))
