@@ -118,8 +118,9 @@ def _direction(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     return "mixed" if up and down else "up" if up else "down" if down else "flat"
 
 
-def _negated(gain: Mapping[str, float]) -> Mapping[str, float]:
-    return {"estimate": -gain["estimate"], "low": -gain["high"], "high": -gain["low"]}
+def _negated(gain: Mapping[str, Any]) -> Mapping[str, Any]:
+    turned = {"estimate": gain["estimate"], "low": gain["high"], "high": gain["low"]}
+    return {name: None if value is None else -value for name, value in turned.items()}
 
 
 def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
