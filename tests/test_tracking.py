@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import job_of, train
 from test_search import SPACE
 from test_search import job_of as search_of
 from test_search import train as search
 from typer.testing import CliRunner
+from whole_runs import job_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import app

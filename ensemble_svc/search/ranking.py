@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.population import Generations
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import Sealed
 from ensemble_svc.train.rungs import lost_for_good
 
 
 def trial_losses(
-    ladder: Ladder, members: Iterable[MemberSpec], values: Mapping[str, float], seals: Sealed
+    ladder: Ladder | Generations, members: Iterable[MemberSpec], values: Mapping[str, float], seals: Sealed
 ) -> dict[int, float]:
     """The loss of each trial that waits at a rung; not a number where one of its members was lost before.
 

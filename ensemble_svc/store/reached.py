@@ -290,6 +290,8 @@ class Reached:
                 member.status, member.stopped, member.ranked_out = "stopped", True, True
             elif member.spec.digest in here and not member.sealed:
                 member.status = "pending"
+            if (told := event.get("taken", {}).get(member.spec.digest)) is not None:
+                member.taken = told["values"]
         for row in self.packs.values():
             if any(member.digest in here for member in row.slot.pack.members):
                 row.close(event["time"])
