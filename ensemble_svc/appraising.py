@@ -33,6 +33,8 @@ from ensemble_svc.store.mapped import let_go
 
 HELD_NUMBERS = 1 << 26
 """Numbers that the members say of a split, beyond which its rows are measured a piece at a time."""
+STATISTICS = 20
+"""Numbers that measuring all rows at once keeps of each member and row, about."""
 
 
 class Alone(NamedTuple):
@@ -96,7 +98,7 @@ def _measure_one(
     single: Alone | None = None,
 ) -> dict[str, Any]:
     """The numbers of one task, as ``measure``."""
-    if sum(stack.numel() for stack in members.values()) > HELD_NUMBERS:
+    if _numbers(members, STATISTICS) > HELD_NUMBERS:
         return _measure_many(job, task, decision, ids, members, target, best=best, single=single)
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
@@ -143,12 +145,19 @@ def _measure_many(
     summary, ensemble = summarize_in_pieces(
         task, members, say, target, spec=spec, best=best, seed=seed, rivals=rivals
     )
-    step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
+    step = -(-_numbers(members, 4) // HELD_NUMBERS)
     few = {key: stack[:, ::step].contiguous() for key, stack in members.items()}
     let_go()
     sampled = of_all_rows(job, task, decision, ids, few, target[::step])
-    extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
-    return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
+    if step > 1:
+        sampled |= {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
+    return {**summary, **sampled, **_of_classes(task, ensemble, target, spec.bins)}
+
+
+def _numbers(members: Mapping[str, Tensor], least: int) -> int:
+    """That the members say, and at least so many of each member and row."""
+    first = next(iter(members.values()))
+    return max(sum(stack.numel() for stack in members.values()), least * first[..., 0].numel())
 
 
 def _of_classes(task: Task, ensemble: Prediction, target: Tensor, bins: int) -> dict[str, Any]:
