@@ -4,6 +4,10 @@ At a rung each pack pauses, its state committed. The driver ranks the trials, wr
 only then lets anything go on: those that stop are sealed as they are, the others are gathered into new packs, slice
 by slice. Trials that one pack holds need none of it; they are ranked inside it, with the same outcome. Each step
 follows from the journal alone, so a run that was stopped anywhere goes on as if it had not been.
+
+A trial that fails for good on its way to a rung is ranked last there, and stops. It holds up nobody, and no later
+start ranks it again: one that finds all trials asked for trains it up to that rung, and seals it as stopped. Where
+nobody came to the rung, as with a full disk, nothing is decided, and the next start tries all of them again.
 """
 
 from __future__ import annotations
@@ -17,12 +21,13 @@ from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
-from ensemble_svc.search.ranking import decided, paused, trial_losses
+from ensemble_svc.search.ranking import decided, failed_in, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent
+from ensemble_svc.train.rungs import lost_in
 from ensemble_svc.train.start import fit_own
 
 
@@ -47,18 +52,15 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
         return climb.top()
 
 
-def train_left(course: Course, executor: Executor, listener: Listener) -> set[str]:
-    """Train the slots that are left; returns the digests of members that failed for good."""
-    lost = set[str]()
+def train_left(course: Course, executor: Executor, listener: Listener) -> None:
+    """Train the slots that are left."""
     if not course.left.slots:
-        return lost
+        return
     listener.planned(course.left, ())
 
     def failed(slot: Slot, reason: str, again: bool) -> None:
         course.failed(slot, reason, again)
         listener.failure(slot, reason, again)
-        if not again:
-            lost.update(member.digest for member in slot.pack.members)
 
     def heard(slot: Slot, progress: Progress) -> None:
         course.heard(progress)
@@ -67,7 +69,6 @@ def train_left(course: Course, executor: Executor, listener: Listener) -> set[st
     payloads = {slot.pack.id: course.payload for slot in course.left.slots}
     placed = executor.racing(course.races) if course.races else executor
     placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
-    return lost
 
 
 @dataclass
@@ -79,7 +80,7 @@ class _Climb:
     executor: Executor
     listener: Listener
     lost: set[str] = field(default_factory=set)
-    """Members that failed for good since the command was given."""
+    """Members that came to no rung since the command was given, where that decides nothing."""
 
     @property
     def journal(self) -> Journal:
@@ -108,14 +109,16 @@ class _Climb:
         rung = self._next(since)
         kept = self._kept(members, since, rung)
         placed = {member.digest for slot in kept for member in slot.pack.members}
-        left = [member for member in members if member.digest not in placed]
+        failed = self._failed(members)
+        gone = failed if len(failed) < len(members) else set[str]()
+        left = [member for member in members if member.digest not in placed | gone]
         fresh = [_until(slot, rung) for slot in self._placed(left, since)]
         note(self.journal, fresh)
         there = paused(self.journal, rung)
         slots = [slot for slot in (*kept, *fresh) if any(m.digest not in there for m in slot.pack.members)]
         plan = self.ready.left((*slots, *self._losers()), self.executor.resources())
         course = Course(self.ready, self.ready.plan, plan)
-        self.lost |= train_left(course, self.executor, self.listener)
+        train_left(course, self.executor, self.listener)
         self._decide(members, rung)
         known = {member.digest for member in self.ready.plan.members}
         clear_spent(self.ready.run.path, known, sealed(self.ready.run.path))
@@ -135,7 +138,7 @@ class _Climb:
         note(self.journal, slots)
         aside = (_only(slot, _is_aside) for slot in self.ready.plan.slots)
         others = settle(self.ready.run, [slot for slot in aside if slot is not None])
-        every = (*self._lone(), *slots, *others, *self._losers())
+        every = (*self._lone(), *slots, *others, *self._losers(), *self._losers(failed=True))
         first = begun(self.journal, [member.digest for member in self.ready.plan.members])
         placed = {member.digest for slot in first for member in slot.pack.members}
         never = (_only(slot, lambda m: m.digest not in placed) for slot in self.ready.plan.slots)
@@ -150,16 +153,31 @@ class _Climb:
         found = paused(self.journal, rung)
         done = sealed(self.ready.run.path)
         there = [m for m in members if m.digest in found and m.digest not in done]
-        waits = any(
-            m.digest not in found and m.digest not in done and m.digest not in self.lost for m in members
-        )
-        losses = trial_losses(self.ladder, self._members(), {m.digest: found[m.digest] for m in there}, done)
-        stopped = {} if waits and is_spent(self.ready.run.path) else self.ladder.stopped(losses, rung)
+        away = [m for m in members if m.digest not in found and m.digest not in done]
+        failed = self._failed(away)
+        self.lost |= {m.digest for m in away} - (failed if there else set())
+        if not there:
+            return
+        values, lost = {m.digest: found[m.digest] for m in there}, lost_in(self.journal)
+        losses = trial_losses(self.ladder, self._members(), values, done, failed=failed, lost=lost)
+        if len(failed) < len(away) and is_spent(self.ready.run.path):
+            self.lost |= failed
+            stopped, failed = dict[int, str](), set[str]()
+        else:
+            stopped = self.ladder.stopped(losses, rung)
         trials = {member.digest: self.ladder.trial(member.index) for member in there}
         on = [digest for digest, trial in trials.items() if trial not in stopped]
         out = {digest: stopped[trial] for digest, trial in trials.items() if trial in stopped}
-        self.lost |= {m.digest for m in members if m.digest not in trials and m.digest not in done}
-        self.journal.append("rung", epoch=rung, on=on, out=out)
+        out |= dict.fromkeys(
+            failed, f"{self.ladder.scheduler.name}: failed before epoch {rung}, so ranked last"
+        )
+        names = [member.id for member in away if member.digest in failed]
+        self.journal.append("rung", epoch=rung, on=on, out=out, lost=names)
+
+    def _failed(self, members: Iterable[MemberSpec]) -> set[str]:
+        """The digests of those that have failed for good and were not placed anew since."""
+        names = failed_in(self.journal)
+        return {member.digest for member in members if member.id in names}
 
     def _living(self) -> list[MemberSpec]:
         """The members that still train, or are to, in the order of their numbers."""
@@ -199,15 +217,28 @@ class _Climb:
         plan = place_members(ready.job, ready.prepared, members, resources, measured_in(ready.run.path))
         return [slot.model_copy(update={"since": since}) for slot in plan.slots]
 
-    def _losers(self) -> list[Slot]:
-        """Slots that seal the members which have stopped at a rung, as they were there."""
+    def _losers(self, *, failed: bool = False) -> list[Slot]:
+        """Slots that seal the members which have stopped at a rung, as they were there.
+
+        Args:
+            failed: those that failed at an earlier start of the command and so have yet to come there; none while
+                there are trials to ask for, which would be told of them.
+        """
         done, (_, out) = sealed(self.ready.run.path), decided(self.journal)
         open_ = [m for m in self._members() if m.digest in out and m.digest not in done]
+        names, again = failed_in(self.journal), frozenset[str]()
+        if failed and self._has_asked_all():
+            again = failed_in(self.journal, before=self.journal.of_kind("begin")[-1]["time"])
+        open_ = [m for m in open_ if (m.id in again if failed else m.id not in names)]
         found = list[Slot]()
         for rung in sorted({out[member.digest] for member in open_}):
             some = [member for member in open_ if out[member.digest] == rung]
             found += [_until(slot, rung) for slot in self._placed(some, rung)]
         return found
+
+    def _has_asked_all(self) -> bool:
+        search = self.ready.written.search
+        return search is not None and len(self._members()) >= search.num_trials * search.seeds_per_trial
 
     def _next(self, since: int) -> int:
         return next(rung for rung in self.ladder.rungs if rung > since)
