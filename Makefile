@@ -45,10 +45,10 @@ report: setup ## write RUN/report.html again and print the table
 part = $(BIN)/python -m pytest -q $(1) $(TESTS) || [ $$? -eq 5 ] || failed=1;
 
 test: setup ## run the test suite, but for the tests that take minutes
-	@failed=0; $(call part,-n $(WORKERS) -m 'not ray and not slow') $(call part,-m 'ray and not slow') exit $$failed
+	@failed=0; $(call part,-n $(WORKERS) --dist worksteal -m 'not ray and not slow') $(call part,-m 'ray and not slow') exit $$failed
 
 test-all: setup ## run the whole test suite
-	@failed=0; $(call part,-n $(WORKERS) -m 'not ray') $(call part,-m ray) exit $$failed
+	@failed=0; $(call part,-n $(WORKERS) --dist worksteal -m 'not ray') $(call part,-m ray) exit $$failed
 
 check: lint format-check typecheck contracts ## everything that is checked without running the code
 

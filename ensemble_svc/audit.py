@@ -18,7 +18,6 @@ from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.books import Books, Tallies, check_slices
 from ensemble_svc.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_svc.data.dataset import Dataset, InputSchema
-from ensemble_svc.deciding import scored, targets_of
 from ensemble_svc.doubts import add_doubts, by_parts
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.evaluate.checks import check_prediction, split_members
@@ -28,9 +27,11 @@ from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.familiar import Own
+from ensemble_svc.scoring import scored
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.measured import METRICS_OF
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.splits import targets_of
 from ensemble_svc.spreading import Tell
 from ensemble_svc.terms import HELD_NUMBERS, Terms
 

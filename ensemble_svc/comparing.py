@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, Prediction
 from ensemble_svc.data.dataset import Array
-from ensemble_svc.deciding import chosen_of, measured_by, only_members, scored, targets_of, with_targets
 from ensemble_svc.errors import DataError, StoreError
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.metrics import Names
 from ensemble_svc.nn.tasks import part_of
+from ensemble_svc.scoring import measured_by, scored
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.splits import chosen_of, only_members, targets_of, with_targets
 from ensemble_svc.store.manifest import decision_of
 from ensemble_svc.store.run import Run
 

@@ -15,29 +15,20 @@ from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.aggregate.outofbag import seen_by
+from ensemble_svc.appraising import beside, measure
 from ensemble_svc.data.dataset import Array, InputSchema
-from ensemble_svc.deciding import (
-    TRAINED,
-    Splits,
-    beside,
-    best_on_validation,
-    decided,
-    held_out,
-    measure,
-    measured_by,
-    only_members,
-    only_trained,
-    targets_of,
-)
+from ensemble_svc.deciding import best_on_validation, decided, held_out
 from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import Prepared
 from ensemble_svc.rival import Rival, rival_of
+from ensemble_svc.scoring import measured_by
 from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.search import full_epochs, takes_cut
+from ensemble_svc.splits import TRAINED, Splits, only_members, only_trained, targets_of
 from ensemble_svc.store.atomic import read_verified, write_atomic
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from ensemble_svc.comparing import side_of
 from ensemble_svc.data.dataset import Array, Dataset, Lesson
-from ensemble_svc.deciding import only_members
 from ensemble_svc.errors import DataError, SpecError, StoreError
 from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.pipeline import Listener, train
@@ -33,6 +32,7 @@ from ensemble_svc.predictor import Ensemble
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.splits import only_members
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.manifest import amend_manifest, decision_of
 from ensemble_svc.store.members import parted

@@ -19,7 +19,6 @@ from ensemble_svc.data.paths import expand
 from ensemble_svc.data.shards import TABLES, find_shards
 from ensemble_svc.data.sources import load
 from ensemble_svc.data.streams import cut, shards_of
-from ensemble_svc.deciding import chosen_of, only_members
 from ensemble_svc.doubts import Doubts, add_doubts
 from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
 from ensemble_svc.evaluate.detection import detect
@@ -31,6 +30,7 @@ from ensemble_svc.spec.data import BreastCancer, Csv, Diabetes, Npz, Parquet, So
 from ensemble_svc.spec.job import JobSpec, Task
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.preprocess import Impute
+from ensemble_svc.splits import chosen_of, only_members
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import Run
 

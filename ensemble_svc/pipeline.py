@@ -26,10 +26,9 @@ from ensemble_svc.plan.plan import Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import DataSets, make_plan, measured_in, prepare
 from ensemble_svc.search.budget import Metered
-from ensemble_svc.search.climbing import climbed
+from ensemble_svc.search.climbing import climbed, ladder_of
 from ensemble_svc.search.rounds import explored
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
 from ensemble_svc.tracking.check import check_tracker
@@ -143,9 +142,7 @@ def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener
 
 def _must_climb(ready: Ready) -> bool:
     """Whether trials are ranked at rungs, up to which they train before the run's course is known."""
-    epochs = max(member.training.epochs for member in ready.plan.members if not member.is_single)
-    ladder = Ladder.of(ready.job.search, epochs)
-    return ladder is not None and bool(ladder.rungs)
+    return ladder_of(ready) is not None
 
 
 def _prepare_all(

@@ -15,7 +15,6 @@ from ensemble_svc.data.schema import describe, num_answers
 from ensemble_svc.data.shapes import shape_through
 from ensemble_svc.data.sources import load_data
 from ensemble_svc.data.split import Split, make_split
-from ensemble_svc.errors import PlanError
 from ensemble_svc.plan.cost import DataShape
 from ensemble_svc.plan.executor import Resources
 from ensemble_svc.plan.measurement import Measured
@@ -108,28 +107,16 @@ def place_members(
 ) -> Plan:
     """The same for some of the job's members, or for all.
 
-    Trials that are ranked together share one pack where there is one device, so that they need not leave it; those
-    that are made like each other share one wherever that is.
+    Trials that are ranked together, or made like each other, share one pack where there is one device, so that they
+    need not leave it.
     """
     sizes, shape = bag_sizes(members, prepared), data_shape(job, prepared)
     if job.search is not None and job.search.races:
         return place_trials(members, sizes, job.compute, resources, job.search.seeds_per_trial, shape=shape)
     scheduler = job.search and job.search.scheduler
     alone = job.compute.pack == "auto" and num_devices(job.compute, resources) == 1
-    whole = isinstance(scheduler, Pbt) or (isinstance(scheduler, Ranked) and alone)
-    plan = place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
-    if isinstance(scheduler, Pbt):
-        _check_population(plan)
-    return plan
-
-
-def _check_population(plan: Plan) -> None:
-    slots = [slot for slot in plan.slots if not slot.pack.members[0].is_single]
-    if len(slots) > 1:
-        raise PlanError(
-            f"'pbt' copies trials over each other inside one pack, and these need {len(slots)} packs "
-            f"({slots[0].reason}); give fewer trials, or another search.scheduler"
-        )
+    whole = isinstance(scheduler, Ranked | Pbt) and alone
+    return place(members, sizes, job.compute, resources, measured, shape=shape, whole=whole)
 
 
 def members_of(job: JobSpec, prepared: Prepared) -> tuple[MemberSpec, ...]:

@@ -104,7 +104,6 @@ class Ensemble:
     ) -> None:
         self.schema, self.decision = schema, decision
         self.groups, self.order = tuple(groups), tuple(order)
-        self._weights = torch.tensor(decision.weights, dtype=torch.float64)
 
     @classmethod
     def load(cls, path: Path | str, *, members: Sequence[str] | None = None) -> Ensemble:
@@ -164,32 +163,33 @@ class Ensemble:
     def _prediction(self, decision: Decision, members: Mapping[str, Tensor]) -> Prediction:
         together = apply(decision, members)
         mean = together["log_probs"].exp() if "log_probs" in together else together["mean"]
-        doubt, region = self._uncertainty(decision, members, together), _region(decision, together)
+        doubt, region = _uncertainty(decision, members, together), _region(decision, together)
         return Prediction(mean.numpy(), _arrays(doubt), _arrays(region))
-
-    def _uncertainty(
-        self, decision: Decision, members: Mapping[str, Tensor], together: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """The whole doubt is that of what the ensemble says; the members' disagreement is their own."""
-        calibrator = decision.calibrator
-        if "log_probs" in members:
-            log_probs_KNC = members["log_probs"]
-            if isinstance(calibrator, Temperature) and calibrator.before:
-                log_probs_KNC = calibrator.apply(log_probs_KNC)
-            return {
-                "entropy": entropy(together["log_probs"].unsqueeze(0)),
-                "mutual_information": mutual_information(log_probs_KNC, self._weights),
-            }
-        log_variance_KNT = members["log_variance"]
-        if isinstance(calibrator, VarianceScale):
-            log_variance_KNT = calibrator.apply(log_variance_KNT)
-        return variance(members["mean"], log_variance_KNT, self._weights)._asdict()
 
     def _block(self, x: Array, energy: bool) -> dict[str, Tensor]:
         x_N = torch.from_numpy(np.ascontiguousarray(x))
         each = [_predict(group, x_N, energy) for group in self.groups]
         joined = {name: torch.cat([one[name] for one in each]) for name in each[0]}
         return {name: value[list(self.order)] for name, value in joined.items()}
+
+
+def _uncertainty(
+    decision: Decision, members: Mapping[str, Tensor], together: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The whole doubt is that of what the ensemble says; the members' disagreement is their own."""
+    calibrator, weights_K = decision.calibrator, torch.tensor(decision.weights, dtype=torch.float64)
+    if "log_probs" in members:
+        log_probs_KNC = members["log_probs"]
+        if isinstance(calibrator, Temperature) and calibrator.before:
+            log_probs_KNC = calibrator.apply(log_probs_KNC)
+        return {
+            "entropy": entropy(together["log_probs"].unsqueeze(0)),
+            "mutual_information": mutual_information(log_probs_KNC, weights_K),
+        }
+    log_variance_KNT = members["log_variance"]
+    if isinstance(calibrator, VarianceScale):
+        log_variance_KNT = calibrator.apply(log_variance_KNT)
+    return variance(members["mean"], log_variance_KNT, weights_K)._asdict()
 
 
 def _region(decision: Decision, together: Mapping[str, Tensor]) -> dict[str, Tensor]:

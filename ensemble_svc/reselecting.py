@@ -16,7 +16,7 @@ from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
-from ensemble_svc.deciding import Splits, best_on_validation, decided, held_out, with_targets
+from ensemble_svc.deciding import best_on_validation, decided, held_out
 from ensemble_svc.errors import DataError, OtherJob, StoreError
 from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.familiar import DECIDING, keep_deciding, marks
@@ -30,6 +30,7 @@ from ensemble_svc.souping import FILE, make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
+from ensemble_svc.splits import Splits, with_targets
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble

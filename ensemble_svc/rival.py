@@ -12,13 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
+from ensemble_svc.appraising import Alone
 from ensemble_svc.data.dataset import InputSchema
-from ensemble_svc.deciding import Alone, Splits, decided, those_that_calibrate
+from ensemble_svc.deciding import decided, those_that_calibrate
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.spec.aggregate import AggregateSpec
 from ensemble_svc.spec.data import UNSEEN
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.splits import Splits
 from ensemble_svc.store.journal import Event
 from ensemble_svc.store.members import Sealed, read_tensors
 from ensemble_svc.store.run import Run

@@ -12,12 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ensemble_svc.appraising import measure, of_all_rows
 from ensemble_svc.books import Books, Tallies
-from ensemble_svc.deciding import measure, of_all_rows, targets_of
 from ensemble_svc.doubts import by_parts
 from ensemble_svc.evaluate.summary import tabulate
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.spec.randomness import derive_seed
+from ensemble_svc.splits import targets_of
 from ensemble_svc.terms import Terms
 
 

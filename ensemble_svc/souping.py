@@ -15,17 +15,21 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.averaging import average_states
+from ensemble_svc.aggregate.bytask import counting
 from ensemble_svc.aggregate.decision import Decision, Prediction
 from ensemble_svc.aggregate.soup import barrier, greedy_soup
 from ensemble_svc.data.dataset import Array
 from ensemble_svc.data.pixels import as_pixels
 from ensemble_svc.evaluate.metrics import measure
-from ensemble_svc.nn.member import MemberNet
+from ensemble_svc.nn.member import MemberNet, scales
+from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.plan.structure import structure
 from ensemble_svc.planning import Prepared
 from ensemble_svc.spec.aggregate import GreedySoup, NoSoup, Soup
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.tasks import Task
+from ensemble_svc.splits import split_targets
 from ensemble_svc.store.atomic import write_atomic
 from ensemble_svc.store.members import Sealed, parted, read_tensors
 from ensemble_svc.store.run import Run
@@ -69,12 +73,22 @@ class Kitchen:
     prepared: Prepared
 
     def loss(self, state: Mapping[str, Tensor]) -> float:
-        """Negative log likelihood of the validation rows, batch-norm statistics estimated anew."""
-        fresh = self.settled(state)
+        """Negative log likelihood of the validation rows, batch-norm statistics estimated anew.
+
+        Of several tasks the mean of those that count, as the job weights them.
+        """
         rows = self.prepared.split.validation
         target = torch.from_numpy(np.ascontiguousarray(self.prepared.dataset.y[rows]))
-        one = self.predict(fresh, rows)
-        return measure(self.member.task, one, target, names=("nll",))["nll"]  # type: ignore[arg-type]
+        said, member = self.predict(self.settled(state), rows), self.member
+        if member.task != "multitask":
+            return _nll(member.task, said, target)
+        targets = dict(zip(member.tasks, split_targets(member.tasks, target), strict=True))
+        shares = counting({name: task.weight for name, task in member.tasks.items()})
+        each = [
+            share * _nll(member.tasks[name].kind, part_of(said, name), targets[name])
+            for name, share in shares.items()
+        ]
+        return sum(each)
 
     def settled(self, state: Mapping[str, Tensor]) -> State:
         """The state with its batch norms' statistics of the training rows."""
@@ -87,7 +101,7 @@ class Kitchen:
         stacked = {name: value.unsqueeze(0) for name, value in state.items()}
         x_N = as_pixels(torch.from_numpy(self.prepared.dataset.x[rows]))
         answer = answer_of(self.member, self.prepared.schema)
-        found = predict(self.net, stacked, answer, x_N, scale_K=stacked, alone=True)
+        found = predict(self.net, stacked, answer, x_N, scale_K=scales(stacked), alone=True)
         return {name: value[0] for name, value in found.items()}
 
     def _batches(self) -> Iterator[Tensor]:
@@ -98,6 +112,10 @@ class Kitchen:
                 yield as_pixels(
                     torch.from_numpy(self.prepared.dataset.x[train[start : start + size]])
                 ).unsqueeze(0)
+
+
+def _nll(task: Task, said: Prediction, target: Tensor) -> float:
+    return measure(task, said, target, names=("nll",))["nll"]
 
 
 def kitchen_of(done: Sequence[MemberSpec], prepared: Prepared) -> Kitchen:

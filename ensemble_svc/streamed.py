@@ -13,24 +13,34 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.streaming import average_fast
+from ensemble_svc.aggregate.checks import member_weights
+from ensemble_svc.aggregate.predictions import average
+from ensemble_svc.aggregate.streaming import Mixture, check_totals
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.checks import check_prediction, check_targets
-from ensemble_svc.evaluate.crowd import Sums, member_metrics, member_sums
+from ensemble_svc.evaluate.crowd import Crowd, Sums, member_metrics
 from ensemble_svc.evaluate.metrics import METRICS, Names, applicable
 from ensemble_svc.evaluate.summary import describe
-from ensemble_svc.store.slices import PIECE_BYTES, Place, cuts, places, read_rows
+from ensemble_svc.store.slices import Place, Slices, cuts, places, read_rows
 
 LOG_PROBS = "log_probs"
 ROWS = 1 << 16
 """Measured together, where a metric allows it."""
+TOGETHER_BYTES = 1 << 20
+"""Of one member, worked on together: few enough that what is made of them is still in the processor's cache when it is
+next looked at, and enough that the calls cost little beside what they do."""
+AHEAD = 4
+"""Members whose rows the system reads while others are worked on."""
 Found = TypeVar("Found")
 
 
@@ -42,7 +52,7 @@ def measure_streamed(
     names: Names = "auto",
     bins: int = 15,
     threads: int | None = None,
-    piece_bytes: int = PIECE_BYTES,
+    piece_bytes: int = TOGETHER_BYTES,
 ) -> dict[str, Any]:
     """Metrics of the mixture, and the usual ones of each member, of a file of class probabilities.
 
@@ -52,7 +62,7 @@ def measure_streamed(
         weights_K: non-negative, sum 1; equal when absent.
         names: metrics of the ensemble.
         threads: that read and compute; as many as suit the cores when absent.
-        piece_bytes: of a piece, about.
+        piece_bytes: of one member, read at once, about.
 
     Returns:
         ``{"ensemble": {metric: value}, "members": as ``summarize`` describes them, "rows": N}``.
@@ -82,23 +92,72 @@ def combine_streamed(
     weights_K: Tensor | None = None,
     bins: int = 15,
     threads: int | None = None,
-    piece_bytes: int = PIECE_BYTES,
+    piece_bytes: int = TOGETHER_BYTES,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The mixture's log probabilities [N, C] float32, and each member's usual metrics [K]; as ``measure_streamed``."""
     known = places(path)
-    num_rows, num_classes = _checked(path, known, target_N)
+    num_members, num_rows, num_classes = _checked(path, known, target_N)
+    shares = member_weights(weights_K, num_members)
+    rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes, members=1)
     mixed_NC = torch.empty(num_rows, num_classes, dtype=torch.float32)
+    number = min(len(rows), threads or _cores())
+    desks: SimpleQueue[_Desk] = SimpleQueue()
+    for _ in range(number):
+        desks.put(_Desk(path, known, shares, rows[0].stop, bins))
 
-    def work(rows: slice) -> Sums:
-        return _piece(path, known, rows, mixed_NC, target_N[rows].long(), weights_K, bins)
+    def work(some: slice) -> Sums:
+        desk = desks.get()
+        try:
+            return desk.work(some, target_N[some], mixed_NC[some])
+        finally:
+            desks.put(desk)
 
-    rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes)
-    number = threads or 2 * _cores()  # while some wait for the disk, others compute
     return mixed_NC, member_metrics(_side_by_side([partial(work, some) for some in rows], number))
 
 
-def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int, int]:
-    """Rows and classes of the file, once its tensor and the targets are what they must be."""
+class _Desk:
+    """What one thread works with: memory for some rows of one member, and of what is made of them."""
+
+    def __init__(
+        self, path: Path, known: dict[str, Place], shares: list[float], most_rows: int, bins: int
+    ) -> None:
+        self._path, self._known, self._shares = path, known, shares
+        num_classes = known[LOG_PROBS].shape[2]
+        self._log_probs, self._probs = torch.empty(2, most_rows, num_classes)
+        self._crowd = Crowd(len(shares), num_classes, most_rows, bins=bins)
+        self._mixture = Mixture(shares, num_classes, most_rows)
+
+    def work(self, rows: slice, target_n: Tensor, mixed_nC: Tensor) -> Sums:
+        """Combine some rows of all members into ``mixed_nC``, and score each member on them."""
+        log_probs_nC, probs_nC = self._log_probs[: len(target_n)], self._probs[: len(target_n)]
+        log_probs, probs = log_probs_nC.numpy(), probs_nC.numpy()
+        self._crowd.begin(target_n)
+        self._mixture.begin(len(target_n))
+        with Slices(self._path, self._known) as file, np.errstate(all="ignore"):
+            for k in range(len(self._shares)):
+                file.expect(LOG_PROBS, k + AHEAD, rows)
+                file.read(LOG_PROBS, k, rows, log_probs_nC)
+                np.exp(log_probs, out=probs)
+                totals_n = self._crowd.score(k, log_probs_nC, probs_nC)
+                check_totals(totals_n, member=k, first_row=rows.start)
+                self._mixture.add(probs_nC)
+        if len(tiny_M := self._mixture.log(mixed_nC)):
+            self._exactly(tiny_M, mixed_nC, rows.start)
+        return self._crowd.sums()
+
+    def _exactly(self, tiny_M: Tensor, mixed_nC: Tensor, first_row: int) -> None:
+        """Combine some of the rows in float64; they are read again, a piece of all members at a time."""
+        place, weights_K = self._known[LOG_PROBS], torch.tensor(self._shares, dtype=torch.float64)
+        for some in cuts(replace(place, shape=(place.shape[0], *mixed_nC.shape))):
+            mine_m = tiny_M[(tiny_M >= some.start) & (tiny_M < some.stop)]
+            if len(mine_m):
+                rows = slice(first_row + some.start, first_row + some.stop)
+                log_probs_KnC = read_rows(self._path, self._known, [LOG_PROBS], rows)[LOG_PROBS]
+                mixed_nC[mine_m] = average(log_probs_KnC[:, mine_m - some.start], weights_K)
+
+
+def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int, int, int]:
+    """Members, rows and classes of the file, once its tensor and the targets are what they must be."""
     place = known.get(LOG_PROBS)
     if place is None or len(place.shape) != 3 or place.dtype != torch.float32:
         found = ", ".join(f"{name} {one.dtype} {list(one.shape)}" for name, one in known.items()) or "nothing"
@@ -107,23 +166,9 @@ def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int
         raise EnsembleError(
             f"{path} has {LOG_PROBS} of shape {list(place.shape)}: there is nothing to measure."
         )
-    _, num_rows, num_classes = place.shape
+    num_members, num_rows, num_classes = place.shape
     check_targets(target_N, num_classes, num_rows=num_rows)
-    return num_rows, num_classes
-
-
-def _piece(
-    path: Path,
-    known: dict[str, Place],
-    rows: slice,
-    mixed_NC: Tensor,
-    target_n: Tensor,
-    weights_K: Tensor | None,
-    bins: int,
-) -> Sums:
-    log_probs_KnC = read_rows(path, known, [LOG_PROBS], rows)[LOG_PROBS]
-    mixed_NC[rows], probs_KnC = average_fast(log_probs_KnC, weights_K)
-    return member_sums(log_probs_KnC, probs_KnC, target_n, bins=bins)
+    return num_members, num_rows, num_classes
 
 
 def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:

@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from ensemble_svc.aggregate.subsets import mixtures
-from ensemble_svc.deciding import together
 from ensemble_svc.evaluate.checks import MIXTURE_KEYS
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.equivalents import equivalents
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.evaluate.summary import mean_of
+from ensemble_svc.scoring import together
 from ensemble_svc.spec.job import EvaluateSpec
 from ensemble_svc.spec.tasks import Task
 

@@ -15,6 +15,10 @@ if (
 ):  # a suite in the background ignores it, and its processes too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+"""Read when torch is loaded, here and in every process that a test starts: threads of a parallel region that wait for
+one another on cores that other processes use too would spend most of the suite's time in turning round."""
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")

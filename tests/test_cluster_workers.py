@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from test_pipeline import job_of
+from whole_runs import job_of
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor

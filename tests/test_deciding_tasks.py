@@ -20,7 +20,7 @@ from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.selection import greedy, top_k
 from ensemble_svc.cli.main import app
 from ensemble_svc.comparing import compare
-from ensemble_svc.deciding import held_out, measured_by, targets_of, with_targets
+from ensemble_svc.deciding import held_out
 from ensemble_svc.errors import DataError, SpecError
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.local import LocalExecutor
@@ -29,8 +29,11 @@ from ensemble_svc.planning import prepare
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.decision import decided
 from ensemble_svc.reselecting import reselect
+from ensemble_svc.scoring import measured_by
 from ensemble_svc.spec.aggregate import AggregateSpec, Greedy, Temperature
 from ensemble_svc.spec.load import parse_job
+from ensemble_svc.spec.tasks import TaskSpec
+from ensemble_svc.splits import targets_of, with_targets
 from ensemble_svc.store.run import Run
 
 seeds = st.integers(0, 2**32 - 1)
@@ -106,7 +109,8 @@ def test_one_task_or_one_that_counts_decides_as_it_would_alone(seed: int, num_me
     spec = AggregateSpec(select=Greedy(picks=5), calibrate=Temperature(), conformal=0.3)
     ids = [f"m{k}" for k in range(num_members)]
     alone = decide(spec, ids, rows, seed=3)
-    both = decide_tasks(spec, ids, {"a": rows, "b": other}, {"a": 2.0, "b": 0.0}, seed=3)
+    tasks = {name: TaskSpec(kind="classification", weight=w) for name, w in (("a", 2.0), ("b", 0.0))}
+    both = decide_tasks(spec, ids, {"a": rows, "b": other}, tasks, seed=3)
     assert both.members == alone.members
     assert both.weights == alone.weights
     assert both.of("a").calibration == alone.calibration
@@ -237,18 +241,28 @@ def _frozen(value: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("aggregate", "words"),
+    ("changes", "words"),
     [
-        ({"combine": "geometric"}, "geometric"),
-        ({"combine": "stacking"}, "stacking"),
-        ({"select": "diverse"}, "diverse"),
-        ({"soup": "uniform"}, "uniform"),
-        ({"select": {"name": "greedy", "score": "rmse"}}, "not a measure of multitask"),
+        (
+            {"aggregate": {"combine": "vote"}, "tasks": {"progression": {"kind": "regression"}}},
+            "'vote' is for classification, not tasks of which none is one",
+        ),
+        ({"aggregate": {"combine": "stacking", "select": "diverse"}}, "use one"),
+        ({"aggregate": {"select": {"name": "greedy", "score": "rmse"}}}, "not a measure of multitask"),
+        ({"data": BASE["data"] | {"validation": "oof"}}, "needs folds"),
+        (
+            {"data": BASE["data"] | {"validation": "oob"}, "aggregate": {"combine": "stacking"}},
+            "cannot be decided on rows that are oob",
+        ),
+        (
+            {"data": BASE["data"] | {"validation": "oob"}, "aggregate": {"soup": "uniform"}},
+            "cannot be decided on rows that are oob",
+        ),
     ],
 )
-def test_what_would_be_one_tasks_choice_is_refused(aggregate: dict[str, Any], words: str) -> None:
+def test_what_no_task_can_have_is_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        parse_job(BASE | {"aggregate": aggregate})
+        parse_job(BASE | changes)
 
 
 def test_it_needs_held_out_rows() -> None:

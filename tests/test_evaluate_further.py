@@ -13,7 +13,6 @@ from report_views import make_view
 from ensemble_svc.aggregate.decision import equal
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.aggregate.subsets import mixtures
-from ensemble_svc.deciding import diversity, scored
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.evaluate.calibration_error import brier_parts
 from ensemble_svc.evaluate.checks import check_mixture
@@ -27,6 +26,7 @@ from ensemble_svc.evaluate.prospect import MOST_NUMBERS, prospect, truth_against
 from ensemble_svc.evaluate.topk import top_k_accuracy
 from ensemble_svc.report.html import render
 from ensemble_svc.report.prospect import prospects
+from ensemble_svc.scoring import diversity, scored
 
 law = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 2**32 - 1)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from ensemble_svc import deciding
+from ensemble_svc import appraising
 from ensemble_svc.aggregate.decision import Decision, equal
+from ensemble_svc.appraising import measure
 from ensemble_svc.cli.measures import remarks
-from ensemble_svc.deciding import measure
 from ensemble_svc.evaluate import pieces
 from ensemble_svc.report.decision import decided
 from ensemble_svc.spec.job import JobSpec
@@ -50,7 +50,7 @@ def test_pieces_say_what_all_rows_say(task, seed, numbers, few) -> None:
     decision = Decision(members=("m0", "m2"), weights=(0.75, 0.25)) if few else equal(ids)
     whole = measure(job, decision, ids, members, target, best=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deciding, "HELD_NUMBERS", 500)
+        patch.setattr(appraising, "HELD_NUMBERS", 500)
         patch.setattr(pieces, "NUMBERS", numbers)
         cut = measure(job, decision, ids, members, target, best=1)
     sampled = cut.pop("sampled")
@@ -86,8 +86,8 @@ def test_a_whole_run_is_measured_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         "compute": {"executor": "local", "measure": "off"},
     }
     found = {}
-    for name, held in (("whole", deciding.HELD_NUMBERS), ("cut", 2000)):
-        monkeypatch.setattr(deciding, "HELD_NUMBERS", held)
+    for name, held in (("whole", appraising.HELD_NUMBERS), ("cut", 2000)):
+        monkeypatch.setattr(appraising, "HELD_NUMBERS", held)
         run = pipeline.train(
             parse_job(plain), out=tmp_path / name, directory=tmp_path, executor=LocalExecutor()
         )

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from ensemble_svc import pipeline
 from ensemble_svc.comparing import compare
-from ensemble_svc.deciding import together
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.local import LocalExecutor
+from ensemble_svc.scoring import together
 from ensemble_svc.spec.job import EvaluateSpec
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.store.run import Run

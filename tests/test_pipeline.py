@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killed_drivers import kill, start, wait_for
+from whole_runs import artefacts, job_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.errors import CorruptArtifact, OtherJob, QuorumError
@@ -25,33 +23,6 @@ from ensemble_svc.spec.load import dump_job
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.status import damage, status_of
 from ensemble_svc.train.strand import Strand
-
-
-def job_of(**changes: Any) -> JobSpec:
-    data: dict[str, Any] = {
-        "name": "whole",
-        "data": {"source": "digits", "preprocess": ("standardize",), "test": 0.5},
-        "model": {"name": "mlp", "hidden": (16,), "norm": "batch", "dropout": 0.1},
-        "training": {"epochs": 2, "batch_size": 128},
-        "ensemble": {"members": 3},
-        "evaluate": {"resamples": 100},
-        "compute": {"executor": "local", "commit_every_s": 0.0},
-    }
-    for section, value in changes.items():
-        data[section] = {**data[section], **value} if isinstance(data.get(section), dict) else value
-    return JobSpec.model_validate(data)
-
-
-def train(job: JobSpec, out: Path) -> Run:
-    return pipeline.train(job, out=out, directory=Path.cwd(), executor=LocalExecutor())
-
-
-def artefacts(run: Run) -> dict[str, str]:
-    """Hashes of everything that numbers are made of; reports and histories hold times."""
-    files = run.manifest()["files"]
-    for member in run.manifest()["members"]:
-        files |= member["files"]
-    return {n: sha for n, sha in files.items() if n.endswith((".safetensors", ".npy")) or n == "metrics.json"}
 
 
 @pytest.fixture(scope="module")
@@ -211,52 +182,31 @@ class TestDamage:
         assert len(damage(run)) == 2
 
 
-def start(job_file: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "ensemble_svc",
-        "train",
-        str(job_file),
-        "--out",
-        str(out),
-        "--executor",
-        "local",
-    ]
-    return subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
-    )
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the job of the next test ends with when nobody is killed."""
+    return artefacts(train(long_job(), tmp_path_factory.mktemp("undisturbed") / "run"))
 
 
-def wait_for(run: Path, event: str, count: int) -> None:
-    """Until the journal holds so many events of a kind."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if (run / "journal.jsonl").exists() and len(Run(run).journal.of_kind(event)) >= count:
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"no {count} '{event}' in {run}")
+def long_job() -> JobSpec:
+    return job_of(training={"epochs": 6}, compute={"pack": "off"})
 
 
 @pytest.mark.parametrize(("event", "count"), [("begin", 1), ("commit", 2), ("sealed", 1), ("sealed", 3)])
-def test_killed_anywhere_the_same_command_ends_with_the_same_bits(event, count, tmp_path):
+def test_killed_anywhere_the_same_command_ends_with_the_same_bits(event, count, undisturbed, tmp_path):
     """Law 3, SIGKILL of the driver: before training, inside a member, between members, before evaluation."""
-    job = job_of(training={"epochs": 6}, compute={"pack": "off"})
-    job_file = tmp_path / "job.yaml"
-    job_file.write_text(dump_job(job))
-    undisturbed = artefacts(train(job, tmp_path / "undisturbed"))
-    driver = start(job_file, tmp_path / "run")
+    driver = start(train, long_job(), tmp_path / "run")
     wait_for(tmp_path / "run", event, count)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert artefacts(train(job, tmp_path / "run")) == undisturbed
+    kill(driver)
+    assert artefacts(train(long_job(), tmp_path / "run")) == undisturbed
 
 
 def test_sigterm_keeps_what_is_committed(tmp_path):
     job = job_of(training={"epochs": 400})
     job_file = tmp_path / "job.yaml"
     job_file.write_text(dump_job(job))
-    driver = start(job_file, tmp_path / "run")
+    command = [sys.executable, "-m", "ensemble_svc", "train", str(job_file), "--out", str(tmp_path / "run")]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(tmp_path / "run", "commit", 2)
     driver.terminate()
     _, stderr = driver.communicate(timeout=60)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_pipeline import artefacts, job_of, train
+from whole_runs import artefacts, job_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor

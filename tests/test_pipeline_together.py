@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_pipeline import artefacts, job_of, train, wait_for
+from killed_drivers import command, kill, start, wait_for
+from typer.testing import CliRunner
+from whole_runs import artefacts, job_of, train
 
 from ensemble_svc import pipeline
+from ensemble_svc.cli.main import app
 from ensemble_svc.errors import DataError, EnsembleSvcError, OtherJob, RunInUse, StoreError
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.pipeline import Listener, Outcome, train_together
@@ -193,21 +192,26 @@ def test_cores_are_shared_among_the_runs_and_kept_by_the_job_that_names_them(tmp
     assert given == [[2, 2, 2], [3, 3, 3]]
 
 
+def three() -> JobSpec:
+    return job_of(training={"epochs": 6}, compute={"cpus_per_slot": 1})
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """What each of three seeds ends with alone."""
+    folder = tmp_path_factory.mktemp("apart")
+    jobs = [three().model_copy(update={"seed": seed}) for seed in range(3)]
+    return [artefacts(train(job, folder / str(job.seed))) for job in jobs]
+
+
 @pytest.mark.parametrize(("run", "event", "count"), [(2, "begin", 1), (1, "commit", 2), (1, "sealed", 3)])
-def test_killed_anywhere_the_same_command_ends_with_the_same_bits(run, event, count, tmp_path):
+def test_killed_anywhere_the_same_command_ends_with_the_same_bits(run, event, count, apart, tmp_path):
     """Law 3 for a command of several runs: SIGKILL before, inside and between them."""
-    job = job_of(training={"epochs": 6}, compute={"cpus_per_slot": 1})
-    (tmp_path / "job.yaml").write_text(dump_job(job))
-    command = [sys.executable, "-m", "ensemble_svc", "train", str(tmp_path / "job.yaml")]
-    command += ["--each", "seed=0:3", "--out", str(tmp_path / "runs")]
-    driver = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
+    (tmp_path / "job.yaml").write_text(dump_job(three()))
+    words = ["train", str(tmp_path / "job.yaml"), "--each", "seed=0:3", "--out", str(tmp_path / "runs")]
+    driver = start(command, *words)
     wait_for(tmp_path / "runs" / f"seed={run}", event, count)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    kill(driver)
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert json.loads(done.stdout)["short"] == {}
-    for seed in range(3):
-        alone = train(job.model_copy(update={"seed": seed}), tmp_path / "alone" / str(seed))
-        assert artefacts(Run(tmp_path / "runs" / f"seed={seed}")) == artefacts(alone)
+    assert [artefacts(Run(tmp_path / "runs" / f"seed={seed}")) for seed in range(3)] == apart

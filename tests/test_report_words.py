@@ -142,3 +142,19 @@ def test_the_test_rows_report_where_there_are_any() -> None:
     assert report_split({"validation": {}, "shifted": {}}) == "shifted"
     assert report_split({"train": {}, "validation": {}}) == "validation"
     assert report_split({}) is None
+
+
+@given(
+    mean=st.tuples(st.floats(-5, 5), st.floats(0, 5)),
+    best=st.tuples(st.floats(-5, 5), st.floats(0, 5)),
+)
+def test_the_answer_of_a_search_is_against_the_best_trial_alone(mean: Any, best: Any) -> None:
+    """However far its mean trial, which nobody would use, lies behind."""
+    low, high = best[0], best[0] + best[1]
+    metrics = _metrics((mean[0], mean[0] + mean[1]), (low, high))
+    metrics["test"]["searched"] = True
+    found = judge(metrics, MANIFEST)
+    assert (found.answer == "Yes") == (low > 0)
+    assert (found.answer == "No") == (high < 0)
+    assert "the best trial chosen on validation" in found.detail
+    assert "mean member" not in found.detail

@@ -13,9 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_search import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
 
-from ensemble_svc.errors import PlanError, SpecError
-from ensemble_svc.plan.executor import Node, Resources
-from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.errors import SpecError
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.population import exploited, perturbed
@@ -161,14 +159,21 @@ def test_a_population_beats_the_values_it_began_with(tmp_path: Path) -> None:
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
     (
-        {"space": {**SPACE, HIDDEN: {"choice": [[8], [4]]}}},
-        f"search.space.{HIDDEN}",
-        "gives trials other networks",
+        {"space": {HIDDEN: {"choice": [[8], [4]]}, "training.optimizer": {"choice": ["adam", "sgd"]}}},
+        "search.scheduler",
+        "every key of the space gives trials other networks",
     ),
     (
-        {"space": {"training.optimizer": {"choice": ["adam", "sgd"]}}},
+        {
+            "space": {
+                **SPACE,
+                "training.optimizer": {
+                    "choice": [{"name": "sgd", "momentum": {"uniform": [0, 0.9]}}, "adam"]
+                },
+            }
+        },
         "search.space.training.optimizer",
-        "other parts",
+        "here one depends on another",
     ),
     (
         {"space": {"training.epochs": {"randint": [5, 9]}}},
@@ -181,19 +186,8 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
     ({"search": {"seeds_per_trial": 2}}, "search.scheduler", "search.seeds_per_trial is 2"),
     ({"search": {"algorithm": "optuna"}}, "search.scheduler", "'pbt' changes them"),
     ({"training": {"schedule": "plateau"}}, "search.scheduler", "lowers a member's rate by its own past"),
-    ({"compute": {"pack": "off"}}, "search.scheduler", "compute.pack is 'off'"),
-    ({"ensemble": {"vary": {HIDDEN: [[8], [4]]}}}, f"ensemble.vary.{HIDDEN}", "take it out of ensemble.vary"),
-    ({"compute": {"pack": 4}}, "search.scheduler", "compute.pack is 4"),
     ({"data": {"validation": 0}, "aggregate": {"select": "all"}}, "search.scheduler", "data.validation is 0"),
 ]
-
-
-def test_trials_that_one_pack_does_not_hold_are_refused() -> None:
-    """A machine with memory for some of them alone."""
-    job = population(trials=400)
-    small = Resources(2, 0.0, (Node("n", 2, 0.0, 2**28),))
-    with pytest.raises(PlanError, match="'pbt' copies trials over each other inside one pack"):
-        make_plan(job, prepare(job, Path.cwd()), small)
 
 
 @pytest.mark.parametrize("changes, path, words", FAULTS, ids=[words for *_, words in FAULTS])

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_pipeline import job_of, train
 from test_search import HIDDEN, RATE, SPACE, Killed, killed_at
 from test_search import job_of as search_of
 from test_search import train as search
 from typer.testing import CliRunner
+from whole_runs import job_of, train
 
 from ensemble_svc.cli.live import MembersView
 from ensemble_svc.cli.main import app

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.aggregate.predictions import average, combine
-from ensemble_svc.aggregate.streaming import average_fast
 from ensemble_svc.errors import CorruptArtifact, EnsembleError
 from ensemble_svc.evaluate.binning import calibration
-from ensemble_svc.evaluate.crowd import member_metrics, member_sums
+from ensemble_svc.evaluate.crowd import NARROW, Crowd, Sums, member_metrics
 from ensemble_svc.evaluate.metrics import METRICS, measure
 from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.spec.job import EvaluateSpec
 from ensemble_svc.store.slices import cuts, places, read_rows
 from ensemble_svc.store.tensors import encode
-from ensemble_svc.streamed import measure_streamed
+from ensemble_svc.streamed import combine_streamed, measure_streamed
 
 law = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -61,30 +60,61 @@ def test_it_measures_what_is_measured_in_memory(folder, seed, num_members, piece
 
 @law
 @given(
-    seed=seeds, num_members=st.integers(1, 20), even=st.booleans(), scale=st.sampled_from([0.1, 3.0, 300.0])
+    seed=seeds,
+    num_members=st.integers(1, 20),
+    even=st.booleans(),
+    scale=st.sampled_from([0.1, 3.0, 300.0]),
+    piece=st.integers(1, 1000),
 )
-def test_the_fast_mixture_is_the_exact_one(seed, num_members, even, scale) -> None:
-    log_probs, _ = problem(seed, num_members, scale=scale)
+def test_the_fast_mixture_is_the_exact_one(folder, seed, num_members, even, scale, piece) -> None:
+    log_probs, target = problem(seed, num_members, scale=scale)
     log_probs[0, 0] = torch.tensor([0.0, *[-torch.inf] * 4])
+    path = folder / "mixture.safetensors"
+    path.write_bytes(encode({"log_probs": log_probs}))
     weights = None if even else torch.rand(num_members, dtype=torch.float64) + 0.1
     weights = None if weights is None else weights / weights.sum()
-    fast, exact = average_fast(log_probs, weights)[0], average(log_probs, weights)
-    torch.testing.assert_close(fast, exact, rtol=1e-6, atol=1e-6)
+    fast, _ = combine_streamed(path, target, weights_K=weights, piece_bytes=piece)
+    torch.testing.assert_close(fast, average(log_probs, weights), rtol=1e-6, atol=1e-6)
+
+
+def scored(log_probs: Tensor, targets: list[Tensor], bins: int) -> list[Sums]:
+    """Of each piece of the rows, by one ``Crowd``."""
+    num_members, _, num_classes = log_probs.shape
+    crowd = Crowd(num_members, num_classes, max(map(len, targets)), bins=bins)
+    found = []
+    for target, some in zip(targets, log_probs.split(list(map(len, targets)), dim=1), strict=True):
+        crowd.begin(target)
+        for k, member in enumerate(some):
+            totals = crowd.score(k, member.contiguous(), member.exp().contiguous())
+            torch.testing.assert_close(totals, torch.ones(len(target)))
+        found.append(crowd.sums())
+    return found
 
 
 @law
-@given(seed=seeds, decimals=st.integers(0, 2), bins=st.integers(1, 20))
-def test_of_equal_classes_the_first_counts_and_edges_belong_to_the_bin_above(seed, decimals, bins) -> None:
+@given(
+    seed=seeds,
+    num_members=st.integers(1, 11),
+    decimals=st.integers(0, 2),
+    bins=st.integers(1, 20),
+    classes=st.sampled_from([2, 4, NARROW, NARROW + 1, 70]),
+)
+def test_of_equal_classes_the_first_counts_and_edges_belong_to_the_bin_above(
+    seed, num_members, decimals, bins, classes
+) -> None:
     draw = torch.Generator().manual_seed(seed)
-    weights = torch.randint(0, 4, (3, 60, 4), generator=draw).float() + torch.tensor([1e-30, 0, 0, 0])
+    weights = torch.randint(0, 4, (num_members, 60, classes), generator=draw).float()
+    weights[..., 0] += 1e-30
     log_probs = (weights / weights.sum(-1, keepdim=True)).log()
-    target = torch.randint(4, (60,), generator=draw)
-    sums = member_sums(log_probs, log_probs.exp(), target, bins=bins)
+    target = torch.randint(classes, (60,), generator=draw)
+    pieces = scored(log_probs, list(target.split([25, 25, 10])), bins)
+    gaps_found = torch.stack([piece.gaps_KB for piece in pieces]).sum(dim=0)
+    right_found = sum(piece.parts_3K[0] for piece in pieces)
     for k, member in enumerate(log_probs):
         cell, confidence, right = calibration(member, target, bins)
-        assert sums.parts_3K[0, k] == right.sum()
+        assert right_found[k] == right.sum()
         gaps = torch.zeros(bins + 1, dtype=torch.float64).scatter_add_(0, cell, confidence - right)
-        torch.testing.assert_close(sums.gaps_KB[k], gaps, rtol=0, atol=1e-5)
+        torch.testing.assert_close(gaps_found[k], gaps, rtol=0, atol=1e-5)
 
 
 def test_what_cannot_be_combined_is_named(folder) -> None:
@@ -92,8 +122,14 @@ def test_what_cannot_be_combined_is_named(folder) -> None:
     log_probs[1, 17] += 0.2
     path = folder / "wrong.safetensors"
     path.write_bytes(encode({"log_probs": log_probs}))
-    with pytest.raises(EnsembleError, match="member 1: its probabilities sum to"):
-        measure_streamed(path, target, threads=1)
+    with pytest.raises(
+        EnsembleError, match=r"member 1: its probabilities sum to 1\.2\d* in row 17, not to 1"
+    ):
+        measure_streamed(path, target, threads=1, piece_bytes=200)
+    log_probs[2, 5, 3] = torch.nan
+    path.write_bytes(encode({"log_probs": log_probs}))
+    with pytest.raises(EnsembleError, match="member 2: log_probs is NaN in row 5"):
+        measure_streamed(path, target, threads=1, piece_bytes=200)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CorruptArtifact, match="not those that its header tells"):
         measure_streamed(path, target)

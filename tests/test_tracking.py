@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from test_pipeline import job_of, train
 from test_search import SPACE, Killed
 from test_search import job_of as search_of
 from test_search import train as search
 from typer.testing import CliRunner
+from whole_runs import job_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import app
@@ -150,6 +150,21 @@ def test_two_runs_of_one_job_are_two_runs(tmp_path: Path) -> None:
     found = store.search_runs([store.get_experiment_by_name("whole").experiment_id])
     assert len({one.data.tags[MARK] for one in found if MARK in one.data.tags}) == 2
     assert book_of(run).mark != book_of(Run(tmp_path / "two")).mark
+
+
+@MLFLOW
+def test_runs_that_train_together_are_told_of_apart(tmp_path: Path) -> None:
+    track = {"track": {**HERE, "experiment": "both"}}
+    jobs = {tmp_path / name: job_of(seed=seed, compute=track) for seed, name in enumerate(("one", "two"))}
+    outcomes = pipeline.train_together(jobs, directory=Path.cwd(), executor=LocalExecutor())
+    found = of_experiment(outcomes[0].run, "both")
+    parents = {one.info.run_name: one for one in found if MARK in one.data.tags}
+    assert parents.keys() == {"one", "two"}
+    for outcome in outcomes:
+        parent = parents[outcome.run.path.name]
+        own = [one for one in found if one.data.tags.get(PARENT) == parent.info.run_id]
+        assert {one.info.run_name for one in own} == {m["id"] for m in outcome.run.manifest()["members"]}
+        assert parent.data.metrics["test/nll"] == outcome.run.metrics()["test"]["ensemble"]["nll"]
 
 
 @MLFLOW
@@ -361,3 +376,8 @@ def test_a_job_is_told_of_by_its_own_keys() -> None:
     assert told["training.epochs"] == "2"
     assert not [key for key in told if key.startswith("compute")]
     assert all(any(key in name for name in told) for key in SPACE)
+
+
+def test_what_tells_a_tracker_loads_no_torch_while_others_train() -> None:
+    code = "import sys, ensemble_svc.tracking.clerk; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

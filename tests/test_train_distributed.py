@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from rank_work import Work, compare_norms, fail, fit_each, places
-from test_pipeline import artefacts
-from test_pipeline import job_of as small_job
 from test_train_laws import assert_same_bits, job_of, payload_of, results
+from whole_runs import artefacts
+from whole_runs import job_of as small_job
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor

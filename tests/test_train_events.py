@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from test_pipeline import job_of, train
 from test_search import RATE, SPACE, Killed, killed_at
 from test_search import job_of as search_of
 from test_search import train as search
+from whole_runs import job_of, train
 
 from ensemble_svc.spec.job import EVENTS_UP_TO, ComputeSpec
 from ensemble_svc.store.run import Run

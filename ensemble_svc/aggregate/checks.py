@@ -58,7 +58,7 @@ def check_log_probs(log_probs_KNC: Tensor) -> None:
         wrong_N = ~(log_total_N.abs() <= NORMALISATION_TOLERANCE)
         if wrong_N.any():
             row = int(wrong_N.nonzero()[0])
-            raise EnsembleError(_why_not_normalised(k, row, log_total_N[row].exp().item()))
+            raise EnsembleError(not_normalised(k, row, log_total_N[row].exp().item()))
 
 
 def check_gaussians(mean_KND: Tensor, log_variance_KND: Tensor | None) -> None:
@@ -104,7 +104,7 @@ def _check_finite(name: str, values_KND: Tensor) -> None:
             )
 
 
-def _why_not_normalised(member: int, row: int, total: float) -> str:
+def not_normalised(member: int, row: int, total: float) -> str:
     if math.isnan(total):
         return f"member {member}: log_probs is NaN in row {row}. Leave this member out, or train it again."
     return (

@@ -22,7 +22,7 @@ from ensemble_svc.aggregate.calibration.conformal import (
 )
 from ensemble_svc.aggregate.calibration.plain import Calibration, to_plain
 from ensemble_svc.aggregate.decision import Decision, HeldOut, Pooling, Prediction, apply
-from ensemble_svc.aggregate.diverse import diverse
+from ensemble_svc.aggregate.diverse import diverse, errors_of
 from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.outofbag import (
     OutOfBagPool,
@@ -68,7 +68,7 @@ def decide(spec: AggregateSpec, ids: Sequence[str], held_out: HeldOut | None, *,
         EnsembleError: held-out predictions that cannot be selected from or calibrated on.
     """
     held_out, promising = shared_out(spec, held_out, seed)
-    chosen, pooling = _select(spec, len(ids), held_out, seed), _pooling(spec.combine)
+    chosen, pooling = _select(spec, len(ids), held_out, seed), pooling_of(spec.combine)
     members = chosen.chosen
     decision = Decision(
         members=tuple(ids[k] for k in members),
@@ -126,7 +126,8 @@ def shared_out(
     return held_out.at(first), held_out.at(second)
 
 
-def _pooling(choice: Combine) -> Pooling:
+def pooling_of(choice: Combine) -> Pooling:
+    """How the predictions of weighed members become one; a blend is a mixture."""
     match choice:
         case Mean() | Stacking():
             return "mean"
@@ -152,7 +153,7 @@ def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, see
         case TopK() | Greedy():
             return by_pool(select, pool_of(select.score, held_out), seed)
         case Diverse(k=k):
-            error_K, disagreement_KK = _disagreement(held_out)
+            error_K, disagreement_KK = errors_of(held_out.members, held_out.target)
             return diverse(error_K, disagreement_KK, min(k, num_members), diversity=select.diversity)
 
 
@@ -182,13 +183,6 @@ def pool_of(score: Score, held_out: HeldOut) -> Pool:
             return brier_pool(members["log_probs"], target)
         case "rmse":
             return squared_error_pool(members["mean"], target)
-
-
-def _disagreement(held_out: HeldOut) -> tuple[Tensor, Tensor]:
-    """Each member's share of wrong rows [K], and the share of rows on which two say different classes [K, K]."""
-    said_KN = held_out.members["log_probs"].argmax(2)
-    error_K = (said_KN != held_out.target).double().mean(1)
-    return error_K, torch.stack([(said_KN != said_N).double().mean(1) for said_N in said_KN])
 
 
 def _rows_of(held_out: HeldOut, members: Sequence[int]) -> HeldOut:

@@ -58,14 +58,15 @@ class Decision(Spec):
     members: tuple[str, ...]
     """Ids of the chosen, in the candidates' order."""
     weights: tuple[float, ...]
-    """One for each of them, above 0, sum 1."""
+    """One for each of them, above 0, sum 1; of tasks with weights of their own, which may be 0, the mean."""
     combine: Pooling = "mean"
     calibration: Mapping[str, Any] | None = None
     """What was fitted, as plain numbers (``aggregate.calibration.plain``)."""
     conformal: Mapping[str, Any] | None = None
     """Likewise, of the sets or intervals."""
     tasks: Mapping[str, Mapping[str, Any]] = {}
-    """Of several tasks ``calibration`` and ``conformal`` of each; they share the members and their weights."""
+    """What each of several tasks has of its own: ``calibration`` and ``conformal``; ``weights``, where they are fitted
+    to each; ``combine``, where numbers are not combined as classes are. The members are those of all."""
     rows: Rows = "none"
     """What it was decided on."""
     num_rows: int = 0
@@ -76,8 +77,7 @@ class Decision(Spec):
 
     def of(self, task: str) -> Decision:
         """The same ensemble as one of several tasks has it, with its own calibration."""
-        own = self.tasks.get(task)
-        return self if own is None else self.model_copy(update={**own, "tasks": {}})
+        return self.model_copy(update={**self.tasks.get(task, {}), "tasks": {}})
 
     @property
     def calibrator(self) -> Calibration | None:

@@ -1,11 +1,12 @@
 """Choosing members that are good and differ from one another.
 
-Shapes: K members.
+Shapes: K members, N rows, C classes, D targets.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -44,6 +45,39 @@ def diverse(error_K: Tensor, disagreement_KK: Tensor, size: int, *, diversity: f
         scores.append(value_K[picks[-1]].item())
         sum_K += disagreement_KK[picks[-1]]
     return Selection(equal_picks(picks, len(error_K)), tuple(picks), tuple(scores))
+
+
+def class_errors(log_probs_KNC: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor]:
+    """Each member's share of wrong rows [K], and the share of rows on which two say different classes [K, K]."""
+    said_KN = log_probs_KNC.argmax(2)
+    error_K = (said_KN != target_N).double().mean(1)
+    return error_K, torch.stack([(said_KN != said_N).double().mean(1) for said_N in said_KN])
+
+
+def number_errors(mean_KND: Tensor, target_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Each member's squared error [K], and the squared distance of two members' means [K, K].
+
+    Mean over rows and targets, in each target's variance over the rows: 1 is about what its mean would err, so that
+    targets of any unit count alike, and beside shares of wrong rows. A target that never varies is left in its unit.
+    """
+    target_ND = target_ND.double()
+    unit_D = target_ND.var(0, correction=0).sqrt()
+    unit_D = torch.where(unit_D > 0, unit_D, 1.0)
+    scaled_KND = mean_KND.double() / unit_D
+    apart = [(scaled_KND - one_ND).square().mean((1, 2)) for one_ND in scaled_KND]
+    return (scaled_KND - target_ND / unit_D).square().mean((1, 2)), torch.stack(apart)
+
+
+def errors_of(members: Mapping[str, Tensor], target: Tensor) -> tuple[Tensor, Tensor]:
+    """The errors [K] and disagreements [K, K] of members of either kind.
+
+    Args:
+        members: ``log_probs`` [K, N, C], or ``mean`` [K, N, D].
+        target: class numbers [N], or numbers [N, D].
+    """
+    if "log_probs" in members:
+        return class_errors(members["log_probs"], target)
+    return number_errors(members["mean"], target)
 
 
 def _check_diverse(error_K: Tensor, disagreement_KK: Tensor, size: int, diversity: float) -> None:

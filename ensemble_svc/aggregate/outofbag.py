@@ -17,12 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.checks import check_gaussians, check_log_probs, member_weights
 from ensemble_svc.aggregate.likelihood import check_likelihood
+from ensemble_svc.aggregate.pools import Pool
 from ensemble_svc.aggregate.selection import Selection, greedy, take_all
 from ensemble_svc.errors import EnsembleError
 
@@ -213,7 +215,15 @@ class OutOfBagPool:
         return (votes_N.log() - likelihood_N).mean().item()
 
 
-def greedy_out_of_bag(pool: OutOfBagPool, max_picks: int) -> Selection:
+class VotedPool(Pool, Protocol):
+    """Candidates each of which has one vote before any pick."""
+
+    @property
+    def score_of_all(self) -> float:
+        """Of the candidates with one vote each."""
+
+
+def greedy_out_of_bag(pool: VotedPool, max_picks: int) -> Selection:
     """Greedy selection on top of one vote for each candidate; weights are votes over all votes.
 
     Where no pick makes the mixture better, all have equal weights.

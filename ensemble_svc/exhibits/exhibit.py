@@ -15,7 +15,6 @@ import numpy as np
 from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision
-from ensemble_svc.deciding import Splits, chosen_of, measured_by, only_members, targets_of
 from ensemble_svc.exhibits import classes, numbers
 from ensemble_svc.exhibits.importance import importance
 from ensemble_svc.exhibits.inputs import inputs
@@ -23,8 +22,10 @@ from ensemble_svc.exhibits.pairs import pairs
 from ensemble_svc.exhibits.trials import trials_of
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.planning import Prepared
+from ensemble_svc.scoring import measured_by
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.tasks import Task
+from ensemble_svc.splits import Splits, chosen_of, only_members, targets_of
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import EXHIBITS, Run
 

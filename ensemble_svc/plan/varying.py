@@ -22,7 +22,11 @@ _PARTS: Final[dict[str, TypeAdapter[Any]]] = {
 
 
 def with_values(member: MemberSpec, values: Mapping[str, Any]) -> MemberSpec:
-    """The member with these values by dotted path, and all else as it was: its seed, its rows, its initial weights."""
+    """The member with these values by dotted path, and all else as it was: its seed, its rows, its initial weights.
+
+    A key at the value that it has is left alone, with the options below it.
+    """
+    values = {k: value for k, value in values.items() if k not in member.varied or _is_new(member, k, value)}
     data: dict[str, Any] = {
         "model": member.model.model_dump(),
         "training": member.training.model_dump(),
@@ -35,3 +39,7 @@ def with_values(member: MemberSpec, values: Mapping[str, Any]) -> MemberSpec:
     own = {name: getattr(member, name) for name in MemberSpec.model_fields}
     changed = {name: _PARTS[name].validate_python(part) for name, part in parts.items()}
     return MemberSpec(**own | changed | {"varied": {**member.varied, **values}})
+
+
+def _is_new(member: MemberSpec, key: str, value: Any) -> bool:
+    return bool(frozen(member.varied[key]) != frozen(value))

@@ -66,9 +66,16 @@ def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[s
 
 
 def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:
+    tasks = ensemble.get("tasks") or {}
     if pooled := POOLED.get(ensemble.get("combine", "")):
-        yield f"Its members are combined by {pooled}."
-    for task, own in (ensemble.get("tasks") or {"": ensemble}).items():
+        others = [clean(task, limit=40) for task, own in tasks.items() if own.get("combine") == "mean"]
+        rest = f"; of {joined(others)} they are mixed" if others else ""
+        yield f"Its members are combined by {pooled}{rest}."
+    for task, own in tasks.items():
+        if weights := own.get("weights"):
+            spread = f"weights from {min(weights):.2g} to {max(weights):.2g}"
+            yield titled(clean(task, limit=40), f"Its own mixture of the members, with {spread}.")
+    for task, own in (tasks or {"": ensemble}).items():
         if calibration := own.get("calibration"):
             rows = f"{ensemble['num_rows']:,} {ROWS.get(ensemble['rows'], 'rows')}"
             yield titled(clean(task, limit=40), f"{_calibration(calibration)}, fitted on {rows}.")
@@ -88,6 +95,8 @@ def _calibration(plain: Mapping[str, Any]) -> str:
 
 def _against(summary: Mapping[str, Any]) -> Iterator[str]:
     """What all of it gains over the equal mixture of all members."""
+    if summary.get("searched"):  # bad trials are in it
+        return
     gain = (summary.get("gain") or {}).get("over_equal_mixture") or {}
     parts = [
         f"{' '.join(gain_parts(name, gain[name]))} {look(name).gain_unit or look(name).label}".strip()
@@ -212,6 +221,12 @@ def _soup(summary: Mapping[str, Any]) -> Iterator[str]:
     if not found:
         return
     yield found["note"]
+    for task, own in tasks_of(found).items():
+        for sentence in _soup_alone(own):
+            yield titled(clean(task, limit=40), sentence)
+
+
+def _soup_alone(found: Mapping[str, Any]) -> Iterator[str]:
     if gain := found.get("gain_over_ensemble"):
         parts = [
             f"{' '.join(gain_parts(name, gain[name], signed=True))} {look(name).gain_unit or look(name).label}".strip()

@@ -29,6 +29,7 @@ from ensemble_svc.report.figures import (
     doubt,
     numbers,
     parallel,
+    picks,
     placement,
     rates,
     reliability,
@@ -216,7 +217,7 @@ def _of(view: RunView, task: str, number: int) -> list[Section]:
 
     return [
         section("members-against", "Members against the ensemble", (members,) if members else ()),
-        section("size", "How many members does it take?", size.draw(view)),
+        section("size", "How many members does it take?", [*size.draw(view), *picks.draw(view)]),
         section("honesty", "Can its confidence be believed?", _honesty(view)),
     ]
 

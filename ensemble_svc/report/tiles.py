@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ensemble_svc.report.bytask import titled
 from ensemble_svc.report.looks import look
-from ensemble_svc.report.rows import Gain, metric_rows
+from ensemble_svc.report.rows import Gain, MetricRow, metric_rows
 from ensemble_svc.report.text import clean, count, duration
 from ensemble_svc.report.view import RunView
 
@@ -34,21 +35,26 @@ def _quality(view: RunView, task: str) -> list[Tile]:
     wanted = [*view.headline, "ece"]
     labels = {look(name).label: look(name) for name in wanted}
     rows = {row.label: row for row in (metric_rows(view.summary) if view.summary else [])}
-    lone = len(view.summary.get("members", {}).get("each", ())) < 2
     return [
         Tile(
             label=titled(clean(task, limit=20), label),
             number=rows[label].ensemble,
             unit=face.unit,
-            below=""
-            if lone
-            else f"members {rows[label].mean}" + (f" ± {rows[label].std}" if rows[label].std else ""),
-            gain=None if lone else rows[label].over_mean,
             gain_unit=face.gain_unit,
+            **_beside(view.summary, rows[label]),
         )
         for label, face in labels.items()
         if label in rows
     ]
+
+
+def _beside(summary: Mapping[str, Any], row: MetricRow) -> dict[str, Any]:
+    """What the ensemble is measured against: its mean member, or the best trial of a search."""
+    if len(summary.get("members", {}).get("each", ())) < 2:
+        return {}
+    if summary.get("searched") and row.over_best:
+        return {"below": "over the best trial", "gain": row.over_best}
+    return {"below": f"members {row.mean}" + (f" ± {row.std}" if row.std else ""), "gain": row.over_mean}
 
 
 def _finished(view: RunView) -> Tile:

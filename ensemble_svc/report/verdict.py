@@ -15,6 +15,8 @@ from ensemble_svc.report.text import clean, count, is_number, joined, number
 
 Tone = Literal["good", "fair", "bad", "none"]
 Metrics = Mapping[str, Any]
+Gains = Sequence[tuple[str, Mapping[str, float]]]
+"""Metrics and what is gained of each."""
 
 _PREFERRED = ("test",)
 _LAST = ("validation", "train")
@@ -54,7 +56,8 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
     """The verdict on the split that reports.
 
     The answer is *yes* when an interval of the gain over the mean member lies above 0 and none below,
-    and the same holds against the best member chosen on validation, where there is one.
+    and the same holds against the best member chosen on validation, where there is one. Of a search it is the
+    best trial alone: its mean trial is nobody's other choice.
     """
     split = report_split(metrics)
     if split is None:
@@ -67,7 +70,15 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
     place = _place(split, summary)
     if num_members < 2:
         return _lone(summary, place)
-    return _compare(summary.get("gain", {}), f"{place} the ensemble of {num_members:,}", summary["ensemble"])
+    subject, gain, names = (
+        f"{place} the ensemble of {num_members:,}",
+        summary.get("gain", {}),
+        headline(summary["ensemble"]),
+    )
+    best = _gains(gain, "over_best_member", names)
+    if summary.get("searched") and best:
+        return _over(subject, "the best trial chosen on validation", best)
+    return _compare(subject, _gains(gain, "over_mean_member", names), best)
 
 
 def _of_tasks(each: Mapping[str, Verdict]) -> Verdict:
@@ -82,29 +93,34 @@ def _uncapitalised(own: Verdict) -> str:
     return f"{own.answer[:1].lower()}{own.answer[1:]}, {own.detail}"
 
 
-def _compare(gain: Mapping[str, Any], subject: str, ensemble: Mapping[str, float]) -> Verdict:
-    names = headline(ensemble)
-    mean, best = _gains(gain, "over_mean_member", names), _gains(gain, "over_best_member", names)
+def _compare(subject: str, mean: Gains, best: Gains) -> Verdict:
+    """Against the mean member first, then against the best one."""
     if not mean:
         return Verdict("none", "No answer yet", f"{subject} was not compared with its members.")
-    over_mean, over_best = _direction(mean), _direction(best) if best else "up"
-    rest = f", and the best member chosen on validation by {_clearly(best, short=True)}" if best else ""
-    doubt = f", but not clearly the best member chosen on validation ({_listed(best)})" if best else ""
-    behind = [(name, _negated(gain)) for name, gain in mean]
-    beats = f"{subject} beats its mean member by {_clearly(mean)}"
-    match over_mean, over_best:
-        case "up", "up":
-            return Verdict("good", "Yes", f"{beats}{rest}.")
-        case "up", _:
-            return Verdict("fair", "In part", f"{beats}{doubt}.")
-        case "down", _:
-            return Verdict("bad", "No", f"{subject} falls behind its mean member by {_listed(behind)}.")
-        case "mixed", _:
-            changes = f"{subject} gains on its mean member {_listed(mean)}; below 0 is worse."
-            return Verdict("fair", "Mixed", changes)
+    over_mean = _over(subject, "its mean member", mean)
+    if over_mean.tone != "good" or not best:
+        return over_mean
+    beats = over_mean.detail.removesuffix(".")
+    who = "the best member chosen on validation"
+    if _direction(best) == "up":
+        return Verdict("good", "Yes", f"{beats}, and {who} by {_clearly(best, short=True)}.")
+    return Verdict("fair", "In part", f"{beats}, but not clearly {who} ({_listed(best)}).")
+
+
+def _over(subject: str, rival: str, gains: Gains) -> Verdict:
+    """The answer against one rival."""
+    match _direction(gains):
+        case "up":
+            return Verdict("good", "Yes", f"{subject} beats {rival} by {_clearly(gains)}.")
+        case "down":
+            behind = [(name, _negated(gain)) for name, gain in gains]
+            return Verdict("bad", "No", f"{subject} falls behind {rival} by {_listed(behind)}.")
+        case "mixed":
+            return Verdict("fair", "Mixed", f"{subject} gains on {rival} {_listed(gains)}; below 0 is worse.")
         case _:
-            unsure = f"{subject} gains on its mean member {_listed(mean)}, and 0 lies inside."
-            return Verdict("fair", "Not clearly", unsure)
+            return Verdict(
+                "fair", "Not clearly", f"{subject} gains on {rival} {_listed(gains)}, and 0 lies inside."
+            )
 
 
 def _gains(gain: Mapping[str, Any], over: str, names: Sequence[str]) -> list[tuple[str, Mapping[str, float]]]:
@@ -112,7 +128,7 @@ def _gains(gain: Mapping[str, Any], over: str, names: Sequence[str]) -> list[tup
     return [(name, found[name]) for name in names if is_number(found.get(name, {}).get("estimate"))]
 
 
-def _direction(gains: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+def _direction(gains: Gains) -> str:
     up = any(is_number(g.get("low")) and g["low"] > 0 for _, g in gains)
     down = any(is_number(g.get("high")) and g["high"] < 0 for _, g in gains)
     return "mixed" if up and down else "up" if up else "down" if down else "flat"
@@ -122,11 +138,11 @@ def _negated(gain: Mapping[str, float]) -> Mapping[str, float]:
     return {"estimate": -gain["estimate"], "low": -gain["high"], "high": -gain["low"]}
 
 
-def _listed(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
+def _listed(gains: Gains, *, short: bool = False) -> str:
     return joined(_phrase(name, gain, short) for name, gain in gains)
 
 
-def _clearly(gains: Sequence[tuple[str, Mapping[str, float]]], *, short: bool = False) -> str:
+def _clearly(gains: Gains, *, short: bool = False) -> str:
     """The gains whose interval lies above 0, then the others as what they are."""
     sure = [(name, gain) for name, gain in gains if is_number(gain.get("low")) and gain["low"] > 0]
     if not sure:

@@ -2,8 +2,9 @@
 
 At a rung each pack pauses, its state committed. The driver ranks the trials, writes down which of them stop, and
 only then lets anything go on: those that stop are sealed as they are, the others are gathered into new packs, slice
-by slice. Trials that one pack holds need none of it; they are ranked inside it, with the same outcome. Each step
-follows from the journal alone, so a run that was stopped anywhere goes on as if it had not been.
+by slice. Of a population nobody stops, and some are gathered from another's slice. Trials that one pack holds need
+none of it; they are ranked inside it, with the same outcome. Each step follows from the journal alone, so a run that
+was stopped anywhere goes on as if it had not been.
 
 A trial that fails for good on its way to a rung is ranked last there, and stops. It holds up nobody, and no later
 start ranks it again: one that finds all trials asked for trains it up to that rung, and seals it as stopped. Where
@@ -12,8 +13,9 @@ nobody came to the rung, as with a full disk, nothing is decided, and the next s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ensemble_svc.course import Course, Ready, begun, note, settle
 from ensemble_svc.listening import Listener
@@ -21,9 +23,11 @@ from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
+from ensemble_svc.search.populations import Populations
 from ensemble_svc.search.ranking import decided, failed_in, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
-from ensemble_svc.store.commits import clear_spent
+from ensemble_svc.spec.population import Generations
+from ensemble_svc.store.commits import clear_passed, clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent
@@ -39,17 +43,25 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     Raises:
         EnsembleSvcError: as training; the same command again goes on.
     """
-    epochs = max(member.training.epochs for member in ready.plan.members if not _is_aside(member))
-    ladder = Ladder.of(ready.job.search, epochs)
-    if ladder is None or not ladder.rungs:
+    ladder = ladder_of(ready)
+    if ladder is None:
         return ready.course(executor.resources())
-    climb = _Climb(ready, ladder, executor, listener)
+    populations = Populations(ready, ladder) if isinstance(ladder, Generations) else None
+    climb = _Climb(ready, ladder, populations, executor, listener)
     with ready.clock.stage("rungs"):
         while (group := climb.lowest()) is not None:
             if (course := climb.alone(*group)) is not None:
                 return course
             climb.rise(*group)
         return climb.top()
+
+
+def ladder_of(ready: Ready) -> Ladder | Generations | None:
+    """When the run's trials are ranked, before they have trained; None where they are not."""
+    search = ready.job.search
+    epochs = max(member.training.epochs for member in ready.plan.members if not _is_aside(member))
+    found = Ladder.of(search, epochs) or Generations.of(search, epochs)
+    return found if found and found.rungs else None
 
 
 def train_left(course: Course, executor: Executor, listener: Listener) -> None:
@@ -76,7 +88,8 @@ class _Climb:
     """A search on its way up."""
 
     ready: Ready
-    ladder: Ladder
+    ladder: Ladder | Generations
+    populations: Populations | None
     executor: Executor
     listener: Listener
     lost: set[str] = field(default_factory=set)
@@ -88,18 +101,17 @@ class _Climb:
 
     def lowest(self) -> tuple[list[MemberSpec], int] | None:
         """The members that have climbed least, with the epoch at which they wait; None when all are at the top."""
-        reached, _ = decided(self.journal)
-        apart = {member.digest for slot in self._lone() for member in slot.pack.members}
-        by_epoch: dict[int, list[MemberSpec]] = {}
-        for member in self._living():
-            if member.digest not in apart:
-                by_epoch.setdefault(reached.get(member.digest, 0), []).append(member)
+        by_epoch = self._by_epoch(self._open())
+        if self.populations is not None:
+            by_epoch = self._spread(self.populations, by_epoch)
         since = min(by_epoch, default=self.ladder.rungs[-1])
         return (by_epoch[since], since) if since < self.ladder.rungs[-1] else None
 
     def alone(self, members: Sequence[MemberSpec], since: int) -> Course | None:
         """The rest of the way, where one new pack holds all members that still train: they need not leave it."""
-        if len(members) < len(self._living()) or self._kept(members, since, self._next(since)):
+        if self.populations is not None or len(members) < len(self._living()):
+            return None
+        if self._kept(members, since, self._next(since)):
             return None
         slots = self._placed(members, since)
         return self._course(slots) if len(slots) == 1 else None
@@ -120,18 +132,17 @@ class _Climb:
         course = Course(self.ready, self.ready.plan, plan)
         train_left(course, self.executor, self.listener)
         self._decide(members, rung)
-        known = {member.digest for member in self.ready.plan.members}
-        clear_spent(self.ready.run.path, known, sealed(self.ready.run.path))
+        self._clear(rung)
 
     def top(self) -> Course:
         """What is left when no trial is ranked any more."""
-        since = self.ladder.rungs[-1]
-        apart = {member.digest for slot in self._lone() for member in slot.pack.members}
-        rest = [member for member in self._living() if member.digest not in apart]
-        kept = self._kept(rest, since, None)
-        placed = {member.digest for slot in kept for member in slot.pack.members}
-        left = [member for member in rest if member.digest not in placed]
-        return self._course([*kept, *self._placed(left, since)])
+        slots = list[Slot]()
+        for since, some in sorted(self._by_epoch(self._open()).items()):
+            kept = self._kept(some, since, None)
+            placed = {member.digest for slot in kept for member in slot.pack.members}
+            left = [member for member in some if member.digest not in placed]
+            slots += [*kept, *self._placed(left, since)]
+        return self._course(slots)
 
     def _course(self, slots: Sequence[Slot]) -> Course:
         """The last slots of the run: these, those at work already, and those that seal what has stopped."""
@@ -160,24 +171,75 @@ class _Climb:
             return
         values, lost = {m.digest: found[m.digest] for m in there}, lost_in(self.journal)
         losses = trial_losses(self.ladder, self._members(), values, done, failed=failed, lost=lost)
+        stopped, taken = dict[int, str](), dict[str, Any]()
         if len(failed) < len(away) and is_spent(self.ready.run.path):
             self.lost |= failed
-            stopped, failed = dict[int, str](), set[str]()
-        else:
+            failed = set()
+        elif isinstance(self.ladder, Ladder):
             stopped = self.ladder.stopped(losses, rung)
+        elif self.populations is not None:
+            taken = self.populations.taken(there, losses, rung)
         trials = {member.digest: self.ladder.trial(member.index) for member in there}
         on = [digest for digest, trial in trials.items() if trial not in stopped]
         out = {digest: stopped[trial] for digest, trial in trials.items() if trial in stopped}
-        out |= dict.fromkeys(
-            failed, f"{self.ladder.scheduler.name}: failed before epoch {rung}, so ranked last"
-        )
-        names = [member.id for member in away if member.digest in failed]
-        self.journal.append("rung", epoch=rung, on=on, out=out, lost=names)
+        out |= dict.fromkeys(failed, f"{self._rule}: failed before epoch {rung}, so ranked last")
+        facts = {"lost": [m.id for m in away if m.digest in failed], **({"taken": taken} if taken else {})}
+        self.journal.append("rung", epoch=rung, on=on, out=out, **facts)
+
+    @property
+    def _rule(self) -> str:
+        """The name of the scheduler."""
+        assert self.ready.job.search is not None
+        return self.ready.job.search.scheduler.name
 
     def _failed(self, members: Iterable[MemberSpec]) -> set[str]:
-        """The digests of those that have failed for good and were not placed anew since."""
+        """The digests of those that have failed for good and were not placed anew since.
+
+        Of a population nobody is ranked last for it: who failed is tried again at the next start.
+        """
+        if self.populations is not None:
+            return set()
         names = failed_in(self.journal)
         return {member.digest for member in members if member.id in names}
+
+    def _clear(self, rung: int) -> None:
+        """Remove commits from which nobody goes on any more, now that a rung is decided."""
+        run, done = self.ready.run.path, sealed(self.ready.run.path)
+        if self.populations is None:
+            clear_spent(run, {member.digest for member in self.ready.plan.members}, done)
+            return
+        reached, _ = decided(self.journal)
+        behind = [
+            m.digest for m in self._members() if m.digest not in done and reached.get(m.digest, 0) < rung
+        ]
+        clear_passed(run, rung, behind, reached)
+
+    def _open(self) -> list[MemberSpec]:
+        """The living that are in no slot which ranks its own."""
+        lone = {member.digest for slot in self._lone() for member in slot.pack.members}
+        return [member for member in self._living() if member.digest not in lone]
+
+    def _by_epoch(self, members: Iterable[MemberSpec]) -> dict[int, list[MemberSpec]]:
+        """The members by the epoch at which they wait."""
+        (reached, _), found = decided(self.journal), dict[int, list[MemberSpec]]()
+        for member in members:
+            found.setdefault(reached.get(member.digest, 0), []).append(member)
+        return found
+
+    def _spread(
+        self, populations: Populations, by_epoch: Mapping[int, list[MemberSpec]]
+    ) -> dict[int, list[MemberSpec]]:
+        """The same without populations that one new pack holds: they need not leave it, up to the end."""
+        found, last = dict[int, list[MemberSpec]](), self.ladder.rungs[-1]
+        everyone = populations.of([member for some in by_epoch.values() for member in some])
+        sizes = {some[0].digest: len(some) for some in everyone}
+        for since, members in by_epoch.items():
+            for some in populations.of(members):
+                whole = sizes.get(some[0].digest) == len(some)
+                begun_apart = since < last and self._kept(some, since, self._next(since))
+                if not whole or begun_apart or len(self._placed(some, since)) > 1:
+                    found.setdefault(since, []).extend(some)
+        return found
 
     def _living(self) -> list[MemberSpec]:
         """The members that still train, or are to, in the order of their numbers."""
@@ -213,9 +275,10 @@ class _Climb:
         if not since:
             found = (_only(slot, lambda m: m.digest in digests) for slot in self.ready.plan.slots)
             return [slot for slot in found if slot is not None]
-        ready, resources = self.ready, self.executor.resources()
-        plan = place_members(ready.job, ready.prepared, members, resources, measured_in(ready.run.path))
-        return [slot.model_copy(update={"since": since}) for slot in plan.slots]
+        ready, resources, measured = self.ready, self.executor.resources(), measured_in(self.ready.run.path)
+        groups = [members] if self.populations is None else self.populations.of(members)
+        plans = [place_members(ready.job, ready.prepared, some, resources, measured) for some in groups]
+        return [slot.model_copy(update={"since": since}) for plan in plans for slot in plan.slots]
 
     def _losers(self, *, failed: bool = False) -> list[Slot]:
         """Slots that seal the members which have stopped at a rung, as they were there.

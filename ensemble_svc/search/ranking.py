@@ -8,13 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 from ensemble_svc.course import slot_of
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.spec.ladder import Ladder
+from ensemble_svc.spec.population import Generations
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.members import Sealed
 from ensemble_svc.train.rungs import lost_for_good
 
 
 def trial_losses(
-    ladder: Ladder,
+    ladder: Ladder | Generations,
     members: Iterable[MemberSpec],
     values: Mapping[str, float],
     seals: Sealed,

@@ -75,10 +75,11 @@ def _aleatoric(ensemble: Ensemble, x: Array, task: str | None) -> Array | None:
     own = members if task is None else part_of(members, task)
     if "log_probs" not in own:
         return None
-    log_probs_MNC, calibrator = own["log_probs"], ensemble.decision.of(task or "").calibrator
+    decision = ensemble.decision.of(task or "")
+    log_probs_MNC, calibrator = own["log_probs"], decision.calibrator
     if isinstance(calibrator, Temperature) and calibrator.before:
         log_probs_MNC = calibrator.apply(log_probs_MNC)
-    weights_M = torch.tensor(ensemble.decision.weights, dtype=torch.float64)
+    weights_M = torch.tensor(decision.weights, dtype=torch.float64)
     return expected_entropy(log_probs_MNC, weights_M).numpy()
 
 

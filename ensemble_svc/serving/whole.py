@@ -9,7 +9,7 @@ Shapes: K members of one structure, M of all, B rows, O outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -89,13 +89,13 @@ class Whole(nn.Module):
             )
         self.groups = nn.ModuleList([Stacked(group) for group in ensemble.groups])
         decision, schema = ensemble.decision, ensemble.schema
-        weights = [0.0] * len(decision.weights)
-        for weight, place in zip(decision.weights, ensemble.order, strict=True):
-            weights[place] = weight
         parts = [(schema.part(task), decision.of(task)) for task in ensemble.tasks] or [(schema, decision)]
         self.tasks = ensemble.tasks
         self.answers = nn.ModuleList(
-            [Classes(own, weights) if part.classes else Numbers(own, weights) for part, own in parts]
+            [
+                (Classes if part.classes else Numbers)(own, _placed(own.weights, ensemble.order))
+                for part, own in parts
+            ]
         )
         self.eval()
 
@@ -113,6 +113,12 @@ class Whole(nn.Module):
         for task, answer in zip(self.tasks, self.answers, strict=True):
             found |= {f"{task}/{name}": value for name, value in answer(part_of(joined, task)).items()}
         return found
+
+
+def _placed(weights: Sequence[float], order: Sequence[int]) -> list[float]:
+    """The members' weights in the graph's order."""
+    placed = dict(zip(order, weights, strict=True))
+    return [placed[place] for place in range(len(placed))]
 
 
 def _under(head: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -46,7 +46,10 @@ class Vote(Rule):
 
 
 class Stacking(Rule):
-    """A mixture with the weights that give held-out rows the greatest likelihood (Wolpert 1992; Smyth 1999)."""
+    """A mixture with the weights that give held-out rows the greatest likelihood (Wolpert 1992; Smyth 1999).
+
+    Each of several tasks has weights of its own.
+    """
 
     name: Literal["stacking"] = "stacking"
     prior_rows: NonNegativeFloat = 10.0
@@ -94,14 +97,17 @@ class Greedy(Rule):
 
 
 class Diverse(Rule):
-    """Members one by one, by their own error and by how rarely they err where the chosen ones do."""
+    """Members one by one, by their own error less how far they are from the chosen ones.
 
-    classes_only: ClassVar[bool] = True
+    Of classes shares of wrong rows and of rows on which two differ; of numbers squared errors and squared distances, in
+    the target's variance; of several tasks the mean over them, as they count in training.
+    """
+
     name: Literal["diverse"] = "diverse"
     k: PositiveInt = 5
     """How many; all of them where fewer finished."""
     diversity: NonNegativeFloat = 0.5
-    """What disagreement counts against error; 0 is top_k by accuracy."""
+    """What disagreement counts against error; 0 is top_k by accuracy, of numbers by rmse."""
 
 
 Select = Annotated[All | TopK | Greedy | Diverse, Field(discriminator="name"), Shorthand()]

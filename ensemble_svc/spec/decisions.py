@@ -7,7 +7,6 @@ from typing import Any, Final, get_args
 
 from ensemble_svc.spec.aggregate import (
     All,
-    Diverse,
     Greedy,
     Mean,
     NoSoup,
@@ -34,32 +33,9 @@ LIKE_WEIGHTS: Final = ("init", "dropout", "channel_dropout", "activation_noise")
 
 def decision_clashes(job: JobSpec) -> Iterator[Clash]:
     """The rules that the job's ``aggregate`` section breaks."""
-    if job.task == "multitask":
-        yield from _several_tasks(job)
-        return
     yield from _aggregate(job)
     yield from _unseen(job)
     yield from _unseen_rows_decide(job)
-
-
-def _several_tasks(job: JobSpec) -> Iterator[Clash]:
-    """Members of several tasks are chosen for all of them; how they are combined would be one task's choice."""
-    spec = job.aggregate
-    fixed: list[tuple[str, str, bool]] = [("combine", spec.combine.name, not isinstance(spec.combine, Mean))]
-    fixed.append(("select", spec.select.name, isinstance(spec.select, Diverse)))
-    fixed.append(("soup", spec.soup.name, not isinstance(spec.soup, NoSoup)))
-    for key, value, is_asked in fixed:
-        if is_asked:
-            words = f"'{value}' is decided for one task, and there are several; leave it out"
-            yield Clash((("aggregate", key), ("task",)), words)
-    if job.data.validation in UNSEEN:
-        words = (
-            f"'{job.data.validation}' decides the ensemble of one task, and there are several; give a share"
-        )
-        yield Clash((("data", "validation"), ("task",)), words)
-        return
-    yield from _rowless(job)
-    yield from _score(job)
 
 
 def _aggregate(job: JobSpec) -> Iterator[Clash]:
@@ -67,10 +43,10 @@ def _aggregate(job: JobSpec) -> Iterator[Clash]:
     spec = job.aggregate
     yield from _rowless(job)
     for key, rule in spec.rules:
-        if rule.classes_only and job.task != "classification":
-            yield Clash(
-                (("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {job.task}"
-            )
+        is_fitted = job.task == "multitask" and key == "calibrate"  # each task then has what fits it
+        if rule.classes_only and not is_fitted and not _has_classes(job):
+            what = "regression" if job.task == "regression" else "tasks of which none is one"
+            yield Clash((("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {what}")
     if isinstance(spec.calibrate, Variance) and job.task == "classification":
         yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
     if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):
@@ -78,6 +54,11 @@ def _aggregate(job: JobSpec) -> Iterator[Clash]:
         yield Clash((("aggregate", "combine"), ("aggregate", "select")), words)
     yield from _score(job)
     yield from _soup(job)
+
+
+def _has_classes(job: JobSpec) -> bool:
+    """Whether it, or one of its tasks, is a classification."""
+    return "classification" in (job.task, *(task.kind for task in job.tasks.values()))
 
 
 def _soup(job: JobSpec) -> Iterator[Clash]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ensemble_svc.spec.askers import Bohb
-from ensemble_svc.spec.direction import toward_less
+from ensemble_svc.spec.direction import mean_loss
 from ensemble_svc.spec.schedulers import Ranked
 from ensemble_svc.spec.search import SearchSpec
 
@@ -60,11 +60,7 @@ class Ladder:
 
     def loss(self, values: Sequence[float]) -> float:
         """A trial's loss by the metric of its members: their mean, turned so that less is better."""
-        return (
-            toward_less(self.metric) * math.fsum(values) / len(values)
-            if all(map(math.isfinite, values))
-            else math.nan
-        )
+        return mean_loss(self.metric, values)
 
     def stopped(self, losses: Mapping[int, float], epoch: int) -> dict[int, str]:
         """The trials that stop after an epoch, each with the reason.

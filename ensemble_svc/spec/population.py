@@ -6,18 +6,50 @@ Pure functions of the seed, the epoch and the losses (Jaderberg et al. 2017, arX
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from zlib import crc32
 
+from ensemble_svc.spec.direction import mean_loss
 from ensemble_svc.spec.domains import Domain
 from ensemble_svc.spec.randomness import evenly
 from ensemble_svc.spec.schedulers import Pbt
+from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.spaces import Space
 from ensemble_svc.spec.yaml import frozen
 
 FACTORS = (0.8, 1.2)
 """By one of which a number is perturbed."""
+
+
+@dataclass(frozen=True)
+class Generations:
+    """When the members of a search's populations are compared, and by what; one trial is one member."""
+
+    pbt: Pbt
+    metric: str
+    epochs: int
+
+    @classmethod
+    def of(cls, search: SearchSpec | None, epochs: int) -> Generations | None:
+        """What the search asks for; None where members do not change."""
+        if search is None or not isinstance(search.scheduler, Pbt):
+            return None
+        return cls(search.scheduler, search.metric, epochs)
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Every epoch after which some members take over others' states, in order."""
+        return tuple(range(self.pbt.interval, self.epochs, self.pbt.interval))
+
+    def trial(self, member: int) -> int:
+        """The trial of the member with this index."""
+        return member
+
+    def loss(self, values: Sequence[float]) -> float:
+        """A member's loss by its metric, turned so that less is better."""
+        return mean_loss(self.metric, values)
 
 
 def exploited(losses: Mapping[int, float], quantile: float, *, seed: int, epoch: int) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Rules of ``search.scheduler: pbt``: one population, whose keys can change while it trains."""
+"""Rules of ``search.scheduler: pbt``: populations whose keys can change while they train."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from ensemble_svc.registry import Elementwise, frozen
 from ensemble_svc.spec.anatomy import shape_at
 from ensemble_svc.spec.clash import Clash
 from ensemble_svc.spec.compose import KeyPath
-from ensemble_svc.spec.job import JobSpec, KFold
-from ensemble_svc.spec.model import PythonModel
+from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.override import split_path
 from ensemble_svc.spec.schedulers import Pbt
 from ensemble_svc.spec.schedules import Plateau
 from ensemble_svc.spec.search import SearchSpec
-from ensemble_svc.spec.wording import shown
 
 _WHERE: KeyPath = ("search", "scheduler")
 
@@ -43,30 +41,7 @@ def population_clashes(job: JobSpec, search: SearchSpec, pbt: Pbt) -> Iterator[C
     if isinstance(job.training.schedule, Plateau):
         words = "'plateau' lowers a member's rate by its own past, and 'pbt' gives it another's"
         yield Clash((_WHERE, ("training", "schedule")), f"{words}; take another schedule")
-    yield from _one_pack(job, search)
-    yield from _one_structure(job)
     yield from _changeable(job, search)
-
-
-def _one_pack(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
-    held, pack, where = "'pbt' copies trials inside a pack", job.compute.pack, ("compute", "pack")
-    if pack == "off" or (isinstance(pack, int) and pack < search.num_members):
-        yield Clash((_WHERE, where), f"{held}, and compute.pack is {shown(pack)}; leave it at auto")
-    elif isinstance(job.model, PythonModel) and pack == "auto":
-        words = f"{held}, and a network of your own has none; set compute.pack to {search.num_members}"
-        yield Clash((_WHERE, where, ("model",)), f"{words} if it may")
-    if isinstance(job.ensemble.resample, KFold):
-        words = f"{held}, and folds may differ in their rows; set ensemble.resample to none"
-        yield Clash((_WHERE, ("ensemble", "resample")), words)
-
-
-def _one_structure(job: JobSpec) -> Iterator[Clash]:
-    """No key of ``ensemble.vary`` gives trials other networks."""
-    data = frozen(job.model_dump(include={"model": True, "training": True, "data": {"augment"}}))
-    for key, values in job.ensemble.vary.items():
-        if len(set(map(shown, values))) > 1 and _is_structural(key, data):
-            words = "gives trials other networks, or other parts, and 'pbt' copies one trial's over another's"
-            yield Clash((("ensemble", "vary", key), _WHERE), f"{words}; take it out of ensemble.vary")
 
 
 SETTLED = ("training.epochs", "training.early_stopping", "training.average", "training.on_sick", "model.init")
@@ -74,20 +49,20 @@ SETTLED = ("training.epochs", "training.early_stopping", "training.average", "tr
 
 
 def _changeable(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
-    """Every key of the space acts on a step alone."""
+    """The keys of the space can change each by itself, and some act on a step alone."""
     data = frozen(job.model_dump(include={"model": True, "training": True, "data": {"augment"}}))
-    for key, domain in search.space.items():
+    below = {dim.where[0] for dim in search.flat.dims if dim.under}
+    for key in search.space:
         where: KeyPath = ("search", "space", key)
         if any(key == name or key.startswith(f"{name}.") for name in SETTLED):
             words = "is settled before training begins, and 'pbt' changes keys while it goes on"
             yield Clash((where, _WHERE), f"{words}; take it out of the space")
-        elif domain.when is not None:
-            yield Clash(
-                (where, _WHERE), "'pbt' changes each key apart, and this one depends on another; drop when"
-            )
-        elif _is_structural(key, data):
-            words = "gives trials other networks, or other parts, and 'pbt' copies one trial's over another's"
-            yield Clash((where, _WHERE), f"{words}; search keys such as training.optimizer.lr")
+        elif key in below:
+            words = "'pbt' changes each key apart, and here one depends on another"
+            yield Clash((where, _WHERE), f"{words}; drop when, and laws within the items of a choice")
+    if all(_is_structural(key, data) for key in search.space):
+        words = "every key of the space gives trials other networks, or other parts, and 'pbt' changes none of those"
+        yield Clash((_WHERE, ("search", "space")), f"{words}; search keys such as training.optimizer.lr too")
 
 
 def _is_structural(key: str, data: Mapping[str, Any]) -> bool:

@@ -107,16 +107,18 @@ class Hyperband(Ranked):
 class Pbt(Choice):
     """Population based training: bad trials go on as copies of good ones (Jaderberg et al. 2017, arXiv:1711.09846).
 
-    All trials train as one pack. Every ``interval`` epochs the worst of them take over the weights, the optimiser's
-    state and the averages of some of the best, and a value near theirs for each key of the space: times 0.8 or 1.2,
-    the value before or after it, or drawn anew. Keys that give trials other networks cannot be in the space.
+    Every ``interval`` epochs the worst trials of a population take over the weights, the optimiser's state and the
+    averages of some of the best, and a value near theirs for each key of the space: times 0.8 or 1.2, the value
+    before or after it, or drawn anew. One's state fits another only where both have the same networks and parts, so
+    the trials of each structure are a population, and keys that give a trial another structure stay as they are. A
+    population in one pack never leaves it; one of several packs meets every ``interval`` epochs.
     """
 
     name: Literal["pbt"] = "pbt"
     interval: PositiveInt = 4
     """Epochs from one comparison to the next."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """Share of the trials that give up, and of those that they are made like; one trial at least."""
+    """Share of a population that gives up, and of those that they are made like; one trial at least."""
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Chance that a key's value is drawn anew rather than moved."""
 

@@ -13,7 +13,7 @@ from statistics import fmean
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
-from ensemble_svc.store.reached import Member, Reached
+from ensemble_svc.store.reached import Member, PackRow, Reached
 
 
 def goes_beyond_its_slots(search: SearchSpec | None) -> bool:
@@ -27,10 +27,33 @@ def search_left_s(reached: Reached, now: float) -> float | None:
     trained = sum(member.epoch for member in members)
     if not trained:
         return None
+    ahead = epochs_ahead(reached.spec(), members)
+    open_ = [row for row in reached.packs.values() if not reached.over(row)]
+    if len(open_) == 1 and open_[0].open and open_[0].slot.until is None:
+        return _alone_s(open_[0], ahead, len(_training(reached, open_[0])), now)
     held_s = sum(row.since_start(now) for row in reached.packs.values())
-    waiting = sum(not reached.over(row) for row in reached.packs.values())
-    beside = max(1, min(reached.beside, waiting) if waiting else reached.beside)
-    return epochs_ahead(reached.spec(), members) * held_s / trained / beside
+    beside = max(1, min(reached.beside, len(open_)) if open_ else reached.beside)
+    return ahead * held_s / trained / beside
+
+
+def _training(reached: Reached, row: PackRow) -> list[Member]:
+    return [member for member in reached.of(row) if member.status == "training"]
+
+
+def _alone_s(row: PackRow, ahead: float, num_members: int, now: float) -> float | None:
+    """Seconds of the only pack that still trains, whose members leave it one rung after another.
+
+    What an epoch takes is partly the same however many are left; half of it, until it shows.
+
+    Args:
+        ahead: epochs of all its members together.
+        num_members: that train now.
+    """
+    if row.pace_s is None:
+        return None
+    last = row.ticks[-1]
+    epochs = 0.5 * (last.epochs - last.epoch) + 0.5 * ahead / max(1, num_members)
+    return max(0.0, epochs * row.pace_s - (now - last.time))
 
 
 def epochs_ahead(job: JobSpec, members: Sequence[Member]) -> float:

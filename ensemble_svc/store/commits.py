@@ -16,6 +16,7 @@ from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.store.atomic import TEMPORARY, read_verified, write_atomic
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.tensors import Tensors, decode, encode
+from ensemble_svc.store.turns import turns_in
 
 KEPT = 2
 """Newest commits that stay on the disk."""
@@ -27,11 +28,14 @@ class Commits:
     Args:
         attempt: number of this start of the pack; it stands in the file names, so that a process
             that was given up for dead cannot overwrite its successor's commits.
+        held: commits up to this epoch stay until the driver removes them, since other packs go on from them.
     """
 
-    def __init__(self, run: Path, pack: str, digests: tuple[str, ...], attempt: str) -> None:
+    def __init__(
+        self, run: Path, pack: str, digests: tuple[str, ...], attempt: str, *, held: int = 0
+    ) -> None:
         self.folder = run / "packs" / pack
-        self.run, self.pack, self.digests, self.attempt = run, pack, digests, attempt
+        self.run, self.pack, self.digests, self.attempt, self.held = run, pack, digests, attempt, held
         self.journal = Journal(run / "journal.jsonl")
 
     def write(self, epoch: int, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -48,9 +52,10 @@ class Commits:
         )
         self.prune()
 
-    def newest(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """The last commit that is whole and of these members, or None."""
-        for event in sorted(self._events(), key=lambda e: e["epoch"], reverse=True):
+    def newest(self, after: int = 0) -> tuple[Tensors, dict[str, Any]] | None:
+        """The last commit that is whole, of these members and of a later epoch than ``after``, or None."""
+        found = [event for event in self._events() if event["epoch"] > after]
+        for event in sorted(found, key=lambda e: e["epoch"], reverse=True):
             try:
                 return read_commit(self.run, event)
             except CorruptArtifact:
@@ -59,7 +64,8 @@ class Commits:
 
     def prune(self) -> None:
         """Remove recorded commits older than the newest ones, and files that were never finished."""
-        recorded = sorted(((e["epoch"], Path(e["file"]).name) for e in self._events()), reverse=True)
+        own = [event for event in self._events() if event["epoch"] > self.held]
+        recorded = sorted(((e["epoch"], Path(e["file"]).name) for e in own), reverse=True)
         old = {name for _, name in recorded[KEPT:]} - {name for _, name in recorded[:KEPT]}
         for path in self.folder.iterdir():
             if path.name in old or path.name.startswith(TEMPORARY):
@@ -112,3 +118,22 @@ def clear_spent(run: Path, known: Collection[str], done: Collection[str]) -> Non
         open_ = [digest for digest in digests if digest in known and digest not in done]
         if all(newest[digest] > epochs[pack] for digest in open_):
             Commits(run, pack, tuple(digests), "").clear()
+
+
+def clear_passed(run: Path, epoch: int, behind: Collection[str], reached: Mapping[str, int]) -> None:
+    """Remove the commits of epochs before one that a population has passed; call it while nothing trains.
+
+    Args:
+        behind: digests of members that have not come there; they need the states from which they go on, and later ones.
+        reached: the epoch after which a member goes on, by digest; 0 where it is not here.
+    """
+    journal = Journal(run / "journal.jsonl")
+    turns = turns_in(journal, behind)
+    needed = {(digest, reached.get(digest, 0)) for digest in behind}
+    needed |= {(turns[d][e].source, e) for d, e in needed if e in turns[d]}
+    last = {(digest, e["epoch"]): e["file"] for e in journal.of_kind("commit") for digest in e["members"]}
+    kept = {last[one] for one in needed if one in last}
+    kept |= {file for (d, e), file in last.items() if d in turns and e > reached.get(d, 0)}
+    for event in journal.of_kind("commit"):
+        if event["epoch"] < epoch and event["file"] not in kept:
+            (run / event["file"]).unlink(missing_ok=True)

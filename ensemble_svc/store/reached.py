@@ -100,6 +100,16 @@ class PackRow:
     """Wall seconds of attempts that are over."""
     open: bool = False
     """Whether an attempt is under way."""
+    pace_s: float | None = None
+    """Seconds that one of its epochs takes by now, the newest counting most; None before two have ended."""
+
+    def tick(self, tick: Tick) -> None:
+        """An epoch has ended."""
+        last = self.ticks[-1] if self.ticks else None
+        if last is not None and tick.epoch > last.epoch:
+            newest = (tick.seconds - last.seconds) / (tick.epoch - last.epoch)
+            self.pace_s = newest if self.pace_s is None else 0.7 * self.pace_s + 0.3 * newest
+        self.ticks = [*self.ticks[:1], tick]
 
     @property
     def held(self) -> float:
@@ -263,7 +273,7 @@ class Reached:
         row = self.packs.get(event["pack"])
         if row is not None:
             row.close(event["time"])
-            row.started, row.open, row.ticks = event["time"], True, []
+            row.started, row.open, row.ticks, row.pace_s = event["time"], True, [], None
             row.where = {"node": event.get("node", ""), "pid": event.get("pid")}
             self.beside = max(self.beside, sum(other.open for other in self.packs.values()))
         for name in event["members"]:
@@ -304,6 +314,8 @@ class Reached:
                     member.status, member.stopped = "stopped", True
             elif member.spec.digest in here and not member.sealed:
                 member.status = "pending"
+            if (told := event.get("taken", {}).get(member.spec.digest)) is not None:
+                member.taken = told["values"]
         for row in self.packs.values():
             if any(member.digest in here for member in row.slot.pack.members):
                 row.close(event["time"])
@@ -335,7 +347,7 @@ class Reached:
             self._note(tick.note)
         row = self.packs.get(tick.pack)
         if row is not None and tick.epochs:
-            row.ticks = [*row.ticks[:1], tick]
+            row.tick(tick)
         for point in tick.points:
             member = self.find(point.index)
             if member is None or (member.sealed and point.epoch > member.epoch):

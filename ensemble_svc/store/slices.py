@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.store.tensors import Tensors
 
 PIECE_BYTES = 4 << 20
-"""Read at once: small enough that what was read is still in the processor's cache when it is worked on."""
+"""Read at once, about."""
 _TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -47,6 +48,10 @@ class Place:
     def row_bytes(self) -> int:
         """Bytes of one row of one member, of tensors [K, N, …]."""
         return math.prod(self.shape[2:]) * self.dtype.itemsize
+
+    def at(self, member: int, row: int) -> int:
+        """Bytes from the start of the file to a row of a member, of tensors [K, N, …]."""
+        return self.begin + (member * self.shape[1] + row) * self.row_bytes
 
 
 def places(path: Path) -> dict[str, Place]:
@@ -74,11 +79,44 @@ def places(path: Path) -> dict[str, Place]:
     }
 
 
-def cuts(place: Place, *, piece_bytes: int = PIECE_BYTES) -> list[slice]:
-    """The rows of a stacked tensor in order, about ``piece_bytes`` of all members together; at least one."""
+def cuts(place: Place, *, piece_bytes: int = PIECE_BYTES, members: int | None = None) -> list[slice]:
+    """The rows of a stacked tensor in order, about ``piece_bytes`` of so many members, or of all; at least one."""
     num_members, num_rows = place.shape[:2]
-    step = max(1, piece_bytes // max(1, num_members * place.row_bytes))
+    step = max(1, piece_bytes // max(1, (members or num_members) * place.row_bytes))
     return [slice(start, min(start + step, num_rows)) for start in range(0, num_rows, step)]
+
+
+class Slices:
+    """A tensor file that is open to be read, rows of a member at a time; to be closed by who opened it."""
+
+    def __init__(self, path: Path, known: dict[str, Place]) -> None:
+        """``known`` as ``places`` found them."""
+        self._path, self._known = path, known
+        self._file = os.open(path, os.O_RDONLY)
+
+    def __enter__(self) -> Slices:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def expect(self, name: str, member: int, rows: slice) -> None:
+        """Have the system begin to read what will be wanted next; nothing where there is no such member."""
+        one = self._known[name]
+        if member < one.shape[0]:
+            size = (rows.stop - rows.start) * one.row_bytes
+            os.posix_fadvise(self._file, one.at(member, rows.start), size, os.POSIX_FADV_WILLNEED)
+
+    def read(self, name: str, member: int, rows: slice, into: Tensor) -> None:
+        """Rows [n, …] of a member into memory that is there, contiguous and of the tensor's type.
+
+        Raises:
+            CorruptArtifact: a file that is shorter than it was.
+        """
+        one = self._known[name]
+        memory = into.view(-1).view(torch.uint8).numpy().data
+        if os.preadv(self._file, [memory], one.at(member, rows.start)) != memory.nbytes:
+            raise CorruptArtifact(f"{self._path} ends before row {rows.stop} of {name}.")
 
 
 def read_rows(path: Path, known: dict[str, Place], names: Sequence[str], rows: slice) -> Tensors:
@@ -91,18 +129,11 @@ def read_rows(path: Path, known: dict[str, Place], names: Sequence[str], rows: s
     Raises:
         CorruptArtifact: a file that is shorter than it was.
     """
-    number, found = rows.stop - rows.start, Tensors()
-    file = os.open(path, os.O_RDONLY)
-    try:
+    found = Tensors()
+    with Slices(path, known) as file:
         for name in names:
             one = known[name]
-            found[name] = torch.empty((one.shape[0], number, *one.shape[2:]), dtype=one.dtype)
-            into = found[name].view(torch.uint8).flatten().numpy().data
-            size = number * one.row_bytes
-            for k in range(one.shape[0]):
-                at = one.begin + (k * one.shape[1] + rows.start) * one.row_bytes
-                if os.preadv(file, [into[k * size : (k + 1) * size]], at) != size:
-                    raise CorruptArtifact(f"{path} ends before row {rows.stop} of {name}.")
-    finally:
-        os.close(file)
+            found[name] = torch.empty((one.shape[0], rows.stop - rows.start, *one.shape[2:]), dtype=one.dtype)
+            for k, into in enumerate(found[name]):
+                file.read(name, k, rows, into)
     return found

@@ -76,6 +76,7 @@ class Desk:
         )  # here, since they load torch, which training may need the cores for
         from ensemble_svc.tracking.track import track
 
+        self._reached.update()
         with self._lock.acquire(timeout=LEAVE_S):
             if isinstance(self._live, LiveWandb):
                 self._live.stop()

@@ -53,8 +53,13 @@ def build_module(
     device: torch.device,
     *,
     compiled: bool = False,
+    apart: bool = False,
 ) -> SlotModule:
-    """The members with their initial weights, ready for the first step."""
+    """The members with their initial weights, ready for the first step.
+
+    Args:
+        apart: whether members may come to have other transforms than those that are fitted on their own rows.
+    """
     start = assemble_fitted(members, payload.dataset, payload.schema, rows)
     first, train = members[0], payload.split.train
     num_rows = len(train) if first.streamed else len(rows[0])
@@ -71,7 +76,8 @@ def build_module(
     heads = answer if isinstance(answer, Heads) else None
     recipe = Recipe(members, steps, device, lead=first, member_s=member_seconds(work), heads=heads)
     augmented = bool(first.augment)
-    common = None if augmented or first.streamed or not start.alike else start.net.transform
+    whole = augmented or first.streamed or apart or not start.alike
+    common = None if whole else start.net.transform
     data = DeviceData(payload.dataset, device, common=common, streamed=first.streamed)
     bags = None
     if first.streamed and not isinstance(first.resample, NoResample):

@@ -21,6 +21,7 @@ from ensemble_svc.errors import OutOfMemory, TrainError
 from ensemble_svc.plan.executor import Report
 from ensemble_svc.plan.plan import Pack, Slot
 from ensemble_svc.plan.progress import Progress
+from ensemble_svc.spec.schedulers import Pbt
 from ensemble_svc.store.commits import Commits
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
@@ -77,7 +78,8 @@ def _fit(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ...]
     if len(slot.pack) > 1 and (halvings > 0 or was_halved(run, slot)):
         for half in slot.halves():
             _fit(payload, half, report, (slot.pack, *parents), halvings - 1)
-        commits_of(run, slot.pack).clear()
+        if not _is_spread(payload, slot):
+            commits_of(run, slot.pack).clear()
         return
     try:
         _train(payload, slot, report, parents, ALONE)
@@ -105,9 +107,15 @@ def _train(payload: Payload, slot: Slot, report: Report, parents: tuple[Pack, ..
                 attempt = _attempt(payload, attempt, report, parents, share, began=began)
                 if attempt is not None:
                     _free_memory()
-    if share.leads and _is_sealed(run, slot):
+    if share.leads and _is_sealed(run, slot) and not _is_spread(payload, slot):
         for ended in attempts_of(run, slot):
             commits_of(run, ended.pack).clear()
+
+
+def _is_spread(payload: Payload, slot: Slot) -> bool:
+    """Whether it holds members of a population whose other packs may go on from what it commits."""
+    search = payload.search
+    return search is not None and isinstance(search.scheduler, Pbt) and bool(slot.since or slot.until)
 
 
 def _is_sealed(run: Path, slot: Slot) -> bool:
@@ -129,15 +137,17 @@ def _attempt(
     Where several processes train a member, each start has processes of its own, and None is returned.
     """
     run = Path(payload.run)
-    commits = commits_of(run, attempt.pack)
+    commits = commits_of(
+        run, attempt.pack, held=attempt.slot.since if _is_spread(payload, attempt.slot) else 0
+    )
     if share.leads:
         _note_start(run, attempt, commits.attempt)
     rows = training_rows(payload, attempt.pack.members)
-    module = _begin(payload, attempt, rows, share)
+    population = None if attempt.number else Population.of(payload, attempt.slot)
+    module = _begin(payload, attempt, rows, share, population)
     ledger, search = module.ledger, payload.search
     events = _events(payload, attempt) if share.leads else None
     before = ((), 0) if attempt.number else (parents, attempt.slot.since)
-    population = None if attempt.number else Population.of(payload, attempt.pack)
     module.first_epoch = resume(commits, module, ledger, *before, population=population)
     watch = Watch(
         attempt.pack,
@@ -193,14 +203,18 @@ def _events(payload: Payload, attempt: Attempt) -> EventFiles | None:
     return EventFiles(Path(payload.run) / "tensorboard", attempt.members, seeds=seeds)
 
 
-def _begin(payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share) -> SlotModule:
-    """The members with their initial weights and new books."""
+def _begin(
+    payload: Payload, attempt: Attempt, rows: Sequence[Array], share: Share, population: Population | None
+) -> SlotModule:
+    """The members with their initial weights and new books; those of a population by their values of now."""
     slot, members = attempt.slot, attempt.pack.members
+    now, apart = (members, False) if population is None else (population.now, population.apart)
     device = torch.device("cuda" if slot.gpus else "cpu")
     reset_peak(device)
-    module = build_module(payload, members, rows, device, compiled=slot.compile)
+    module = build_module(payload, now, rows, device, compiled=slot.compile, apart=apart)
     module.share = share
     module.keep_books(Ledger(module.recipe, module.weights))
+    module.ledger.members = members
     return module
 
 
@@ -227,9 +241,9 @@ def _told_anew(attempt: Attempt, sick: Sequence[Verdict]) -> Progress:
     return Progress(pack=attempt.slot.pack.id, epoch=0, epochs=0, members=(), seconds=0.0, note=note)
 
 
-def commits_of(run: Path, pack: Pack) -> Commits:
+def commits_of(run: Path, pack: Pack, *, held: int = 0) -> Commits:
     """The pack's commits, for an attempt that begins now."""
-    return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8])
+    return Commits(run, pack.id, tuple(m.digest for m in pack.members), uuid.uuid4().hex[:8], held=held)
 
 
 def _run(module: SlotModule, watch: Watch, share: Share) -> None:

@@ -1,52 +1,102 @@
-"""Population based training inside a pack: the worst members go on from the state of the best ones.
+"""Population based training: the worst members go on from the state of the best ones.
 
 A member that gives up takes over the other's slices of all that is committed, and trains on by values of its own near
-the other's. Its name and its rows remain, and its page of the ledger says where it came from.
+the other's. Its name and its rows remain, and its page of the ledger says where it came from. A pack that holds its
+population sees to it between two epochs; of several packs each ends there, the driver decides (``search.populations``),
+and each goes on from the slices that the journal gives its members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ensemble_svc.data.dataset import InputSchema
+from ensemble_svc.errors import TrainError
 from ensemble_svc.nn.noise import Draw
-from ensemble_svc.plan.plan import MemberSpec, Pack
+from ensemble_svc.plan.plan import MemberSpec, Pack, Slot
+from ensemble_svc.plan.turning import Turn, turned
 from ensemble_svc.plan.varying import with_values
 from ensemble_svc.registry import frozen
-from ensemble_svc.spec.direction import toward_less
-from ensemble_svc.spec.population import exploited, explored
-from ensemble_svc.spec.schedulers import Pbt
+from ensemble_svc.spec.job import NoResample
+from ensemble_svc.spec.population import Generations
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.turns import Taken, last_values, turns_in
 from ensemble_svc.train.assemble import assemble
 from ensemble_svc.train.ledger import Ledger
+from ensemble_svc.train.module import SlotModule
 from ensemble_svc.train.pack import PackModule
 from ensemble_svc.train.payload import Payload
 from ensemble_svc.train.recipe import Recipe
+from ensemble_svc.train.regather import State, gathered
 
 
 @dataclass(frozen=True)
 class Population:
-    """The members of a pack as a population."""
+    """The members of a pack as a population, or as some of one."""
 
     search: SearchSpec
-    pbt: Pbt
+    generations: Generations
     pack: Pack
     run: Path
     schema: InputSchema
+    since: int = 0
+    """Epoch at which its members were paused in other packs."""
+    is_whole: bool = True
+    """Whether the pack holds its population, which then never leaves it."""
 
     @classmethod
-    def of(cls, payload: Payload, pack: Pack) -> Population | None:
+    def of(cls, payload: Payload, slot: Slot) -> Population | None:
         """What the search asks for; None where members do not change."""
-        search = payload.search
-        if search is None or not isinstance(search.scheduler, Pbt):
+        epochs = max(member.training.epochs for member in slot.pack.members)
+        generations = Generations.of(payload.search, epochs)
+        if payload.search is None or generations is None:
             return None
-        return cls(search, search.scheduler, pack, Path(payload.run), payload.schema)
+        run, whole = Path(payload.run), slot.until is None
+        return cls(payload.search, generations, slot.pack, run, payload.schema, slot.since, whole)
+
+    @cached_property
+    def _before(self) -> dict[str, dict[int, Taken]]:
+        """What became of its members at rungs of several packs, as the journal has it when the pack begins."""
+        return turns_in(Journal(self.run / "journal.jsonl"), [m.digest for m in self.pack.members])
+
+    @property
+    def now(self) -> tuple[MemberSpec, ...]:
+        """The members by the values with which they go on in this pack."""
+        values = (last_values(self._before[member.digest], self.since) for member in self.pack.members)
+        pairs = zip(self.pack.members, values, strict=True)
+        return tuple(with_values(member, own) if own else member for member, own in pairs)
+
+    @property
+    def apart(self) -> bool:
+        """Whether a member may bring a fitted transform of its own from another pack."""
+        return self.since > 0 and not isinstance(self.pack.members[0].resample, NoResample)
+
+    def gathered(self, epoch: int) -> State:
+        """What its members go on from, as they paused in other packs.
+
+        Raises:
+            TrainError: it is gone; no member could go on alone, since its state is another's.
+        """
+        taken = {d: turns[epoch] for d, turns in self._before.items() if epoch in turns}
+        found = gathered(self.run, self.pack.members, epoch, taken)
+        if found is None:
+            raise TrainError(
+                f"the states that the population had after epoch {epoch} are gone or damaged; "
+                "the same command again trains it from its start"
+            )
+        tensors = dict(found[0])
+        for row, member in enumerate(self.now):
+            if self.pack.members[row].digest in taken:
+                for name, strength in _draws(member, self.schema).items():
+                    tensors[f"weights/{name}"] = _with_row(tensors[f"weights/{name}"], row, strength)
+        return tensors, found[1]
 
     def note(self, ledger: Ledger, epoch: int) -> None:
         """Write the values by which each member has trained into its row of an epoch, numbers alone."""
@@ -56,24 +106,17 @@ class Population:
                 ledger.entries[k].history[-1] |= values
 
     def turn(self, module: PackModule, ledger: Ledger, epoch: int) -> None:
-        """Let the worst members that still train go on from the best, where it is time.
+        """Let the worst members that still train go on from the best, where it is time and they are all here.
 
         Args:
             epoch: that has been closed, before the last.
         """
-        if epoch % self.pbt.interval:
+        if not self.is_whole or epoch not in self.generations.rungs:
             return
-        sign = toward_less(self.search.metric)
-        trials = [k for k in ledger.standing if not self.pack.members[k].is_single]
-        rows = {k: ledger.entries[k].history[-1] for k in trials}
-        losses = {k: sign * row[f"val_{self.search.metric}"] for k, row in rows.items()}
-        seed = self.pack.members[0].job_seed
-        by_index = {self.pack.members[k].index: k for k in losses}
-        found = exploited(
-            {index: losses[k] for index, k in by_index.items()}, self.pbt.quantile, seed=seed, epoch=epoch
-        )
-        turns = {by_index[lost]: by_index[best] for lost, best in found.items()}
-        fresh = {lost: self._fresh(ledger, lost, best, epoch) for lost, best in turns.items()}
+        place = {self.pack.members[k].index: k for k in ledger.standing if not self.pack.members[k].is_single}
+        found = self._turned(ledger, place, epoch)
+        turns = {place[lost]: place[turn.source] for lost, turn in found.items()}
+        fresh = {place[lost]: turn.values for lost, turn in found.items()}
         self._tell(epoch, turns, fresh)
         sources = [ledger.standing.index(turns.get(k, k)) for k in ledger.standing]
         for lost, best in turns.items():
@@ -84,8 +127,20 @@ class Population:
         module.take_over(sources, recipe, self._strengths(ledger, recipe, turns))
         _follow(module, ledger, sources)
 
-    def restore(self, module: PackModule, ledger: Ledger) -> None:
+    def _turned(self, ledger: Ledger, place: Mapping[int, int], epoch: int) -> dict[int, Turn]:
+        """What the epoch comes to, by index."""
+        key = f"val_{self.search.metric}"
+        losses = {i: self.generations.loss([ledger.entries[k].history[-1][key]]) for i, k in place.items()}
+        members = {index: self.pack.members[k] for index, k in place.items()}
+        values = {index: self._values(ledger, k) for index, k in place.items()}
+        return turned(self.search, self.generations.pbt, members, values, losses, epoch=epoch)
+
+    def restore(self, module: SlotModule, ledger: Ledger) -> None:
         """Let a module and a ledger that has just been loaded go on by the values of now."""
+        if not isinstance(module, PackModule):
+            for name, scale_K in module.scale_K.items():
+                scale_K.copy_(module.weights[name])
+            return
         recipe = self._recipe(ledger)
         sources = list(range(len(ledger.standing)))
         module.take_over(sources, recipe, {})
@@ -104,12 +159,6 @@ class Population:
         """By which a member trains now."""
         turns = _frozen(ledger.entries[k].turns)
         return turns[-1]["values"] if turns else self.pack.members[k].varied
-
-    def _fresh(self, ledger: Ledger, lost: int, best: int, epoch: int) -> dict[str, Any]:
-        member, values = self.pack.members[lost], self._values(ledger, best)
-        return explored(
-            self.search.flat, values, self.pbt, seed=member.job_seed, member=member.index, epoch=epoch
-        )
 
     def _strengths(
         self, ledger: Ledger, recipe: Recipe, turns: Mapping[int, int]
@@ -132,6 +181,12 @@ def _follow(module: PackModule, ledger: Ledger, sources: list[int]) -> None:
     ledger.follow(sources, module.recipe)
     for name, scale_K in module.scale_K.items():
         scale_K[ledger.standing] = module.own_scale_K[name]
+
+
+def _with_row(value: Tensor, row: int, own: Tensor) -> Tensor:
+    changed = value.clone()
+    changed[row].copy_(own)
+    return changed
 
 
 def _draws(member: MemberSpec, schema: InputSchema) -> dict[str, Tensor]:

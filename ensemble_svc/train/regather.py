@@ -14,18 +14,63 @@ from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.store.commits import read_commit
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.tensors import Tensors
+from ensemble_svc.store.turns import Taken
 from ensemble_svc.train.halve import take_part
 
 State = tuple[Tensors, dict[str, Any]]
 """As ``Ledger.state`` and the module's own tensors are committed: tensors, and plain facts."""
 
 
-def gathered(run: Path, members: Sequence[MemberSpec], epoch: int) -> State | None:
+NOBODY: Mapping[str, Taken] = {}
+
+
+def gathered(
+    run: Path, members: Sequence[MemberSpec], epoch: int, taken: Mapping[str, Taken] = NOBODY
+) -> State | None:
     """The committed state of these members at the end of ``epoch``, from the packs that they were in.
 
     None where the slice of one of them is missing or damaged; the pack then trains from its start.
+
+    Args:
+        taken: the members, by digest, that go on from another's state, which may have been in any pack.
     """
-    wanted = [member.digest for member in members]
+    own = [member.digest for member in members]
+    theirs = [taken[digest].source if digest in taken else digest for digest in own]
+    wanted = list(dict.fromkeys((*own, *theirs)))
+    found = _gathered(run, wanted, epoch)
+    return found if found is None or wanted == theirs else _turned(found, wanted, own, theirs, taken)
+
+
+def _turned(
+    state: State, order: Sequence[str], own: Sequence[str], theirs: Sequence[str], taken: Mapping[str, Taken]
+) -> State:
+    """The state of members of which some have another's tensors, each with a page of its own.
+
+    Args:
+        order: digests of the rows of ``state``.
+        theirs: whose tensors each of ``own`` has.
+    """
+    tensors, facts = state
+    rows = {digest: row for row, digest in enumerate(order)}
+    index = torch.tensor([rows[digest] for digest in theirs])
+    entries = [
+        _with_turn(facts["entries"][rows[one]], facts["entries"][rows[other]], taken.get(one))
+        for one, other in zip(own, theirs, strict=True)
+    ]
+    moved = {name: value.index_select(0, index) for name, value in tensors.items()}
+    return moved, {**facts, "entries": entries, "standing": list(range(len(own)))}
+
+
+def _with_turn(own: dict[str, Any], other: Mapping[str, Any], turn: Taken | None) -> dict[str, Any]:
+    """A member's entry, which keeps what the other does."""
+    if turn is None:
+        return own
+    fact = {"epoch": turn.epoch, "from": turn.name, "values": dict(turn.values)}
+    kept = {name: other[name] for name in ("best", "best_epoch")}
+    return {**own, **kept, "turns": [*own["turns"], fact]}
+
+
+def _gathered(run: Path, wanted: Sequence[str], epoch: int) -> State | None:
     sources = _sources(run, wanted, epoch)
     if len(sources) < len(wanted):
         return None

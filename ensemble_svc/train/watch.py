@@ -191,14 +191,16 @@ def resume(
         population: which may have changed the members' values.
         since: epoch whose slices of other packs it goes on from, where it has no commit at all.
     """
-    found = commits.newest()
+    found = commits.newest(since)
     for pack in parents:
         if found is None:
             digests = tuple(member.digest for member in pack.members)
-            whole = Commits(commits.run, pack.id, digests, commits.attempt).newest()
+            whole = Commits(commits.run, pack.id, digests, commits.attempt).newest(since)
             found = whole and take_part(*whole, digests, [member.digest for member in ledger.members])
     if found is None and since:
-        found = gathered(commits.run, ledger.members, since)
+        found = (
+            gathered(commits.run, ledger.members, since) if population is None else population.gathered(since)
+        )
     if found is None:
         return 0
     tensors, facts = found
@@ -206,10 +208,10 @@ def resume(
     if len(standing) < len(ledger.members):
         module.drop(standing)
     ledger.load(tensors, facts)
-    if population is not None and isinstance(module, PackModule):
+    if population is not None:
         population.restore(module, ledger)
     module.load(under("weights", tensors), under("optimizer", tensors), ledger.num_steps)
-    if population is not None and isinstance(module, PackModule):
+    if population is not None:
         population.restore(
             module, ledger
         )  # once more: what draws, and the targets' scales, lie in the weights

@@ -73,14 +73,20 @@ def _labels(d: Drawing, face: Look, summary: Mapping[str, Any], middle: float) -
     d.text((LEFT - 14, middle - 1), face.label, "row-label", "end")
     way = "higher is better" if face.higher_is_better else "lower is better"
     d.text((LEFT - 14, middle + 14), f"{face.unit}, {way}" if face.unit else way, "tick", "end")
-    gain = (summary.get("gain", {}).get("over_mean_member") or {}).get(face.name)
+    gains = summary.get("gain", {})
+    over = "best" if summary.get("searched") and gains.get("over_best_member") else "mean"
+    gain = (gains.get(f"over_{over}_member") or {}).get(face.name)
     spread = (gain["high"] - gain["low"]) / 2 if gain and is_number(gain.get("high")) else None
     places = face.places(spread) if spread is not None else None
     d.text((RIGHT + 14, middle - 1), face.show(summary["ensemble"][face.name], places), "row-value")
     if gain:
         amount, bounds = gain_parts(face.name, gain, signed=True)
         unit = f" {face.gain_unit}" if face.gain_unit else ""
-        d.text((RIGHT + 14, middle + 15), f"gain {amount}{unit} {bounds}", "tick")
+        d.text(
+            (RIGHT + 14, middle + 15),
+            f"{'over best' if over == 'best' else 'gain'} {amount}{unit} {bounds}",
+            "tick",
+        )
 
 
 def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: Look, view: RunView) -> None:
