@@ -1,8 +1,10 @@
 """Searching against plain Ray Tune: ``python -m benchmarks.search [--quick] [--only digits | trials] [--out DIR]``.
 
 ``digits``: jobs/search_digits.yaml, the whole command, against Ray Tune with Lightning and ASHA on the same
-configurations, rows and epochs (contenders/tune_search.py). ``trials``: what a trial costs that trains nothing, and
-the driver's memory (probes/dispatch.py). The results are written as those of ``benchmarks.run`` are.
+configurations, rows and epochs (contenders/tune_search.py). ``trials``: what a trial costs that trains nothing, three
+rounds of our executor beside Tune's own reuse of processes, and then once each what takes minutes: Tune as it is, the
+driver's memory and the time of a trial among 3,000 and 10,000 (probes/dispatch.py; about ten minutes on two quiet
+cores). The results are written as those of ``benchmarks.run`` are.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,8 +33,10 @@ JOB = ROOT / "jobs" / "search_digits.yaml"
 TINY = ("search.trials=6", "training.epochs=6")
 QUICK = ("search.trials=16", "training.epochs=12")
 RESAMPLES = 2000
-LARGE = [("plain", 100), ("packed", 1000), ("ours", 10_000)]
-"""Ways of ``probes/dispatch.py`` that take minutes, the last for the memory of its driver."""
+ROUNDS = 3
+"""Of the trials that train nothing, where the command line says nothing."""
+LARGE = [("plain", 100), ("packed", 1000), ("ours", 3000), ("ours", 10_000)]
+"""Ways of ``probes/dispatch.py`` that are measured once; each ends well within ``children.LONGEST_S``."""
 
 Values = Mapping[str, tuple[str, float]]
 """Measure → its unit and its value."""
@@ -125,25 +130,37 @@ def _interval(rows_N: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def trials(number: int, *others: tuple[str, int]) -> Values:
-    """One round of trials that train nothing, by our executor and by Tune's own reuse of processes, and of others.
-
-    Args:
-        others: more ways of ``probes/dispatch.py``, each with its number of trials.
-    """
-    found: dict[str, tuple[str, float]] = {}
-    for way, count in (("ours", number), ("reused", number), *others):
-        measures = run_module("benchmarks.probes.dispatch", [way, str(count)])["measures"]
-        for name in ("training", "peak"):
-            found[f"{way}, {name} of {count:,}"] = (measures[name]["unit"], measures[name]["value"])
+def trials(number: int) -> Values:
+    """One round of trials that train nothing, by our executor and by Tune's own reuse of processes."""
+    found = dispatched(("ours", number), ("reused", number))
     ours, reused = (found[f"{way}, training of {number:,}"][1] for way in ("ours", "reused"))
     return found | {"ours over Tune with reuse_actors": ("", ours / reused)}
 
 
+def dispatched(*ways: tuple[str, int]) -> Values:
+    """Seconds, milliseconds of a trial and the driver's memory of some ways, each with its number of trials."""
+    found: dict[str, tuple[str, float]] = {}
+    for way, count in ways:
+        measures = run_module("benchmarks.probes.dispatch", [way, str(count)])["measures"]
+        for name in ("training", "each trial", "peak"):
+            found[f"{way}, {name} of {count:,}"] = (measures[name]["unit"], measures[name]["value"])
+    return found
+
+
 def repeated(
-    name: str, title: str, measure: Callable[[], Values], *, repeats: int, tiny: bool
+    name: str,
+    title: str,
+    measure: Callable[[], Values],
+    *,
+    repeats: int,
+    tiny: bool,
+    once: Callable[[], Values] = dict,
 ) -> dict[str, Any]:
-    """Rounds of a measurement as plain data."""
+    """Rounds of a measurement as plain data.
+
+    Args:
+        once: what is measured after them, a single time.
+    """
     measures: dict[str, dict[str, Any]] = {}
     rounds = []
     for number in range(1, repeats + 1):
@@ -152,6 +169,14 @@ def repeated(
             measures.setdefault(key, {"unit": unit, "values": []})["values"].append(value)
         for key, entry in measures.items():
             say(f"{name} {number}/{repeats}: {key} {entry['values'][-1]:.4g} {entry['unit']}".rstrip())
+    for key, (unit, value) in once().items():
+        measures[key] = {"unit": unit, "values": [value]}
+        say(f"{name}: {key} {value:.4g} {unit}".rstrip())
+    for key, entry in measures.items():
+        if len(entry["values"]) > 1:
+            say(
+                f"{name}: median of {len(entry['values'])}: {key} {median(entry['values']):.4g} {entry['unit']}"
+            )
     facts = {"kind": "probe", "name": name, "title": title, "tiny": tiny, "machine": describe()}
     return facts | {"rounds": rounds, "measures": measures}
 
@@ -167,15 +192,16 @@ def main(words: list[str] | None = None) -> None:
             "search_digits",
             " ".join(["search of the digits by ours, and by Ray Tune, Lightning and ASHA", *small]),
             lambda: digits(small),
-            repeats=options.repeats,
+            repeats=options.repeats or 1,
             tiny=options.tiny,
         ),
         "trials": lambda: repeated(
             "search_trials",
             "trials that train nothing",
-            lambda: trials(count, *others),
-            repeats=options.repeats,
+            lambda: trials(count),
+            repeats=options.repeats or (ROUNDS if not small else 1),
             tiny=options.tiny,
+            once=lambda: dispatched(*others),
         ),
     }
     out = options.out or (RESULTS / "quick" if small else RESULTS)
@@ -191,7 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="16 configurations, 300 trials (some minutes)")
     parser.add_argument("--tiny", action="store_true", help="sizes of seconds, to see that all runs")
     parser.add_argument("--only", choices=("digits", "trials"))
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument(
+        "--repeats", type=int, help=f"rounds; 1 by default, {ROUNDS} of trials that train nothing"
+    )
     parser.add_argument("--out", type=Path, help="folder of the results; by default benchmarks/results")
     return parser
 

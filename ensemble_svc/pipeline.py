@@ -215,7 +215,7 @@ def _train(courses: Sequence[Course], executor: Executor, listener: Listener) ->
     desk.finish_ended()
     slots = tuple(chain.from_iterable(course.left.slots for course in courses))
     if slots:
-        payloads = {slot.pack.id: course.payload for course in courses for slot in course.left.slots}
+        payloads = {pack: payload for course in courses for pack, payload in course.payloads.items()}
         races = [race for course in courses for race in course.races]
         try:
             (executor.racing(races) if races else executor).run(

@@ -74,7 +74,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         files |= {} if new is None else keep_deciding(run, new)
         known = None if isinstance(own, str) else own
         files |= write_exhibits(run, job, decision, ids, predictions, known)
-        record_ensemble(run.journal, decision.model_dump(mode="json"))
+        other = new is not None or job.aggregate != run.job().aggregate
+        record_ensemble(run.journal, decision.model_dump(mode="json"), reselected=other)
         amend_manifest(run.path, files, dropped=[name for name in (FILE, DECIDING) if name not in files])
         amend_manifest(run.path, extend_metrics(run, job, directory))
         amend_manifest(run.path, {"report.html": write_report(run)})

@@ -77,9 +77,10 @@ def measure_streamed(
     )
     ensemble = {LOG_PROBS: log_probs_NC}
     check_prediction("classification", ensemble, target_N, who="the ensemble")
-    chosen = applicable("classification", ensemble, names)
+    chosen = tuple(applicable("classification", ensemble, names))
+    calls = [partial(_value, name, log_probs_NC, target_N, bins) for name in chosen]
     return {
-        "ensemble": {name: _value(name, log_probs_NC, target_N, bins) for name in chosen},
+        "ensemble": dict(zip(chosen, _side_by_side(calls, threads or _cores()), strict=True)),
         "members": describe(members),
         "rows": len(target_N),
     }
@@ -171,11 +172,11 @@ def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int
     return num_members, num_rows, num_classes
 
 
-def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:
+def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int) -> list[Found]:
     """What each call gives, in order; each thread computes by itself, for pieces are too small to be shared."""
-    number, before = threads or _cores(), torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda call: call(), calls))
     finally:  # what a thread sets, threads that begin later have too
         torch.set_num_threads(before)

@@ -14,7 +14,8 @@ from report_views import make_view
 from rich.console import Console
 from rich.table import Table
 
-from ensemble_svc.cli.tables import choices_table, members_table, metrics_table, plan_table, status_table
+from ensemble_svc.cli.roster import members_table, status_table
+from ensemble_svc.cli.tables import choices_table, metrics_table, plan_table
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.plan import Pack, Plan, Slot
 from ensemble_svc.spec.catalogue import choices

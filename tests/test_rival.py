@@ -13,7 +13,8 @@ from test_nn_build import MODELS_OF
 from torch import nn
 
 from ensemble_svc import pipeline
-from ensemble_svc.cli.tables import plan_table, status_table
+from ensemble_svc.cli.roster import status_table
+from ensemble_svc.cli.tables import plan_table
 from ensemble_svc.errors import SpecError
 from ensemble_svc.evaluate.metrics import measure
 from ensemble_svc.local import LocalExecutor

@@ -15,6 +15,7 @@ from test_search_rungs import small
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.errors import QuorumError
 from ensemble_svc.plan.executor import Node, Resources
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
@@ -167,6 +168,33 @@ def _kill_before(patch: pytest.MonkeyPatch, kinds: list[str], number: int) -> No
         append(journal, kind, **facts)
 
     patch.setattr(Journal, "append", dying)
+
+
+@pytest.mark.parametrize("what", ["sealed", "committed"])
+def test_a_damaged_member_is_trained_again_with_all_of_its_population(what: str, tmp_path: Path) -> None:
+    """To the same bits: of what is sealed, or of what another goes on from once it was decided."""
+    job = population(trials=4, training={"epochs": 3}, compute={"pack": 2})
+    whole = weights(run := train(job, tmp_path / "run"))
+    if what == "committed":
+        run = Run(tmp_path / "cut")
+        with pytest.MonkeyPatch.context() as patch:
+            kinds = [event["event"] for event in Run(tmp_path / "run").journal.events()]
+            _kill_before(patch, [], kinds.index("rung") + 1)
+            with pytest.raises(Killed):
+                train(job, run.path)
+    name = next(
+        iter(sorted((run.path / ("members" if what == "sealed" else "packs")).glob("*/*.safetensors")))
+    )
+    body = bytearray(name.read_bytes())
+    body[-5] ^= 1
+    name.write_bytes(bytes(body))
+    if what == "committed":
+        with pytest.raises(QuorumError, match="the same command again trains it from its start"):
+            train(job, run.path)
+    again = train(job, run.path)
+    assert weights(again) == whole
+    assert len(again.journal.of_kind("anew")) == 1
+    assert lineages(again) == lineages(Run(tmp_path / "run"))
 
 
 def test_networks_of_ones_own_are_a_population_though_each_trains_alone(tmp_path: Path) -> None:

@@ -208,7 +208,9 @@ def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
     job = ranked(HALVING, STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5})
     job = job.model_copy(update={"model": PythonModel(factory=f"{__name__}:fragile")})
     listener = pipeline.Listener(
-        progress=lambda slot, progress: BROKEN.append(True) if slot.pack.members[0].index == 0 else None,
+        progress=lambda slot, told: (
+            BROKEN.append(True) if (slot.pack.members[0].index, told.epoch) == (0, 1) else None
+        ),
         failure=lambda slot, reason, again: BROKEN.clear(),
     )
     before = train(job, tmp_path / "run", listener).manifest()["members"]

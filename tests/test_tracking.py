@@ -72,7 +72,7 @@ def check(run: Run, experiment: str) -> None:
             "index": str(entry["index"]), **{k: str(v) for k, v in entry["hyperparameters"].items()}
         }  # fmt: skip
         for column in ("train_loss", "val_nll"):
-            points = store.get_metric_history(one.info.run_id, column)
+            points = sorted(store.get_metric_history(one.info.run_id, column), key=lambda point: point.step)
             assert [point.step for point in points] == history["epoch"].to_list()
             assert [point.value for point in points] == pytest.approx(history[column].to_list(), rel=1e-5)
         for name, value in entry["metrics"]["validation"].items():

@@ -32,6 +32,8 @@ from ensemble_svc.spec.load import parse_job
 def measure(way: str, number: int) -> Measures:
     """Seconds of so many trials with Ray up, and the driver's peak resident memory."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    if way in ("plain", "reused"):
+        os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "auto"  # ours is set where our package is imported
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         ray.init(
             "local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, _temp_dir=f"{folder}/r"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.text import Text
 
 from ensemble_svc.cli.options import console, print_json
-from ensemble_svc.cli.tables import members_table, metrics_table, verdict
+from ensemble_svc.cli.roster import members_table
+from ensemble_svc.cli.tables import metrics_table, verdict
 from ensemble_svc.report.decision import decided
 from ensemble_svc.report.findings import told
 from ensemble_svc.report.prospect import prospects

@@ -39,7 +39,7 @@ def status(
     if as_json:
         print_json({**found, **({"damaged": broken} if verify else {})})
     else:
-        from ensemble_svc.cli.tables import status_table
+        from ensemble_svc.cli.roster import status_table
 
         console().print(status_table(found))
     if broken:

@@ -16,22 +16,17 @@ from rich.text import Text
 from ensemble_svc.plan.measurement import Timing
 from ensemble_svc.plan.plan import Forecast, Plan, Slot
 from ensemble_svc.report.bytask import tasks_of, titled
-from ensemble_svc.report.looks import headline, look
-from ensemble_svc.report.rows import Gain, MemberRow, MetricRow, member_table, metric_rows
+from ensemble_svc.report.rows import Gain, MetricRow, metric_rows
 from ensemble_svc.report.text import DASH, clean, count, duration, is_number, memory, value
 from ensemble_svc.report.verdict import report_split, verdict
 
-__all__ = ["choices_table", "members_table", "metrics_table", "plan_table", "status_table", "verdict"]
+__all__ = ["choices_table", "metrics_table", "plan_table", "verdict"]
 
 Cell = tuple[object, str]
 """Words and their style."""
 
-_STATES = {"done": "green", "stopped": "green", "lost": "bold red", "waiting": "yellow"}
 _TONES = {"good": "green", "bad": "red", "": ""}
-VARIED_UP_TO = 3
-"""Columns of differing hyper-parameters at most."""
 SLOTS_UP_TO = 40
-REASONS_UP_TO = 5
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
@@ -40,15 +35,15 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     many = any(len((s.get("members") or {}).get("each", ())) > 1 for s in metrics.values())
     best = many and any((s.get("gain") or {}).get("over_best_member") for s in metrics.values())
     heads = ["Metric", "Ensemble", *(["Mean member", "Gain over mean"] if many else [])]
-    table = _table([*heads, *(["Gain over best"] if best else [])], words=1)
+    table = blank([*heads, *(["Gain over best"] if best else [])], words=1)
     for split, summary in sorted(metrics.items(), key=lambda item: item[0] != first):
         rows = summary.get("rows")
         place = clean(split, limit=30)
         title = place + (f", {rows:,} rows" if is_number(rows) else "")
         for task, own in tasks_of(summary).items():
-            _add(table, [(titled(clean(task, limit=20), place) if task else title, "bold cyan")])
+            add(table, [(titled(clean(task, limit=20), place) if task else title, "bold cyan")])
             for row in metric_rows(own):
-                _add(table, _metric_cells(row, many=many, best=best))
+                add(table, _metric_cells(row, many=many, best=best))
             table.add_section()
     if many:
         table.caption = Text("a gain above 0 is better" + ("; best: as validation chose" if best else ""))
@@ -68,57 +63,15 @@ def _gain(gain: Gain | None) -> Cell:
     return (f"{gain.amount} {gain.bounds}".rstrip(), _TONES[gain.tone]) if gain else (DASH, "dim")
 
 
-def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
-    """The members one by one; when there are more than ``limit``, those that were lost come first."""
-    members = manifest.get("members") or ()
-    found = member_table(members, _metric_columns(members))
-    varied = found.varied[:VARIED_UP_TO]
-    places = {row.where for row in found.rows} - {DASH}
-    where = ["Where"] if len(places) > 1 else []
-    heads = [*(head for head, _ in varied), "Best epoch", *found.metrics, "Time", *where]
-    table = _table(["Member", "Status", *heads], words=2)
-    table.columns[1].no_wrap = True
-    table.title = Text("\nMembers", style="bold")
-    rows = found.rows
-    if len(rows) > limit:
-        rows = tuple(sorted(rows, key=lambda row: row.state != "lost"))[:limit]
-    for row in rows:
-        values = [clean(cell, limit=16) for cell in row.varied[:VARIED_UP_TO]]
-        plain = [*values, row.epochs, *row.metrics, row.seconds]
-        plain += [clean(row.where, limit=24)] if where else []
-        status = (row.status.removesuffix(" early"), _STATES[row.state])
-        _add(table, [(row.id, ""), status, *((cell, "") for cell in plain)])
-    table.caption = Text("\n".join(_remarks(found.rows, limit, places)))
-    return table
-
-
-def _remarks(rows: Sequence[MemberRow], limit: int, places: set[str]) -> list[str]:
-    lost = [row for row in rows if row.state == "lost"]
-    remarks = [f"{len(rows) - limit:,} more members stand in report.html"] if len(rows) > limit else []
-    remarks += [f"all on {place}" for place in places if len(places) == 1]
-    remarks += [f"{row.id} {row.status}: {row.reason}" for row in lost[:REASONS_UP_TO] if row.reason]
-    return remarks
-
-
-def _metric_columns(members: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    measured: Mapping[str, Any] = next((member["metrics"] for member in members if member.get("metrics")), {})
-    split = report_split(measured)
-    if not split:
-        return []
-    names = headline(measured[split])
-    first = {name.rpartition("/")[0]: name for name in reversed(names)}
-    return [(split, name) for name in (names if "" in first else reversed(first.values()))]
-
-
 def plan_table(plan: Plan) -> Table:
     """Every slot of a plan: which members, on what, and why."""
     gpus = any(slot.gpus for slot in plan.slots)
-    table = _table(["Slot", "Members", "Model", "GPU" if gpus else "CPU", "Time", "Why"], words=1)
+    table = blank(["Slot", "Members", "Model", "GPU" if gpus else "CPU", "Time", "Why"], words=1)
     for position in (2, 5):
         table.columns[position].justify = "left"
     table.columns[5].no_wrap = False
     for slot in plan.slots[:SLOTS_UP_TO]:
-        _add(table, [(cell, "") for cell in _slot_cells(slot)])
+        add(table, [(cell, "") for cell in _slot_cells(slot)])
     table.caption = Text(_plan_total(plan))
     return table
 
@@ -186,31 +139,31 @@ def timings_table(timings: Sequence[Timing]) -> Table:
         "ms per member's step",
         "MB per member",
     ]
-    table = _table(heads, words=0)
+    table = blank(heads, words=0)
     table.title = Text("\nTimed steps", style="bold")
     for timing in sorted(timings, key=lambda t: (t.at_once, t.threads, t.members)):
         each_s = timing.step_s / timing.members / timing.at_once
         cells = [timing.members, timing.threads, timing.at_once, f"{timing.step_s * 1e3:.2f}"]
         cells += [f"{each_s * 1e3:.2f}", f"{timing.member_bytes / 1e6:.1f}"]
-        _add(table, [(cell, "") for cell in cells])
+        add(table, [(cell, "") for cell in cells])
     return table
 
 
 def choices_table(kind: str, entries: Sequence[Mapping[str, Any]]) -> Table:
     """The choices of one kind with their options, as ``spec.catalogue.choices`` describes them."""
-    table = _table(["Choice", "Default", "Meaning"], words=1)
+    table = blank(["Choice", "Default", "Meaning"], words=1)
     table.title = Text(kind, style="bold")
     table.columns[1].justify = table.columns[2].justify = "left"
     table.columns[1].no_wrap = table.columns[2].no_wrap = False
     table.columns[1].max_width = 22
     for entry in entries:
-        _add(table, [(entry["name"], "bold cyan"), ("", ""), (_sentence(entry["doc"]), "")])
+        add(table, [(entry["name"], "bold cyan"), ("", ""), (_sentence(entry["doc"]), "")])
         for option in entry["options"]:
             default: Cell = (
                 ("required", "yellow") if option["required"] else (_default(option["default"]), "")
             )
             meaning = f"{_sentence(option['doc'])} ({option['type']})" if option["doc"] else option["type"]
-            _add(table, [(f"  {option['name']}", ""), default, (meaning, "dim")])
+            add(table, [(f"  {option['name']}", ""), default, (meaning, "dim")])
         table.add_section()
     return table
 
@@ -226,40 +179,9 @@ def _default(default: Any) -> str:
     return str(default).lower() if isinstance(default, bool) else value(default)
 
 
-def status_table(found: Mapping[str, Any]) -> Table:
-    """What each member of a run has reached, as ``store.status.status_of`` tells it."""
-    members = found["members"]
-    columns = _metric_columns(members)
-    table = _table(
-        ["Member", "Status", "Epochs", *(look(name).label for _, name in columns), "Time", "Pack"], words=2
-    )
-    table.columns[-1].justify = "left"
-    single = [found["single"]] if "single" in found else []
-    for member in (*members, *single):
-        row = member_table([member], columns).rows[0]
-        status = f"{row.status}: {row.reason}" if row.reason else row.status
-        epochs = f"{member.get('epochs', 0)} of {member.get('of_epochs', found['epochs'])}"
-        style = _STATES[row.state] if member["status"] != "training" else "cyan"
-        cells = [(row.id, ""), (clean(status, limit=120), style), (epochs, "")]
-        plain = (*row.metrics, duration(member.get("seconds")), clean(member.get("pack", "")))
-        cells += [(cell, "") for cell in plain]
-        _add(table, cells)
-    done = sum(member["status"] == "done" for member in members)
-    state = f"{found['state']}, {done:,} of {count(len(members), 'member')} done"
-    table.title = Text(f"{clean(found['name'])}: {state}", style="bold")
-    starts, retries = found.get("starts", 1), len(found.get("retries", ()))
-    table.caption = Text(
-        f"started {_times(starts)}" + (f", slots retried {_times(retries)}" if retries else "")
-    )
-    return table
-
-
-def _times(number: int) -> str:
-    return {1: "once", 2: "twice"}.get(number, f"{number} times")
-
-
-def _table(heads: Sequence[str], *, words: int) -> Table:
-    """An empty table whose first ``words`` columns hold words and the others numbers."""
+def blank(heads: Sequence[str], *, words: int) -> Table:
+    """An empty table whose first ``words`` columns hold words and the others numbers; what is wide goes on below, and
+    no number is cut."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -269,12 +191,14 @@ def _table(heads: Sequence[str], *, words: int) -> Table:
         header_style="dim",
     )
     for position, head in enumerate(heads):
-        is_words = position < words
         table.add_column(
-            Text(head), justify="left" if is_words else "right", no_wrap=position == 0 or not is_words
+            Text(head),
+            justify="left" if position < words else "right",
+            no_wrap=position == 0,
+            overflow="fold",
         )
     return table
 
 
-def _add(table: Table, cells: Sequence[Cell]) -> None:
+def add(table: Table, cells: Sequence[Cell]) -> None:
     table.add_row(*(Text(clean(words), style=style) for words, style in cells))

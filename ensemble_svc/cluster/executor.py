@@ -21,12 +21,14 @@ from ray.tune.execution import class_cache
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ensemble_svc.cluster.cargo import Cargo
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
 from ensemble_svc.cluster.listener import Halted, Listener
 from ensemble_svc.cluster.races import Referees
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.cluster.worker import NamedByPack, pack_of, run_task, train_slot
 from ensemble_svc.errors import ClusterError
+from ensemble_svc.local import this_machine
 from ensemble_svc.plan.executor import (
     RAY_START_S,
     Call,
@@ -44,6 +46,8 @@ from ensemble_svc.spec.job import JobSpec
 
 P = TypeVar("P")
 
+MOST_PRELOADED = 4
+"""Cores up to which each worker of an embedded Ray loads what training needs before it is asked to train."""
 WORKERS_WAIT_S = 30.0
 """How long to wait for room before measuring is given up."""
 
@@ -125,7 +129,7 @@ class RayExecutor:
                 reuse_actors=True,
                 trial_name_creator=_pack_of,
                 trial_dirname_creator=_pack_of,
-                scheduler=Referees(self.races, listener.fault) if self.races else None,
+                scheduler=Referees(self.races, listener.fault),
             ),
             run_config=tune.RunConfig(
                 name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
@@ -160,8 +164,8 @@ def _start(task: Task[P], shared: Any, group: Any, position: int) -> Any:
 
 def _trainable(by_pack: Mapping[str, Slot], fit: Fit[P], payload: P) -> Any:
     """What Tune calls. It unpickles this twice for each trial, so that it holds no slot."""
-    texts = {name: slot.model_dump_json() for name, slot in by_pack.items()}
-    shared = tune.with_parameters(train_slot, slots=texts, fit=fit, payload=payload)
+    slots = Cargo.of({name: slot.model_dump_json() for name, slot in by_pack.items()})
+    shared = tune.with_parameters(train_slot, slots=slots, fit=fit, payload=payload)
     shared.__mixins__ = (NamedByPack,)
     wishes = {name: _wish(slot) for name, slot in by_pack.items()}
     ((usual, _),) = Counter(wishes.values()).most_common(1)
@@ -209,6 +213,15 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _preload() -> str:
+    """What each worker loads while the driver prepares the data; nothing where that would be many, or sees GPUs.
+
+    Ray starts a worker for each core at once, and each holds some 350 MB then.
+    """
+    here = this_machine()
+    return "ensemble_svc.cluster.preloaded" if here.cpus <= MOST_PRELOADED and not here.gpus else ""
+
+
 @contextmanager
 def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[RayExecutor]:
     """A connection to Ray for one job, and the executor on it.
@@ -220,5 +233,5 @@ def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[Ra
     Raises:
         ClusterError: as :func:`ensemble_svc.cluster.session.connect` says.
     """
-    with connect(address, directory=Path.cwd()):
+    with connect(address, directory=Path.cwd(), preload=_preload()):
         yield RayExecutor(run / "tune", job.compute.retries)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ray.tune.experiment.trial import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from ensemble_svc.cluster.worker import pack_of
@@ -91,7 +92,9 @@ def _scheduler_of(race: Race) -> Any:
 
 
 class Referees(FIFOScheduler):  # type: ignore[misc]
-    """What Tune calls with each row: every result goes to the referee of its search.
+    """What Tune asks and tells: trials start in their order, and every result goes to the referee of its search.
+
+    Tune's own queue looks at all trials that ended before it finds one that waits, several times for each trial.
 
     Args:
         fault: takes what Tune would mistake for a fault of the trial.
@@ -102,6 +105,16 @@ class Referees(FIFOScheduler):  # type: ignore[misc]
         referees = [Referee(race) for race in races]
         self._by_pack = {pack: one for one in referees for pack in one.race.packs}
         self._fault = fault
+        self._open: dict[Any, None] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Tune adds a few trials at a time, and each one again that it tries again."""
+        self._open[trial] = None
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The first that waits; those that have ended are forgotten."""
+        self._open = {trial: None for trial in self._open if not trial.is_finished()}
+        return next((trial for trial in self._open if trial.status == Trial.PENDING), None)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
         """Tune waits for this before it lets the trial go on."""

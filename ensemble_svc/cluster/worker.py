@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from ray import tune
 from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
+from ensemble_svc.cluster.cargo import Cargo
+from ensemble_svc.collector import collect_seldom
 from ensemble_svc.errors import EnsembleSvcError, TrainError, family
 from ensemble_svc.local import reason
 from ensemble_svc.plan.executor import Fit, Task
@@ -58,7 +60,7 @@ def pack_of(config: Mapping[str, Any]) -> str:
     return str(config["pack"])
 
 
-def train_slot(config: Mapping[str, Any], *, slots: Mapping[str, str], fit: Fit[P], payload: P) -> None:
+def train_slot(config: Mapping[str, Any], *, slots: Cargo, fit: Fit[P], payload: P) -> None:
     """The function trainable: fit the slot whose pack the config names.
 
     Args:
@@ -105,6 +107,7 @@ def settle_in(gpus: float) -> None:
     A slot without GPUs must not see those of the machine, which Ray leaves visible; Lightning must not
     fork to look for them; relative paths mean what they mean in the job, not in Tune's folder of the trial.
     """
+    collect_seldom()
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("PL_DISABLE_FORK", "1")

@@ -165,7 +165,9 @@ def _warnings(run: Reached) -> list[str]:
         for member in run.ordered()
         if group_of(member) in ("sick", "failed") or member.sick
     )
-    told = [f"{number} of {len(run.ordered())} members: {why}" for why, number in bad.most_common() if why]
+    total = len(run.members)
+    most = bad.most_common(WARNINGS_UP_TO + 1)
+    told = [f"{number} of {total} members: {why}" for why, number in most if why]
     return [_words(words) for words in (*told, *reversed(run.notes))][:WARNINGS_UP_TO]
 
 

@@ -171,11 +171,7 @@ def _fitted(
     total_PS = sums_PGS.sum(dim=1)
     value_P = METRICS[name].finish(total_PS / count_G.sum())
     whole = _fit_subsets(inside_PK, value_P)
-    without_member = []
-    for k in range(num_members):
-        others = [j for j in range(num_members) if j != k]
-        left_P = inside_PK[:, k] == 0
-        without_member.append(_fit_subsets(inside_PK[left_P][:, others], value_P[left_P]))
+    without_member = _without_each(inside_PK, value_P)
     without_rows = [
         _fit_subsets(
             inside_PK, METRICS[name].finish((total_PS - sums_PGS[:, g]) / (count_G.sum() - count_G[g]))
@@ -188,6 +184,38 @@ def _fitted(
     )
     member_error = math.sqrt(_jackknife([limit + slope / num_members for limit, slope in without_member]))
     return Forecast(num_members, *whole, limit_error, slope_error, member_error)
+
+
+def _without_each(inside_PK: Tensor, value_P: Tensor) -> list[tuple[float, float]]:
+    """The curve without each member in turn: through the subsets that it is not in."""
+    num_members = inside_PK.shape[1]
+    if len(value_P) < num_members + 1:
+        return _curves_without(inside_PK, value_P)
+    found = []
+    for k in range(num_members):
+        others = [j for j in range(num_members) if j != k]
+        left_P = inside_PK[:, k] == 0
+        found.append(_fit_subsets(inside_PK[left_P][:, others], value_P[left_P]))
+    return found
+
+
+def _curves_without(inside_PK: Tensor, value_P: Tensor) -> list[tuple[float, float]]:
+    """``fit_curve`` without each member at once, S sizes; it grows with the members, not with their square."""
+    sizes_S, where_P = inside_PK.sum(dim=1).unique(return_inverse=True)
+    of_size_SP = torch.zeros(len(sizes_S), len(value_P), dtype=torch.float64)
+    of_size_SP[where_P, torch.arange(len(value_P))] = 1
+    count_SK = of_size_SP @ (1 - inside_PK)
+    mean_SK = ((of_size_SP * value_P) @ (1 - inside_PK)) / count_SK.clamp(min=1)
+    if not mean_SK.isfinite().all() or ((count_SK > 0).sum(dim=0) < 2).any():
+        raise EnsembleError(
+            "without one of the members there is no curve: too few sizes, or no finite metric."
+        )
+    weight_SK = sizes_S[:, None] * (count_SK > 0)
+    weight_SK, inverse_S1 = weight_SK / weight_SK.sum(dim=0), 1 / sizes_S[:, None]
+    middle_K, whole_K = (weight_SK * inverse_S1).sum(dim=0), (weight_SK * mean_SK).sum(dim=0)
+    away_SK = weight_SK * (inverse_S1 - middle_K)
+    slope_K = (away_SK * (mean_SK - whole_K)).sum(dim=0) / (away_SK * (inverse_S1 - middle_K)).sum(dim=0)
+    return list(zip((whole_K - slope_K * middle_K).tolist(), slope_K.tolist(), strict=True))
 
 
 def _fit_subsets(inside_PK: Tensor, value_P: Tensor) -> tuple[float, float]:

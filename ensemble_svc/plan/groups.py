@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from ensemble_svc.plan.cost import DataShape, Work, work_of
 from ensemble_svc.plan.executor import Resources
@@ -68,8 +67,10 @@ def groups_of(
         key = timing_key(structure(first, work.batch), first.data_hash, resources, device)
         return Group(some, key, work, largest_pack(first, compute), _at_least(known.of(key), work))
 
-    ordered = sorted(members, key=lambda m: (kind(m), m.index))
-    found = [group(tuple(some)) for _, some in groupby(ordered, key=kind)]
+    together: dict[str, list[MemberSpec]] = {}
+    for member in sorted(members, key=lambda member: member.index):
+        together.setdefault(kind(member), []).append(member)
+    found = [group(tuple(together[one])) for one in sorted(together)]
     return sorted(_lent(found), key=lambda group: group.members[0].index)
 
 

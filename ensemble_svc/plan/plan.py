@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
@@ -27,6 +27,21 @@ def index_of(member: str) -> int:
     """The index of a member by its id."""
     place = member.partition("-")[0]
     return SINGLE if place == "single" else int(place)
+
+
+def place_of(index: int) -> str:
+    """How the names of a member's folder and of its pack begin."""
+    return "single" if index == SINGLE else f"{index:04d}"
+
+
+def member_id(index: int, digest: str) -> str:
+    """Name of a member's folder: its index and the first 12 digits of its digest."""
+    return f"{place_of(index)}-{digest[:12]}"
+
+
+def pack_id(first: int, digests: Sequence[str]) -> str:
+    """Name of a pack by the index of its first member and the digests of all."""
+    return f"{place_of(first)}x{len(digests)}-{sha256(''.join(digests).encode()).hexdigest()[:8]}"
 
 
 class MemberSpec(Spec):
@@ -67,12 +82,12 @@ class MemberSpec(Spec):
     @property
     def id(self) -> str:
         """Name of the member's folder: its index and the first 12 digits of its digest."""
-        return f"{self.place}-{self.digest[:12]}"
+        return member_id(self.index, self.digest)
 
     @property
     def place(self) -> str:
         """Its index as names of folders and packs begin with it."""
-        return "single" if self.is_single else f"{self.index:04d}"
+        return place_of(self.index)
 
     @property
     def is_single(self) -> bool:
@@ -114,8 +129,7 @@ class Pack(Spec):
     @cached_property
     def id(self) -> str:
         """The same for the same members in the same order."""
-        joined = "".join(member.digest for member in self.members)
-        return f"{self.members[0].place}x{len(self.members)}-{sha256(joined.encode()).hexdigest()[:8]}"
+        return pack_id(self.members[0].index, [member.digest for member in self.members])
 
     def __len__(self) -> int:
         return len(self.members)

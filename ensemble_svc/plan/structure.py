@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,32 +20,33 @@ def structure(member: MemberSpec, num_rows: int) -> str:
     length of its bag, is in it because the steps of an epoch follow from it.
     """
     parts = {
-        "model": _shape(member.model),
-        "training": _shape(member.training),
-        "preprocess": [_shape(step) for step in member.preprocess],
-        "augment": [_shape(step) for step in member.augment],
+        "model": shape(member.model),
+        "training": shape(member.training),
+        "preprocess": [shape(step) for step in member.preprocess],
+        "augment": [shape(step) for step in member.augment],
         "rows": num_rows,
     }
     return json.dumps(parts, sort_keys=True)
+
+
+@cache
+def _fields(section: type[BaseModel]) -> tuple[tuple[str, bool], ...]:
+    """The fields of a specification, and whether the members of a pack have each one alike."""
+    fields = section.model_fields.items()
+    return tuple((n, not any(isinstance(mark, Elementwise) for mark in f.metadata)) for n, f in fields)
 
 
 def _is_structural(value: Any) -> bool:
     return isinstance(value, Choice) and value.is_structural
 
 
-def _shape(value: Any) -> Any:
-    """The JSON form of a specification without its elementwise options."""
+def shape(value: Any) -> Any:
+    """The JSON form of a specification without its elementwise options: equal where those alone differ."""
     if isinstance(value, BaseModel):
-        fields = type(value).model_fields.items()
-        kept = {
-            name: _shape(getattr(value, name))
-            for name, field in fields
-            if _is_structural(getattr(value, name))
-            or not any(isinstance(mark, Elementwise) for mark in field.metadata)
-        }
-        return kept
+        held = ((name, getattr(value, name), alike) for name, alike in _fields(type(value)))
+        return {name: shape(own) for name, own, alike in held if alike or _is_structural(own)}
     if isinstance(value, tuple | list):
-        return [_shape(item) for item in value]
+        return [shape(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _shape(item) for key, item in value.items()}
+        return {str(key): shape(item) for key, item in value.items()}
     return value

@@ -8,7 +8,7 @@ source but this one style sheet, which it names by its hash, and pictures that s
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
@@ -41,6 +41,7 @@ from ensemble_svc.report.figures import (
 )
 from ensemble_svc.report.findings import told
 from ensemble_svc.report.panel import width_of
+from ensemble_svc.report.picked import LOST, picked
 from ensemble_svc.report.portrait import portraits
 from ensemble_svc.report.prospect import prospects
 from ensemble_svc.report.rows import member_table, metric_rows
@@ -50,10 +51,15 @@ from ensemble_svc.report.tiles import tiles
 from ensemble_svc.report.verdict import judge, unfinished
 from ensemble_svc.report.view import RunView, view_of
 from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.members import parted
 from ensemble_svc.store.run import Run
 
 OPEN_UP_TO = 24
 """Members beyond which their table starts folded."""
+MEMBERS_UP_TO = 300
+"""Lines of that table at most."""
+LOST_UP_TO = 20
+PACKS_UP_TO = 100
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,9 @@ def _text(shown: Any) -> Any:
 
 def _content(view: RunView) -> dict[str, Any]:
     manifest = view.manifest
-    members = member_table(view.members, _member_metrics(view))
+    shown = picked(view.members, MEMBERS_UP_TO, {parted(own)[0] for own in view.chosen})
+    members = member_table(shown, _member_metrics(view), of=view.members)
+    lost = [member for member in view.members if member.get("status") in LOST and member.get("reason")]
     return {
         "name": manifest.get("name") or view.job.get("name") or "run",
         "facts": _facts(view),
@@ -136,9 +144,12 @@ def _content(view: RunView) -> dict[str, Any]:
         "findings": told(view.members),
         "members": members,
         "members_open": len(members.rows) <= OPEN_UP_TO,
-        "lost": [row for row in members.rows if row.state == "lost" and row.reason],
+        "members_all": len(view.members),
+        "lost": member_table(lost[:LOST_UP_TO], ()).rows,
+        "lost_more": max(0, len(lost) - LOST_UP_TO),
         "placement": placement.draw(view),
         "packs": _packs(view),
+        "packs_all": len(manifest.get("packs") or ()),
         "expected": expected(manifest),
         "stages": [(clean(stage), duration(spent)) for stage, spent in view.seconds.items()],
         "hashes": [(label, manifest[key]) for key, label in _HASHES if manifest.get(key)],
@@ -243,5 +254,11 @@ def _packs(view: RunView) -> list[dict[str, str]]:
             "seconds": duration(pack.get("seconds")),
             "reason": clean(pack.get("reason") or ""),
         }
-        for pack in view.manifest.get("packs") or ()
+        for pack in _longest(view.manifest.get("packs") or ())
     ]
+
+
+def _longest(packs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The packs that have a line, in their order."""
+    ranks = sorted(range(len(packs)), key=lambda place: -(packs[place].get("seconds") or 0.0))
+    return [packs[place] for place in sorted(ranks[:PACKS_UP_TO])]

@@ -118,14 +118,21 @@ class MemberTable:
     rows: tuple[MemberRow, ...]
 
 
-def member_table(members: Sequence[Mapping[str, Any]], metrics: Sequence[tuple[str, str]]) -> MemberTable:
-    """Members in their own order.
+def member_table(
+    members: Sequence[Mapping[str, Any]],
+    metrics: Sequence[tuple[str, str]],
+    *,
+    of: Sequence[Mapping[str, Any]] | None = None,
+) -> MemberTable:
+    """Members in the order given.
 
     Args:
         metrics: (split, metric) of each metric column.
+        of: all members of the run, where these are some: they decide the columns and their digits.
     """
-    varied = differing(members)[:VARIED_UP_TO]
-    places = [_places(members, split, name) for split, name in metrics]
+    every = members if of is None else of
+    varied = differing(every)[:VARIED_UP_TO]
+    places = [_places(every, split, name) for split, name in metrics]
     heads = tuple(f"{clean(split, limit=20)} {look(name).label}" for split, name in metrics)
     rows = tuple(_member_row(member, varied, metrics, places) for member in members)
     return MemberTable(tuple(zip(short(varied), map(clean, varied), strict=True)), heads, rows)

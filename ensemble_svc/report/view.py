@@ -16,16 +16,18 @@ import pandas as pd
 
 from ensemble_svc.report.bytask import by_task
 from ensemble_svc.report.looks import headline, look
+from ensemble_svc.report.picked import LOST as LOST
+from ensemble_svc.report.picked import spread
 from ensemble_svc.report.text import is_number
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.atomic import read_verified
-from ensemble_svc.store.members import candidates
+from ensemble_svc.store.members import candidates, parted
 from ensemble_svc.store.run import Run
 
 Columns = Mapping[str, npt.NDArray[np.float64]]
 
-LOST = frozenset({"failed", "diverged", "excluded"})
-"""States of a member that is in no ensemble."""
+HISTORIES_UP_TO = 400
+"""Members whose histories are read; of more the chosen, some lost, and others evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class RunView:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """By split; empty when the run ended before it was measured."""
     histories: Mapping[str, Columns] = field(default_factory=dict)
-    """Member id → its columns, one value per epoch."""
+    """Member id → its columns, one value per epoch; of very many members some."""
     exhibits: Mapping[str, Any] = field(default_factory=dict)
     """What ``exhibits.exhibit`` wrote: curves, matrices and rows of the split that reports; empty in older runs."""
 
@@ -160,12 +162,20 @@ def view_of(run: Run) -> RunView:
         job_text=(run.path / "job.yaml").read_text("utf-8"),
         manifest=manifest,
         metrics=metrics,
-        histories={
-            m["id"]: columns for m in manifest["members"] if (columns := _history(run, m)) is not None
-        },
+        histories={m["id"]: columns for m in _told(manifest) if (columns := _history(run, m)) is not None},
         rates=_rates(run),
         exhibits=run.exhibits(),
     )
+
+
+def _told(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The members whose histories are read."""
+    members = manifest["members"]
+    own = {parted(name)[0] for name in (manifest.get("ensemble") or {}).get("members") or ()}
+    chosen = [place for place, member in enumerate(members) if member["id"] in own]
+    lost = [place for place, member in enumerate(members) if member.get("status") in LOST]
+    few = HISTORIES_UP_TO // 4
+    return [members[place] for place in spread(len(members), HISTORIES_UP_TO, (*chosen[:few], *lost[:few]))]
 
 
 def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:

@@ -23,6 +23,7 @@ from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
+from ensemble_svc.search.anew import begin_anew
 from ensemble_svc.search.populations import Populations
 from ensemble_svc.search.ranking import decided, failed_in, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
@@ -47,6 +48,8 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     if ladder is None:
         return ready.course(executor.resources())
     populations = Populations(ready, ladder) if isinstance(ladder, Generations) else None
+    if populations is not None:
+        begin_anew(ready.run, populations, [m for m in ready.plan.members if not _is_aside(m)])
     climb = _Climb(ready, ladder, populations, executor, listener)
     with ready.clock.stage("rungs"):
         while (group := climb.lowest()) is not None:
@@ -78,9 +81,8 @@ def train_left(course: Course, executor: Executor, listener: Listener) -> None:
         course.heard(progress)
         listener.progress(slot, progress)
 
-    payloads = {slot.pack.id: course.payload for slot in course.left.slots}
     placed = executor.racing(course.races) if course.races else executor
-    placed.run(course.left.slots, fit_own, payloads, on_progress=heard, on_failure=failed)
+    placed.run(course.left.slots, fit_own, course.payloads, on_progress=heard, on_failure=failed)
 
 
 @dataclass

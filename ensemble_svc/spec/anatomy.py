@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -29,7 +30,7 @@ class Shape:
     field: FieldInfo | None = None
     """The field that is given, for its default and documentation; None inside lists."""
 
-    @property
+    @cached_property
     def alternatives(self) -> tuple[Shape, ...]:
         """The members of a union, null left out; a plain type is its own one alternative."""
         if get_origin(self.type) not in (Union, UnionType):
@@ -41,7 +42,7 @@ class Shape:
         """Whether null is a value here."""
         return self.type in (NoneType, None) or NoneType in get_args(self.type)
 
-    @property
+    @cached_property
     def choices(self) -> Mapping[str, type[Choice]]:
         """The choices that may stand here by name; empty where something else may."""
         found = [alternative.type for alternative in self.alternatives]
@@ -98,6 +99,7 @@ def shape_of(annotation: Any, field: FieldInfo | None = None) -> Shape:
     return Shape(annotation, tuple(flat), field)
 
 
+@lru_cache(maxsize=4096)
 def field_shape(section: type[Spec], key: str) -> Shape | None:
     """What may stand under ``key`` of ``section``; None for an unknown key."""
     field = section.model_fields.get(key)

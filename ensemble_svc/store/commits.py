@@ -64,7 +64,8 @@ class Commits:
 
     def prune(self) -> None:
         """Remove recorded commits older than the newest ones, and files that were never finished."""
-        own = [event for event in self._events() if event["epoch"] > self.held]
+        kept = [event for event in self._events() if (self.run / event["file"]).exists()]
+        own = [event for event in kept if event["epoch"] > self.held]
         recorded = sorted(((e["epoch"], Path(e["file"]).name) for e in own), reverse=True)
         old = {name for _, name in recorded[KEPT:]} - {name for _, name in recorded[:KEPT]}
         for path in self.folder.iterdir():

@@ -6,12 +6,7 @@ writes, locks or loads torch.
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,111 +15,24 @@ from pydantic import ValidationError
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.plan.plan import SINGLE, MemberSpec, Slot, index_of
 from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.store.driven import driven
+from ensemble_svc.store.driven import now as now
+from ensemble_svc.store.driven import runs_in as runs_in
 from ensemble_svc.store.journal import Event, Journal
+from ensemble_svc.store.known import SICK as SICK
+from ensemble_svc.store.known import Member as Member
+from ensemble_svc.store.known import PackRow as PackRow
+from ensemble_svc.store.known import Status
 from ensemble_svc.store.progress import Tick, ticks_since
 
-Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pending", "stopped", "done"]
 State = Literal["running", "finished", "stopped"]
 T = TypeVar("T")
 
-SICK = frozenset({"diverged", "excluded"})
-"""A member that is sealed and in no ensemble."""
 NOTES_KEPT = 50
 _STATUS: Mapping[str, Status] = {
     "training": "training", "stopped": "stopped", "diverged": "diverged", "done": "done"
 }  # fmt: skip
 """What a pack tells of its members that counts here."""
-
-
-@dataclass
-class Member:
-    """What is known of one member."""
-
-    spec: MemberSpec
-    pack: str
-    status: Status = "pending"
-    reason: str = ""
-    epoch: int = 0
-    stopped: bool = False
-    """Whether it ended before its last epoch, by early stopping or by a search's scheduler."""
-    ranked_out: bool = False
-    """Whether it was stopped when trials of several packs were ranked; it may wait for its seal."""
-    sealed: bool = False
-    sick: str = ""
-    """What is wrong with how it trained, in a few words."""
-    curve: list[tuple[int, float | None, float | None]] = field(default_factory=list)
-    """Epoch, training loss and validation metric."""
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By split, once it is sealed."""
-    where: Mapping[str, Any] = field(default_factory=dict)
-    seconds: float | None = None
-    taken: Mapping[str, Any] = field(default_factory=dict)
-    """The values that a population's member took over last."""
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """What it varies, as it trains now."""
-        return {**self.spec.varied, **self.taken}
-
-    def last(self, metric: str) -> float | None:
-        """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
-        held = self.metrics.get("validation") or self.metrics.get("oob") or {}
-        return held.get(metric, self.curve[-1][2] if self.curve else None)
-
-    def forget(self) -> None:
-        """It trains anew."""
-        self.status, self.reason, self.epoch, self.sick, self.seconds = "pending", "", 0, "", None
-        self.stopped = self.ranked_out = self.sealed = False
-        self.curve, self.metrics, self.taken = [], {}, {}
-
-    def see(self, epoch: int, loss: float | None, metric: float | None) -> None:
-        """The end of an epoch; what came after it in an attempt that was lost no longer counts."""
-        while self.curve and self.curve[-1][0] >= epoch:
-            self.curve.pop()
-        self.curve.append((epoch, loss, metric))
-        self.epoch = max(epoch, self.epoch) if self.sealed else epoch
-
-
-@dataclass
-class PackRow:
-    """What is known of one slot's pack."""
-
-    slot: Slot
-    started: float | None = None
-    """When its last attempt began, seconds since 1970."""
-    where: Mapping[str, Any] = field(default_factory=dict)
-    """Node and process."""
-    ticks: list[Tick] = field(default_factory=list)
-    """The first and the last end of an epoch of this attempt."""
-    held_s: float = 0.0
-    """Wall seconds of attempts that are over."""
-    open: bool = False
-    """Whether an attempt is under way."""
-    pace_s: float | None = None
-    """Seconds that one of its epochs takes by now, the newest counting most; None before two have ended."""
-
-    def tick(self, tick: Tick) -> None:
-        """An epoch has ended."""
-        last = self.ticks[-1] if self.ticks else None
-        if last is not None and tick.epoch > last.epoch:
-            newest = (tick.seconds - last.seconds) / (tick.epoch - last.epoch)
-            self.pace_s = newest if self.pace_s is None else 0.7 * self.pace_s + 0.3 * newest
-        self.ticks = [*self.ticks[:1], tick]
-
-    @property
-    def held(self) -> float:
-        """GPUs, or cores where it has none."""
-        return self.slot.gpus or self.slot.cpus
-
-    def since_start(self, now: float) -> float:
-        """Seconds of all its attempts."""
-        return self.held_s + (max(0.0, now - self.started) if self.open and self.started else 0.0)
-
-    def close(self, now: float) -> None:
-        """Its attempt is over."""
-        if self.open and self.started is not None:
-            self.held_s += max(0.0, now - self.started)
-        self.open = False
 
 
 class Reached:
@@ -218,8 +126,7 @@ class Reached:
             case "sealed":
                 self._seal(event)
             case "unsealed":
-                if (member := self._member(event["member"])) is not None:
-                    member.forget()
+                self._unseal(event)
             case "retry" | "failed" | "halved":
                 self._trouble(event)
             case "rung":
@@ -300,8 +207,16 @@ class Reached:
         member.epoch, member.metrics = int(event["epochs"]), event.get("metrics") or {}
         member.where, member.seconds = event.get("where") or {}, event.get("seconds")
         row = self.packs.get(member.pack)
-        if row is not None and all(self._is_sealed(m) for m in row.slot.pack.members):
+        if row is not None and row.all_sealed(self._is_sealed):
             row.close(event["time"])
+
+    def _unseal(self, event: Event) -> None:
+        member = self._member(event["member"])
+        if member is None:
+            return
+        member.forget()
+        for row in self.packs.values():
+            row.sealed_up_to = 0
 
     def _rank(self, event: Event) -> None:
         """Trials of several packs have come to a rung, where each pack ends; some go on in other packs."""
@@ -369,38 +284,3 @@ class Reached:
 
     def _note(self, words: str) -> None:
         self.notes = [*self.notes[1 - NOTES_KEPT :], words]
-
-
-def driven(run: Path) -> bool:
-    """Whether a process drives the run: as far as can be told, where that is on another machine."""
-    try:
-        owner = json.loads((run / ".driver.json").read_text())
-        pid, host = int(owner["pid"]), owner["host"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def runs_in(path: Path) -> list[Path]:
-    """The run folder itself, or those in a storage folder, two levels deep at most; by name."""
-    if _is_run(path):
-        return [path]
-    found = [p for pattern in ("*", "*/*") for p in path.glob(pattern) if p.is_dir() and _is_run(p)]
-    return sorted(found)
-
-
-def _is_run(path: Path) -> bool:
-    return (path / "journal.jsonl").is_file()
-
-
-def now() -> float:
-    """The time, as the journal has it."""
-    return time.time()

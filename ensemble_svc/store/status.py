@@ -6,41 +6,40 @@ import json
 from typing import Any
 
 from ensemble_svc.errors import CorruptArtifact, StoreError
-from ensemble_svc.plan.plan import Slot
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import hash_file
 from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.placed import placed
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.spending import NOT_STARTED, is_spent
 
 
 def status_of(run: Run) -> dict[str, Any]:
     """Name, state and members of a run; each member with its status, epochs and metrics so far."""
-    events = list(run.journal.events())
+    events = run.journal.of_kind("begin", "plan", "start", "commit", "failed", "retry", "finished")
     starts = [e for e in events if e["event"] == "begin"]
     if not starts:
         raise StoreError(f"{run.path} holds no run that was begun; give the training command again")
     begun = starts[-1]
-    slots = [Slot.from_json(text) for e in events if e["event"] == "plan" for text in e["slots"]]
     seals = sealed(run.path)
     epochs = {e["pack"]: e["epoch"] for e in events if e["event"] == "commit"}
     started = {e["pack"]: e["time"] for e in events if e["event"] == "start"}
     failed = {m: e["reason"] for e in events if e["event"] == "failed" for m in e["members"]}
+    waits = NOT_STARTED if is_spent(run.path) else ""
     members: dict[str, dict[str, Any]] = {}
     single: dict[str, dict[str, Any]] = {}
-    for slot in slots:
-        for member in slot.pack.members:
-            entry = {"id": member.id, "index": member.index, "pack": slot.pack.id}
-            if member.is_single:
-                entry["of_epochs"] = member.training.epochs
-                single.clear()
-            (single if member.is_single else members)[member.id] = entry | _member(
-                seals.get(member.digest),
-                started.get(slot.pack.id),
-                epochs.get(slot.pack.id, 0),
-                failed.get(member.id),
-                waits=NOT_STARTED if is_spent(run.path) else "",
-            )
+    for member in placed((e for e in events if e["event"] == "plan"), seals):
+        entry: dict[str, Any] = {"id": member.id, "index": member.index, "pack": member.pack}
+        if member.is_single:
+            entry["of_epochs"] = member.epochs
+            single.clear()
+        (single if member.is_single else members)[member.id] = entry | _member(
+            seals.get(member.digest),
+            started.get(member.pack),
+            epochs.get(member.pack, 0),
+            failed.get(member.id),
+            waits=waits,
+        )
     finished = [e for e in events if e["event"] == "finished" and e["time"] >= begun["time"]]
     return {
         "name": json.loads(begun["job"])["name"],

@@ -61,7 +61,7 @@ def _figure(view: RunView, column: str, face: Look, width: float) -> Figure | No
     return Figure(
         title,
         panel.drawing.markup(),
-        _caption(lines, lost, many),
+        _caption(lines, lost, many, view),
         _legend(lines, lost, entries, many),
         numbers=_numbers(sound, face),
     )
@@ -147,8 +147,10 @@ def _bands(panel: Panel, lines: Sequence[tuple[Vector, Vector]]) -> None:
     panel.line(epochs[known], quantiles[2], "median-line")
 
 
-def _caption(lines: Mapping[str, Any], lost: set[str], many: bool) -> str:
-    return f"Percentiles of {len(lines) - len(lost):,} members at each epoch." if many else ""
+def _caption(lines: Mapping[str, Any], lost: set[str], many: bool, view: RunView) -> str:
+    trained = sum(bool(member.get("epochs")) for member in view.members)
+    some = f", evenly spread over {trained:,}," if trained > len(view.histories) else ""
+    return f"Percentiles of {len(lines) - len(lost):,} members{some} at each epoch." if many else ""
 
 
 def _legend(lines: Iterable[str], lost: set[str], entries: Mapping[str, Any], many: bool) -> Legend:

@@ -8,12 +8,15 @@ from typing import Any
 from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.looks import Look, look
 from ensemble_svc.report.panel import Panel, Range, width_of
+from ensemble_svc.report.picked import spread
 from ensemble_svc.report.search import WIDE
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
 from ensemble_svc.spec.spaces import laws_by_key
 
 PLOTS_UP_TO = 12
+DOTS_UP_TO = 1000
+"""Members drawn at most in a figure: the chosen, and others evenly spread."""
 KINDS = ("stop-dot", "member-dot", "ensemble-dot")
 WORDS = ("stopped before the last epoch", "a member", "in the ensemble")
 Dot = tuple[float, float, str, str]
@@ -34,8 +37,10 @@ def draw(view: RunView) -> list[Figure]:
 
 def _dots(view: RunView, key: str, face: Look) -> list[Dot]:
     chosen = set((view.manifest.get("ensemble") or {}).get("members") or ())
+    own = [place for place, member in enumerate(view.members) if member["id"] in chosen]
     dots = list[Dot]()
-    for member in view.members:
+    for place in spread(len(view.members), DOTS_UP_TO, own[:DOTS_UP_TO]):
+        member = view.members[place]
         x = (member.get("hyperparameters") or {}).get(key)
         measured = member.get("metrics") or {}
         y = (measured.get("validation") or measured.get("oob") or {}).get(face.name)

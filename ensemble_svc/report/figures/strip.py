@@ -10,11 +10,14 @@ from ensemble_svc.report.drawing import Drawing
 from ensemble_svc.report.figure import Figure
 from ensemble_svc.report.looks import Look, look, ordered
 from ensemble_svc.report.panel import Range
+from ensemble_svc.report.picked import spread
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.verdict import gain_parts
 from ensemble_svc.report.view import RunView
 
 WIDTH, ROW, LEFT, RIGHT = 1080, 86, 140, 872
+DOTS_UP_TO = 1500
+"""Members drawn at most in a row: the chosen, the best and the ends of the row, and others evenly spread."""
 TIPS_UP_TO = 200
 """Members beyond which a dot no longer carries its own words."""
 
@@ -37,7 +40,8 @@ def draw(view: RunView) -> Figure | None:
     return Figure(
         "Members against the ensemble",
         drawing.markup(),
-        f"Rows of the {clean(view.split, limit=40)} split. Each scale runs so that better is to the right.",
+        f"Rows of the {clean(view.split, limit=40)} split. Each scale runs so that better is to the right."
+        + (f" About {DOTS_UP_TO:,} of {len(each):,} are drawn." if len(each) > DOTS_UP_TO else ""),
         tuple(legend),
         wide=True,
     )
@@ -93,7 +97,7 @@ def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: 
     radius = 4.2 if len(values) <= 60 else 3.0 if len(values) <= TIPS_UP_TO else 2.0
     best, heaps = view.best, dict[int, int]()
     chosen = set(map(clean, view.chosen)) if view.is_selected else set[str]()
-    order = sorted(range(len(values)), key=lambda k: (k == best, _name(view, k) in chosen))
+    order = sorted(_drawn(values, best, view), key=lambda k: (k == best, _name(view, k) in chosen))
     for position in order:
         value = values[position]
         if not is_number(value):
@@ -111,6 +115,18 @@ def _dots(d: Drawing, scale: Range, middle: float, values: Sequence[Any], face: 
             else "member-dot"
         )
         d.dot((x, y), radius, kind, tip)
+
+
+def _drawn(values: Sequence[Any], best: int | None, view: RunView) -> list[int]:
+    """Positions of the members that have a dot."""
+    if len(values) <= DOTS_UP_TO:
+        return list(range(len(values)))
+    known = [place for place, value in enumerate(values) if is_number(value)]
+    ends = [end(known, key=lambda place: values[place]) for end in (min, max) if known]
+    own = set(view.chosen) if view.is_selected else set[str]()
+    chosen = [place for place, name in enumerate(view.candidates) if name in own][: DOTS_UP_TO // 2]
+    kept = [*ends, *chosen, *([] if best is None else [best])]
+    return spread(len(values), DOTS_UP_TO, kept)
 
 
 def _offset(heap: int, radius: float) -> float:

@@ -9,13 +9,14 @@ from ensemble_svc.exhibits.trials import Trial
 from ensemble_svc.report.drawing import Drawing
 from ensemble_svc.report.figure import Figure, Numbers
 from ensemble_svc.report.panel import Panel, Range
+from ensemble_svc.report.picked import spread
 from ensemble_svc.report.search import Searched
 from ensemble_svc.report.text import clean, count, number
 
 BARS_UP_TO = 14
 ROW, LEFT, ROOM = 28.0, 150.0, 52.0
 DOTS_UP_TO = 1500
-"""Trials drawn at most in the history, evenly spread."""
+"""Trials drawn at most in the history: those in the ensemble, and others evenly spread."""
 
 
 def importance(searched: Searched, width: float) -> Figure | None:
@@ -78,10 +79,11 @@ def history(searched: Searched, width: float) -> Figure | None:
         y_label=f"validation {face.label} {face.unit}".strip(),
         width=width,
     )
-    for trial in known[:: -(-len(known) // DOTS_UP_TO)]:
-        _dot(panel, searched, trial)
-    xs = [x for trial in known for x in (trial.number - 0.5, trial.number + 0.5)]
-    panel.line(xs, [value for value in best for _ in range(2)], "ensemble-line")
+    own = [place for place, trial in enumerate(known) if searched.is_chosen(trial)]
+    for place in spread(len(known), DOTS_UP_TO, own[:DOTS_UP_TO]):
+        _dot(panel, searched, known[place])
+    xs, ys = _steps(known, best)
+    panel.line(xs, ys, "ensemble-line")
     first = known[next(i for i, value in enumerate(best) if value == best[-1])]
     caption = (
         f"The best, {face.show(best[-1])}, came with trial {first.number} of {len(known):,} (the first is 0)."
@@ -98,6 +100,14 @@ def history(searched: Searched, width: float) -> Figure | None:
         tuple(legend),
         numbers=Numbers.of(head, rows, spread=True),
     )
+
+
+def _steps(known: Sequence[Trial], best: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The line of the best so far, with a corner where it changes and none between."""
+    changes = [k for k, value in enumerate(best) if not k or value != best[k - 1]]
+    ends = [*(known[k].number - 0.5 for k in changes[1:]), known[-1].number + 0.5]
+    xs = [x for k, end in zip(changes, ends, strict=True) for x in (known[k].number - 0.5, end)]
+    return xs, [best[k] for k in changes for _ in range(2)]
 
 
 def _dot(panel: Panel, searched: Searched, trial: Trial) -> None:

@@ -1,0 +1,115 @@
+"""What is known of one member and of one slot's pack of a run that is looked at from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.store.progress import Tick
+
+Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pending", "stopped", "done"]
+
+SICK = frozenset({"diverged", "excluded"})
+"""A member that is sealed and in no ensemble."""
+
+
+@dataclass
+class Member:
+    """What is known of one member."""
+
+    spec: MemberSpec
+    pack: str
+    status: Status = "pending"
+    reason: str = ""
+    epoch: int = 0
+    stopped: bool = False
+    """Whether it ended before its last epoch, by early stopping or by a search's scheduler."""
+    ranked_out: bool = False
+    """Whether it was stopped when trials of several packs were ranked; it may wait for its seal."""
+    sealed: bool = False
+    sick: str = ""
+    """What is wrong with how it trained, in a few words."""
+    curve: list[tuple[int, float | None, float | None]] = field(default_factory=list)
+    """Epoch, training loss and validation metric."""
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By split, once it is sealed."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    taken: Mapping[str, Any] = field(default_factory=dict)
+    """The values that a population's member took over last."""
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """What it varies, as it trains now."""
+        return {**self.spec.varied, **self.taken}
+
+    def last(self, metric: str) -> float | None:
+        """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
+        held = self.metrics.get("validation") or self.metrics.get("oob") or {}
+        return held.get(metric, self.curve[-1][2] if self.curve else None)
+
+    def forget(self) -> None:
+        """It trains anew."""
+        self.status, self.reason, self.epoch, self.sick, self.seconds = "pending", "", 0, "", None
+        self.stopped = self.ranked_out = self.sealed = False
+        self.curve, self.metrics, self.taken = [], {}, {}
+
+    def see(self, epoch: int, loss: float | None, metric: float | None) -> None:
+        """The end of an epoch; what came after it in an attempt that was lost no longer counts."""
+        while self.curve and self.curve[-1][0] >= epoch:
+            self.curve.pop()
+        self.curve.append((epoch, loss, metric))
+        self.epoch = max(epoch, self.epoch) if self.sealed else epoch
+
+
+@dataclass
+class PackRow:
+    """What is known of one slot's pack."""
+
+    slot: Slot
+    started: float | None = None
+    """When its last attempt began, seconds since 1970."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """Node and process."""
+    ticks: list[Tick] = field(default_factory=list)
+    """The first and the last end of an epoch of this attempt."""
+    held_s: float = 0.0
+    """Wall seconds of attempts that are over."""
+    open: bool = False
+    """Whether an attempt is under way."""
+    sealed_up_to: int = 0
+    """Members from the first on that are known to be sealed, so that a large pack is not gone through at every seal."""
+    pace_s: float | None = None
+    """Seconds that one of its epochs takes by now, the newest counting most; None before two have ended."""
+
+    def tick(self, tick: Tick) -> None:
+        """An epoch has ended."""
+        last = self.ticks[-1] if self.ticks else None
+        if last is not None and tick.epoch > last.epoch:
+            newest = (tick.seconds - last.seconds) / (tick.epoch - last.epoch)
+            self.pace_s = newest if self.pace_s is None else 0.7 * self.pace_s + 0.3 * newest
+        self.ticks = [*self.ticks[:1], tick]
+
+    @property
+    def held(self) -> float:
+        """GPUs, or cores where it has none."""
+        return self.slot.gpus or self.slot.cpus
+
+    def since_start(self, now: float) -> float:
+        """Seconds of all its attempts."""
+        return self.held_s + (max(0.0, now - self.started) if self.open and self.started else 0.0)
+
+    def close(self, now: float) -> None:
+        """Its attempt is over."""
+        if self.open and self.started is not None:
+            self.held_s += max(0.0, now - self.started)
+        self.open = False
+
+    def all_sealed(self, is_sealed: Callable[[MemberSpec], bool]) -> bool:
+        """Whether every member is."""
+        members = self.slot.pack.members
+        while self.sealed_up_to < len(members) and is_sealed(members[self.sealed_up_to]):
+            self.sealed_up_to += 1
+        return self.sealed_up_to == len(members)
