@@ -32,7 +32,7 @@ from ensemble_svc.scoring import measured_by
 from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import takes_cut
+from ensemble_svc.spec.search import full_epochs, takes_cut
 from ensemble_svc.splits import TRAINED, Splits, only_members, only_trained, targets_of
 from ensemble_svc.store.atomic import hash_file, read_verified
 from ensemble_svc.store.document import write_document
@@ -69,7 +69,8 @@ def conclude(
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
-    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    full = full_epochs(job.search, job.training.epochs)
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search), full=full)
     done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})

@@ -34,7 +34,7 @@ from ensemble_svc.souping import FILE, make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
-from ensemble_svc.splits import Splits, with_targets
+from ensemble_svc.splits import Splits, read_predictions
 from ensemble_svc.store.atomic import TEMPORARY
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
@@ -118,15 +118,6 @@ def _rival(run: Run, job: JobSpec, manifest: Mapping[str, Any], predictions: Spl
 def finished(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The entries of the members that finished."""
     return [entry for entry in manifest["members"] if entry["status"] == "done"]
-
-
-def read_predictions(run: Run) -> Splits:
-    """All candidates' predictions, by split, looked at through the pages of their files."""
-    files = run.manifest()["files"]
-    names = [name for name in files if name.startswith("predictions/")]
-    splits = [Path(name).stem for name in names]
-    job = run.job()
-    return {split: with_targets(job, run.mapped(split)) for split in splits}
 
 
 def _new_rows(run: Run, job: JobSpec, data: str, directory: Path) -> Dataset:

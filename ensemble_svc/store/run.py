@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ensemble_svc.errors import StoreError
 from ensemble_svc.spec.job import JobSpec
@@ -16,6 +14,9 @@ from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.mapped import map_tensors
 from ensemble_svc.store.members import read_tensors
 from ensemble_svc.store.tensors import Tensors, decode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DISTILLATION = "distillation.json"
 """How a student does against its teacher."""
@@ -101,6 +102,8 @@ class Run:
 
     def history(self, member: str) -> pd.DataFrame:
         """One row per epoch of a sealed member."""
+        import pandas as pd  # here, for nobody but the caller needs it
+
         name = f"members/{member}/history.parquet"
         return pd.read_parquet(io.BytesIO(read_verified(self.path / name, self._files(member)[name])))
 
