@@ -2,8 +2,8 @@
 
 The rows of all members are read and combined a piece at a time, by as many threads as there are cores; what is held is
 the ensemble's own prediction, a few sums of each member, and a piece for each thread. So memory does not grow with the
-members, and with the rows as one member's prediction does. It is for whoever has such a file: ``conclude`` and the
-commands hold what the members say.
+members, and with the rows as one member's prediction does. It is for whoever has such a file;
+the commands look at the pages of theirs (``store.mapped``) and tell intervals, size curves and diversity too.
 
 Shapes: K members, N rows, C classes, n rows of a piece.
 """
@@ -39,8 +39,6 @@ ROWS = 1 << 16
 TOGETHER_BYTES = 1 << 20
 """Of one member, worked on together: few enough that what is made of them is still in the processor's cache when it is
 next looked at, and enough that the calls cost little beside what they do."""
-AHEAD = 4
-"""Members whose rows the system reads while others are worked on."""
 Found = TypeVar("Found")
 
 
@@ -101,7 +99,7 @@ def combine_streamed(
     shares = member_weights(weights_K, num_members)
     rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes, members=1)
     mixed_NC = torch.empty(num_rows, num_classes, dtype=torch.float32)
-    number = min(len(rows), threads or _cores())
+    number = min(len(rows), threads or 2 * _cores())  # while some wait for the disk, others compute
     desks: SimpleQueue[_Desk] = SimpleQueue()
     for _ in range(number):
         desks.put(_Desk(path, known, shares, rows[0].stop, bins))
@@ -136,7 +134,6 @@ class _Desk:
         self._mixture.begin(len(target_n))
         with Slices(self._path, self._known) as file, np.errstate(all="ignore"):
             for k in range(len(self._shares)):
-                file.expect(LOG_PROBS, k + AHEAD, rows)
                 file.read(LOG_PROBS, k, rows, log_probs_nC)
                 np.exp(log_probs, out=probs)
                 totals_n = self._crowd.score(k, log_probs_nC, probs_nC)

@@ -82,7 +82,7 @@ class RayExecutor:
     def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> Iterator[Call[P]]:
         """As :meth:`ensemble_svc.plan.executor.Executor.workers` says; each task is a Ray task.
 
-        The processes wait idle between calls, so what they have loaded stays loaded, for slots as well.
+        The processes wait idle between calls, so what they have loaded stays loaded; slots get other processes.
         """
         wanted = {"CPU": float(cpus), "GPU": float(gpus)}
         bundle = {name: amount for name, amount in wanted.items() if amount}
@@ -213,12 +213,11 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _preload() -> str:
-    """What each worker loads while the driver prepares the data; nothing where that would be many, or sees GPUs.
+def preloaded_on(here: Resources) -> str:
+    """What each worker loads while the driver prepares the data; nothing where they are many, or there are GPUs.
 
     Ray starts a worker for each core at once, and each holds some 350 MB then.
     """
-    here = this_machine()
     return "ensemble_svc.cluster.preloaded" if here.cpus <= MOST_PRELOADED and not here.gpus else ""
 
 
@@ -233,5 +232,5 @@ def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[Ra
     Raises:
         ClusterError: as :func:`ensemble_svc.cluster.session.connect` says.
     """
-    with connect(address, directory=Path.cwd(), preload=_preload()):
+    with connect(address, directory=Path.cwd(), preload=preloaded_on(this_machine())):
         yield RayExecutor(run / "tune", job.compute.retries)

@@ -6,19 +6,22 @@ their results turn out to be, and asks for further ones as the undisturbed run w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
+from ensemble_svc.measuring import expect, took
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask
 from ensemble_svc.search.brackets import ask_bracket, losses_at_rungs
-from ensemble_svc.search.climbing import climbed, train_left
+from ensemble_svc.search.climbing import climbed
+from ensemble_svc.search.leaving import train_left
 from ensemble_svc.search.refitting import EVENT as REFIT
 from ensemble_svc.search.refitting import again_of, chosen, own_members, refits_in
 from ensemble_svc.search.stages import given, room_in_stage, staged
@@ -136,7 +139,13 @@ def _with(ready: Ready, trials: tuple[Values, ...], again: Mapping[int, Values],
 
 def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
     """Train what is not sealed of a round, and of those before it."""
+    journal, left = ready.run.journal, ready.left(ready.plan.slots, executor.resources())
+    if left.slots:
+        expect(journal, left, sum(1 for _ in ready.plan.members))
+    began = time.monotonic()
     train_left(climbed(ready, executor, listener), executor, listener)
+    if left.slots:
+        took(journal, time.monotonic() - began)
 
 
 def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Values, ...]:

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.store.atomic import hash_file, read_verified, write_all
 from ensemble_svc.store.document import encode_document
+from ensemble_svc.store.history import encode_history
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.tensors import Tensors, decode, encode
 
@@ -32,9 +32,6 @@ BATCH_BYTES = 64 * 2**20
 
 FEW = 32
 """Members whose seals are looked for one by one rather than among all."""
-
-FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds", "val_nll")
-"""Of a member's history; the others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +109,7 @@ def _files(result: Result) -> dict[str, bytes]:
         files[f"predictions-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
     for split, tensors in result.trained.items():
         files[f"trained-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
-    files["history.parquet"] = _parquet(result.history)
+    files["history.parquet"] = encode_history(result.history)
     files["resample.npy"] = _npy(result.rows)
     files["health.json"] = encode_document(result.health)
     return {f"members/{result.member.id}/{name}": body for name, body in files.items()}
@@ -123,22 +120,29 @@ def snapshot_file(number: int) -> str:
     return f"snapshot-{number}.safetensors"
 
 
-def was_cut(facts: Mapping[str, Any]) -> bool:
-    """Whether a finished member was stopped before its training was over, by a scheduler or for its budget.
+def was_cut(facts: Mapping[str, Any], full: int | None = None) -> bool:
+    """Whether a finished member was stopped before its training was over, or was never to train so far.
 
-    Early stopping gives no reason; it is an end of training like another.
+    A scheduler or a budget stops a member and gives a reason; early stopping gives none, and is an end of training
+    like another.
+
+    Args:
+        full: epochs that members train which are whole, where some are meant to train fewer.
     """
-    return bool(facts.get("stopped") and facts.get("reason"))
+    if facts.get("stopped") and facts.get("reason"):
+        return True
+    return full is not None and int(facts["spec"]["training"]["epochs"]) < full
 
 
-def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool) -> list[bool]:
+def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool, full: int | None = None) -> list[bool]:
     """Which finished members may be in the ensemble.
 
     Args:
         members: their seals, or their entries in the manifest.
         cut: whether those may that were stopped before their end; where there are no others, they do.
+        full: as for ``was_cut``.
     """
-    whole = [not was_cut(facts) for facts in members]
+    whole = [not was_cut(facts, full) for facts in members]
     return whole if any(whole) and not cut else [True] * len(members)
 
 
@@ -212,15 +216,6 @@ def read_tensors(run: Path, files: Mapping[str, str], member: str, name: str) ->
     if meta.get("member") != member:
         raise CorruptArtifact(f"{run / key} belongs to member {meta.get('member')}, not to {member}")
     return tensors
-
-
-def _parquet(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows with their columns in one order, also where a commit, which sorts its keys, has held them."""
-    table, buffer = pd.DataFrame(list(history)), io.BytesIO()
-    first = [name for name in FIRST_COLUMNS if name in table]
-    table = table[[*first, *sorted(set(table) - set(first))]]
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _npy(rows: np.ndarray[Any, Any]) -> bytes:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ensemble_svc.errors import StoreError
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.atomic import read_verified, verify
 from ensemble_svc.store.document import Document, read_document
 from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.mapped import map_tensors
 from ensemble_svc.store.members import read_tensors
 from ensemble_svc.store.tensors import Tensors, decode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DISTILLATION = "distillation.json"
 """How a student does against its teacher."""
@@ -92,8 +94,16 @@ class Run:
         name = f"predictions/{split}.safetensors"
         return decode(self.verified(name), self.path / name)[0]
 
+    def mapped(self, split: str) -> Tensors:
+        """As ``predictions``, but looked at through the pages of their file; not to be written to."""
+        name = f"predictions/{split}.safetensors"
+        verify(self.path / name, self._recorded(name))
+        return map_tensors(self.path / name)
+
     def history(self, member: str) -> pd.DataFrame:
         """One row per epoch of a sealed member."""
+        import pandas as pd  # here, for nobody but the caller needs it
+
         name = f"members/{member}/history.parquet"
         return pd.read_parquet(io.BytesIO(read_verified(self.path / name, self._files(member)[name])))
 
@@ -108,10 +118,14 @@ class Run:
             StoreError: the run has no such file yet.
             CorruptArtifact: its bytes are not those recorded.
         """
+        return read_verified(self.path / name, self._recorded(name))
+
+    def _recorded(self, name: str) -> str:
+        """The SHA-256 of a file that the manifest lists."""
         files: dict[str, str] = self.manifest().get("files", {})
         if name not in files:
             raise StoreError(f"{self.path} has no {name} yet; finish the training command first")
-        return read_verified(self.path / name, files[name])
+        return files[name]
 
     def _files(self, member: str) -> dict[str, Any]:
         for entry in self.manifest()["members"]:

@@ -23,7 +23,7 @@ from ensemble_svc.store.tensors import Tensors
 
 PIECE_BYTES = 4 << 20
 """Read at once, about."""
-_TYPES = {
+TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -66,7 +66,7 @@ def places(path: Path) -> dict[str, Place]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length) if length < size else b"")
         found = {
-            name: (_TYPES[one["dtype"]], tuple(one["shape"]), one["data_offsets"])
+            name: (TYPES[one["dtype"]], tuple(one["shape"]), one["data_offsets"])
             for name, one in header.items()
             if name != "__metadata__"
         }
@@ -99,13 +99,6 @@ class Slices:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
-
-    def expect(self, name: str, member: int, rows: slice) -> None:
-        """Have the system begin to read what will be wanted next; nothing where there is no such member."""
-        one = self._known[name]
-        if member < one.shape[0]:
-            size = (rows.stop - rows.start) * one.row_bytes
-            os.posix_fadvise(self._file, one.at(member, rows.start), size, os.POSIX_FADV_WILLNEED)
 
     def read(self, name: str, member: int, rows: slice, into: Tensor) -> None:
         """Rows [n, …] of a member into memory that is there, contiguous and of the tensor's type.
