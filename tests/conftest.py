@@ -6,7 +6,8 @@ import os
 import signal
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,3 +55,32 @@ def own_start(request: pytest.FixtureRequest) -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
         torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Exit status and output of one command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs one command in this process."""
+
+    from ensemble_svc.cli.main import run
+
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["ensemble-svc", *map(str, arguments)])
+        try:
+            run()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        else:
+            code = 0
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call

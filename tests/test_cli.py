@@ -13,8 +13,6 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from ensemble_svc.cli.main import run as run_app
-
 JOB = """\
 name: small
 data: {source: digits, preprocess: [standardize], test: 0.5}
@@ -24,30 +22,6 @@ ensemble: {members: 2}
 evaluate: {resamples: 100}
 compute: {executor: local}
 """
-
-
-class Outcome:
-    """Exit status and output of one command."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Runs one command in this process."""
-
-    def call(*arguments: object) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["ensemble-svc", *map(str, arguments)])
-        code = 0
-        try:
-            run_app()
-        except SystemExit as left:
-            code = int(left.code or 0)
-        printed = capsys.readouterr()
-        return Outcome(code, printed.out, printed.err)
-
-    return call
 
 
 @pytest.fixture(scope="module")

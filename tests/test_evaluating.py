@@ -401,18 +401,15 @@ class TestShards:
             with pytest.raises(DataError, match=told):
                 predict_file(tables.path, tmp_path / path, tmp_path / "out.csv")
 
-    def test_the_command_ends_with_1_and_names_the_file(self, tables, tmp_path):
+    def test_the_command_ends_with_1_and_names_the_file(self, tables, command, tmp_path):
         frame(20).to_csv(tmp_path / "a.csv", index=False)
         (tmp_path / "b.csv").write_text("length,weight\n1,2,3\n")
-        command = [sys.executable, "-m", "ensemble_svc", "predict", str(tables.path), "--input"]
-        out = str(tmp_path / "out.parquet")
-        done = subprocess.run(
-            [*command, str(tmp_path / "*.csv"), "--output", out], capture_output=True, text=True
-        )
-        assert done.returncode == 1, done.stderr
-        assert done.stderr.startswith("error: ")
-        assert "b.csv" in done.stderr
-        assert len(read(Path(out))["row"]) == 20
+        out = tmp_path / "out.parquet"
+        done = command("predict", tables.path, "--input", tmp_path / "*.csv", "--output", out)
+        assert done.code == 1, done.err
+        assert done.err.startswith("error: ")
+        assert "b.csv" in done.err
+        assert len(read(out)["row"]) == 20
 
 
 class TestElsewhere:
@@ -490,15 +487,14 @@ class TestElsewhere:
 class TestOwnRows:
     """Law 5: rows that trained or decided are not taken for a test."""
 
-    def test_they_are_counted_and_told(self, tables, tmp_path):
+    def test_they_are_counted_and_told(self, tables, command, tmp_path):
         found = evaluate(tables, Wish(data=source(tables.directory / "train.csv")), tmp_path).metrics["data"]
         rows = tables.manifest()["rows"]
         assert found["own_rows"] == {"trained": rows["train"], "chosen": rows["validation"]}
-        command = [sys.executable, "-m", "ensemble_svc", "evaluate", str(tables.path), "--data"]
-        path = source(tables.directory / "train.csv")
-        done = subprocess.run([*command, path], capture_output=True, text=True, check=True)
+        done = command("evaluate", tables.path, "--data", source(tables.directory / "train.csv"))
+        assert done.code == 0
         told = f"warning: {rows['train']} of these rows equal rows that members were trained on"
-        assert told in " ".join(done.stdout.split())
+        assert told in " ".join(done.out.split())
 
     def test_others_are_not(self, tables, tmp_path):
         new = pd.concat([frame(50, seed=77), frame(400).iloc[:5]])

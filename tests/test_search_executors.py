@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_search import HIDDEN, RATE, job_of, train, trials, weights
+from kept_ray import KeptRay
+from search_runs import HIDDEN, RATE, job_of, train, trials, weights
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
 
@@ -46,9 +46,8 @@ def searches(draw: st.DrawFn) -> JobSpec:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 def decisions(run: Run) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_search import job_of
+from search_runs import job_of
 from test_search_refining import coarse_of, stages_of
 
 from ensemble_svc.plan.members import make_members
