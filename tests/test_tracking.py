@@ -257,7 +257,7 @@ run = Run(Path(sys.argv[1]))
 
 def progress(slot, told):
     if told.epoch == 1:
-        wait_for(lambda: len(of_experiment(run, "whole")) == 4, "runs")
+        wait_for(lambda: len(of_experiment(run, "whole")) == 4, "runs", within_s=480.0)
         os.kill(os.getpid(), signal.SIGKILL)
 
 job = job_of(compute={"track": HERE})
@@ -270,7 +270,7 @@ def test_a_driver_that_is_killed_leaves_runs_that_say_so_and_that_are_gone_on_wi
     """By SIGKILL, of the driver alone: what tells the tracker outlives it for the moment that it takes to say so."""
     run = Run(tmp_path / "run")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(Path(__file__).parent)])}
-    done = subprocess.run([sys.executable, "-c", DRIVER, str(run.path)], env=env, check=False, timeout=500)
+    done = subprocess.run([sys.executable, "-c", DRIVER, str(run.path)], env=env, check=False, timeout=900)
     assert done.returncode == -signal.SIGKILL
     wait_for(
         lambda: {one.info.status for one in of_experiment(run, "whole")} == {"KILLED"},
