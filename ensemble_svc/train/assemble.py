@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from ensemble_svc.nn.lsuv import to_unit_variance
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.tasks import Answer, Heads, heads_of
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.plan.structure import structure
 from ensemble_svc.spec.inits import Lsuv
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.model import Network
@@ -115,8 +115,10 @@ def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
     Raises:
         SpecError: a network that does not fit the data's shape, or that would see rows left out of a bag.
     """
-    for _, some in groupby(members, key=lambda member: member.model):
-        member = next(some)
+    kinds: dict[str, MemberSpec] = {}
+    for member in members:
+        kinds.setdefault(structure(member, 0), member)
+    for member in kinds.values():
         net = assemble(member, schema)
         bagged = member.streamed and not isinstance(member.resample, NoResample)
         if bagged and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
