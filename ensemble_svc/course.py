@@ -36,6 +36,7 @@ from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.spending import NOT_STARTED
+from ensemble_svc.store.turns import ANEW
 from ensemble_svc.tracking.track import track
 from ensemble_svc.train.payload import Payload
 
@@ -286,8 +287,7 @@ def begun(
     """
     known, placed = set(digests), set[str]()
     has_begun, kept = _begun(journal, or_placed=or_placed), list[Slot]()
-    slots = (_slot_of(text) for event in journal.of_kind("plan") for text in event["slots"])
-    for slot in {(slot.pack.id, slot.since): slot for slot in slots}.values():
+    for slot in _noted(journal):
         own = {member.digest for member in slot.pack.members}
         if wanted(slot) and has_begun(slot) and own <= known and not own & placed:
             kept.append(slot)
@@ -299,6 +299,18 @@ def note(journal: Journal, slots: Sequence[Slot]) -> None:
     """Write down how the slots are composed, before any of them trains."""
     if slots:
         journal.append("plan", slots=[slot.model_dump_json() for slot in slots])
+
+
+def _noted(journal: Journal) -> list[Slot]:
+    """The slots as they were composed, without those of members that have begun anew since."""
+    slots: dict[tuple[str, int], Slot] = {}
+    for event in journal.of_kind("plan", ANEW):
+        if event["event"] == ANEW:
+            over = set(event["members"])
+            slots = {k: s for k, s in slots.items() if over.isdisjoint(m.digest for m in s.pack.members)}
+        else:
+            slots |= {(slot.pack.id, slot.since): slot for slot in map(_slot_of, event["slots"])}
+    return list(slots.values())
 
 
 @lru_cache(maxsize=4096)
@@ -316,14 +328,20 @@ def _begun(journal: Journal, *, or_placed: bool = False) -> Callable[[Slot], boo
         or_placed: a slot that has nothing yet, and has not failed, counts too.
     """
     last, failed, halved = dict[str, int](), dict[str, int](), set[str]()
-    for number, event in enumerate(journal.of_kind("commit", "sealed", "failed", "halved")):
+    held: dict[str, set[str]] = {}
+    for number, event in enumerate(journal.of_kind("commit", "sealed", "failed", "halved", ANEW)):
         match event["event"]:
+            case "anew":
+                over = set(event["members"])
+                last = {pack: n for pack, n in last.items() if over.isdisjoint(held.get(pack, ()))}
             case "failed":
                 failed[event["pack"]] = number
             case "halved":
                 halved.add(event["pack"])
-            case _:
+            case kind:
                 last[event["pack"]] = number
+                own = event["members"] if kind == "commit" else [event["digest"]]
+                held.setdefault(event["pack"], set()).update(own)
 
     def latest(slot: Slot) -> int:
         parts = slot.halves() if slot.pack.id in halved else ()

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ensemble_svc.ahead import ahead
 from ensemble_svc.audit import audit
 from ensemble_svc.books import Books
 from ensemble_svc.data.conform import conform
@@ -176,6 +177,6 @@ def audit_shard(directory: Path, terms: Terms, number: int, source: Source, tell
         missing=imputes(job),
         labels=labels,
     )
-    for books in audit(terms, rows, number, tell):
+    for books in audit(terms, ahead(rows), number, tell):
         books.zero_based = labels.zero_based
         yield books

@@ -29,7 +29,6 @@ from ensemble_svc.errors import TrainError
 from ensemble_svc.planning import Prepared, members_of
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.journal import Journal
-from ensemble_svc.train.find import losses_at
 from ensemble_svc.train.payload import Payload
 
 TOP = 10.0
@@ -120,6 +119,10 @@ def find(job: JobSpec, prepared: Prepared, *, num_steps: int = NUM_STEPS) -> Fou
     Raises:
         TrainError: as ``judge``; a network that fails in training.
     """
+    from ensemble_svc.train.find import (
+        losses_at,
+    )  # here, since a driver whose slots run elsewhere needs no Lightning
+
     rates = [TOP / 2**i for i in range(NUM_RATES)]
     member = members_of(with_rate(job, rates[0]), prepared)[0]
     payload = Payload(prepared.dataset, prepared.split, prepared.schema, "", job.compute.commit_every_s)

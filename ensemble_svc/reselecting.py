@@ -30,7 +30,7 @@ from ensemble_svc.souping import FILE, make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
-from ensemble_svc.splits import Splits, with_targets
+from ensemble_svc.splits import Splits, read_predictions
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
@@ -74,7 +74,8 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         files |= {} if new is None else keep_deciding(run, new)
         known = None if isinstance(own, str) else own
         files |= write_exhibits(run, job, decision, ids, predictions, known)
-        record_ensemble(run.journal, decision.model_dump(mode="json"))
+        other = new is not None or job.aggregate != run.job().aggregate
+        record_ensemble(run.journal, decision.model_dump(mode="json"), reselected=other)
         amend_manifest(run.path, files, dropped=[name for name in (FILE, DECIDING) if name not in files])
         amend_manifest(run.path, extend_metrics(run, job, directory))
         amend_manifest(run.path, {"report.html": write_report(run)})
@@ -109,15 +110,6 @@ def _rival(run: Run, job: JobSpec, manifest: Mapping[str, Any], predictions: Spl
 def finished(manifest: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The entries of the members that finished."""
     return [entry for entry in manifest["members"] if entry["status"] == "done"]
-
-
-def read_predictions(run: Run) -> Splits:
-    """All candidates' predictions, by split."""
-    files = run.manifest()["files"]
-    names = [name for name in files if name.startswith("predictions/")]
-    splits = [Path(name).stem for name in names]
-    job = run.job()
-    return {split: with_targets(job, run.predictions(split)) for split in splits}
 
 
 def _new_rows(run: Run, job: JobSpec, data: str, directory: Path) -> Dataset:

@@ -6,6 +6,7 @@ Shapes: K candidates (every member that finished), N rows, T tasks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torch import Tensor
 from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.tasks import Tasks
+from ensemble_svc.store.run import Run
 
 Splits = Mapping[str, Mapping[str, Tensor]]
 """Predictions by split: the members' [K, N, …], and ``target`` [N, …]; ``seen`` [K, N] of training rows."""
@@ -52,6 +54,15 @@ def split_targets(tasks: Tasks, target_NT: Tensor) -> list[Tensor]:
     columns = target_NT.split(1, dim=1)
     each = zip(tasks.values(), columns, strict=True)
     return [y.squeeze(1).long() if task.kind == "classification" else y.contiguous() for task, y in each]
+
+
+def read_predictions(run: Run) -> Splits:
+    """All candidates' predictions, by split."""
+    files = run.manifest()["files"]
+    names = [name for name in files if name.startswith("predictions/")]
+    splits = [Path(name).stem for name in names]
+    job = run.job()
+    return {split: with_targets(job, run.predictions(split)) for split in splits}
 
 
 def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor]) -> dict[str, Tensor]:

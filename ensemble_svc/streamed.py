@@ -39,8 +39,6 @@ ROWS = 1 << 16
 TOGETHER_BYTES = 1 << 20
 """Of one member, worked on together: few enough that what is made of them is still in the processor's cache when it is
 next looked at, and enough that the calls cost little beside what they do."""
-AHEAD = 4
-"""Members whose rows the system reads while others are worked on."""
 Found = TypeVar("Found")
 
 
@@ -77,9 +75,10 @@ def measure_streamed(
     )
     ensemble = {LOG_PROBS: log_probs_NC}
     check_prediction("classification", ensemble, target_N, who="the ensemble")
-    chosen = applicable("classification", ensemble, names)
+    chosen = tuple(applicable("classification", ensemble, names))
+    calls = [partial(_value, name, log_probs_NC, target_N, bins) for name in chosen]
     return {
-        "ensemble": {name: _value(name, log_probs_NC, target_N, bins) for name in chosen},
+        "ensemble": dict(zip(chosen, _side_by_side(calls, threads or _cores()), strict=True)),
         "members": describe(members),
         "rows": len(target_N),
     }
@@ -100,7 +99,7 @@ def combine_streamed(
     shares = member_weights(weights_K, num_members)
     rows = cuts(known[LOG_PROBS], piece_bytes=piece_bytes, members=1)
     mixed_NC = torch.empty(num_rows, num_classes, dtype=torch.float32)
-    number = min(len(rows), threads or _cores())
+    number = min(len(rows), threads or 2 * _cores())  # while some wait for the disk, others compute
     desks: SimpleQueue[_Desk] = SimpleQueue()
     for _ in range(number):
         desks.put(_Desk(path, known, shares, rows[0].stop, bins))
@@ -135,7 +134,6 @@ class _Desk:
         self._mixture.begin(len(target_n))
         with Slices(self._path, self._known) as file, np.errstate(all="ignore"):
             for k in range(len(self._shares)):
-                file.expect(LOG_PROBS, k + AHEAD, rows)
                 file.read(LOG_PROBS, k, rows, log_probs_nC)
                 np.exp(log_probs, out=probs)
                 totals_n = self._crowd.score(k, log_probs_nC, probs_nC)
@@ -171,11 +169,11 @@ def _checked(path: Path, known: dict[str, Place], target_N: Tensor) -> tuple[int
     return num_members, num_rows, num_classes
 
 
-def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int | None) -> list[Found]:
+def _side_by_side(calls: Sequence[Callable[[], Found]], threads: int) -> list[Found]:
     """What each call gives, in order; each thread computes by itself, for pieces are too small to be shared."""
-    number, before = threads or _cores(), torch.get_num_threads()
+    before = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(lambda call: call(), calls))
     finally:  # what a thread sets, threads that begin later have too
         torch.set_num_threads(before)

@@ -45,6 +45,11 @@ def make_slot(index: int, *, cpus: int = 1, gpus: float = 0.0, members: int = 2)
     return Slot(pack=Pack(members=specs), cpus=cpus, gpus=gpus, reason="a test")
 
 
+def shared_slot(processes: int, cpus: int = 1) -> Slot:
+    """A slot of one member over so many processes."""
+    return make_slot(0, members=1, cpus=cpus).model_copy(update={"processes": processes})
+
+
 @dataclass(frozen=True)
 class Payload:
     """What the slots share."""

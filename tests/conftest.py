@@ -6,9 +6,14 @@ import os
 import signal
 import sys
 import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from kept_ray import KeptRay
 
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
@@ -19,9 +24,21 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 """Read when torch is loaded, here and in every process that a test starts: threads of a parallel region that wait for
 one another on cores that other processes use too would spend most of the suite's time in turning round."""
 
+pytest.register_assert_rewrite("law_runs", "search_runs", "table_runs", "whole_runs")
+
 settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+@pytest.fixture(scope="session")
+def kept_ray() -> Iterator[KeptRay]:
+    """As its file says; loaded only where a test wants Ray."""
+    from kept_ray import KeptRay
+
+    ray = KeptRay()
+    yield ray
+    ray.end()
 
 
 @pytest.fixture(autouse=True)

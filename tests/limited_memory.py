@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_train_laws import job_of, payload_of
+from law_runs import job_of, payload_of
 
 from ensemble_svc.train.fit import fit
 

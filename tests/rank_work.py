@@ -24,6 +24,12 @@ from ensemble_svc.train.sharednorm import synchronised
 Work = Sequence[tuple[Payload, Slot]]
 
 
+def in_turn(acts: Sequence[tuple[Any, Any]], slot: Slot, report: Report, share: Share) -> None:
+    """Several acts, each with its work, for the price of one start."""
+    for act, work in acts:
+        act(work, slot, report, share)
+
+
 def fit_each(work: Work, slot: Slot, report: Report, share: Share) -> None:
     """Many trainings for the price of one start."""
     for payload, each in work:
@@ -56,6 +62,7 @@ def places(_: Any, slot: Slot, report: Report, share: Share) -> None:
         report(Progress(words, dist.get_world_size(), share.processes, (), 0.0))
 
 
+COMPARED = "batch norms"
 OPTIONS = ((0.1, True, True), (None, True, True), (0.3, False, True), (0.1, True, False))
 """Momentum, affine, track_running_stats."""
 
@@ -77,6 +84,9 @@ def compare_norms(work: Sequence[Sequence[Tensor]], slot: Slot, report: Report, 
         ours.eval()
         with synchronised(ours, share):
             _assert_equal({"output": ours(batches[0])}, {"output": one(batches[0])})
+    if share.rank == 0:
+        compared = len(work) * len(OPTIONS)
+        report(Progress(COMPARED, compared, compared, (), 0.0))
 
 
 def _assert_equal(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

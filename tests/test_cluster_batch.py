@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_evaluating import frame, read, same, source, train
+from kept_ray import KeptRay
+from table_runs import frame, read, same, source, train
 from typer.testing import CliRunner
 
 from ensemble_svc.batch import predict_file
 from ensemble_svc.cli.main import app
 from ensemble_svc.cluster.batch import TRIES, Actors
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import ClusterError, DataError, StoreError
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.spreading import Tell, in_turn
@@ -30,9 +31,8 @@ SHARDS = 5
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=3, directory=Path(__file__).parent) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=3)
 
 
 @pytest.fixture(scope="module")

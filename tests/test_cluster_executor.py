@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cluster_processes import still_running
 from cluster_slots import EPOCHS, Payload, fit_slot, make_slot
+from kept_ray import KeptRay
 from ray.util.state import list_actors
 
 from ensemble_svc.cluster.executor import RayExecutor
@@ -62,7 +63,8 @@ RUN = "search_digits"
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+def session(kept_ray: KeptRay) -> Iterator[Session]:
+    kept_ray.end()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
         with connect(num_cpus=4, num_gpus=4, dashboard=True, directory=Path(__file__).parent) as session:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cluster_processes import end, family
+from kept_ray import KeptRay
 
 from ensemble_svc.cluster.auth import find_token, make_token_file
 from ensemble_svc.cluster.jobs import Jobs
@@ -107,6 +108,12 @@ def when_up(head: Head, *, insecure: bool = False) -> Head:
             time.sleep(0.2)
         else:
             return head
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unconnected(kept_ray: KeptRay) -> None:
+    """What connects here finds no connection of another file's."""
+    kept_ray.end()
 
 
 @pytest.fixture(scope="module")

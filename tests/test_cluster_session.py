@@ -18,6 +18,7 @@ import yaml
 from cluster_processes import family, still_running
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_ray import KeptRay
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ensemble_svc.cluster import jobs
@@ -28,6 +29,12 @@ from ensemble_svc.errors import ClusterError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unconnected(kept_ray: KeptRay) -> None:
+    """What connects here finds no connection of another file's."""
+    kept_ray.end()
 
 
 @pytest.fixture

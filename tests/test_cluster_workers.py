@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import ray
+from kept_ray import KeptRay
 from whole_runs import job_of
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import ClusterError
 from ensemble_svc.planning import measured_in
 
@@ -22,9 +22,8 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2, directory=Path(__file__).parent) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @dataclass(frozen=True)

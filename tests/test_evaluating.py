@@ -8,7 +8,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_runs import SPECIES, frame, read, same, source, train
 
-from ensemble_svc import pipeline
 from ensemble_svc.aggregate.doubt import energy
 from ensemble_svc.batch import predict_file
 from ensemble_svc.data import inputs
@@ -28,52 +27,11 @@ from ensemble_svc.evaluate.metrics import METRICS, measure
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.familiar import marks
-from ensemble_svc.local import LocalExecutor
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.aggregate import TopK
-from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.forward import outputs
-
-SPECIES = ("asp", "bee", "cow")
-
-
-def frame(num_rows: int, seed: int = 0) -> pd.DataFrame:
-    """A table with numbers, words, an id, a column that is no feature, and a class that they tell of."""
-    rng = np.random.default_rng(seed)
-    kind = rng.integers(0, 3, num_rows)
-    return pd.DataFrame(
-        {
-            "id": [f"{i:06d}" for i in range(num_rows)],
-            "length": kind + rng.normal(0, 0.6, num_rows),
-            "weight": rng.normal(0, 1, num_rows).round(3),
-            "colour": rng.choice(["red", "blue", "grey"], num_rows),
-            "region": rng.choice(["north", "south"], num_rows),
-            "kind": np.array(SPECIES)[kind],
-        }
-    )
-
-
-def train(folder: Path, **changes: Any) -> Run:
-    data: dict[str, Any] = {
-        "name": "run",
-        "data": {
-            "source": {"name": "csv", "path": str(folder / "train.csv"), "target": "kind",
-                       "drop": ("region",), "id": "id"},
-            "preprocess": ("standardize",),
-            "test": 0.3,
-        },
-        "model": {"name": "mlp", "hidden": (8,)},
-        "training": {"epochs": 2, "batch_size": 64},
-        "ensemble": {"members": 3},
-        "evaluate": {"resamples": 200},
-        "compute": {"executor": "local"},
-    }  # fmt: skip
-    for section, value in changes.items():
-        data[section] = {**data[section], **value} if isinstance(data.get(section), dict) else value
-    job = JobSpec.model_validate(data)
-    return pipeline.train(job, out=folder / "run", directory=folder, executor=LocalExecutor())
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +44,6 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(tmp_path_factory.mktemp("digits"), data={"source": "digits", "test": 0.5})
-
-
-def source(path: Path) -> str:
-    name = "parquet" if path.suffix == ".parquet" else "csv"
-    return json.dumps({"name": name, "path": str(path), "target": "kind", "drop": ["region"], "id": "id"})
 
 
 class TestPieces:
@@ -558,22 +511,6 @@ class TestSlices:
     def test_a_column_that_cannot_be(self, column, told, tables, tmp_path):
         with pytest.raises(DataError, match=told):
             evaluate(tables, Wish(slices=(column,)), tmp_path)
-
-
-def same(first: Any, second: Any, rel: float = 1e-9) -> bool:
-    """Whether two nests of lists, mappings and numbers are the same to round-off; what is no fraction to the bit."""
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[k], second[k], rel) for k in first)
-    if isinstance(first, list):
-        return len(first) == len(second) and all(map(same, first, second, [rel] * len(first)))
-    return bool(first == pytest.approx(second, rel=rel) if isinstance(first, float) else first == second)
-
-
-def read(path: Path) -> dict[str, Any]:
-    if path.suffix == ".npz":
-        return dict(np.load(path))
-    table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype={"row": str})
-    return {name: table[name].to_numpy() for name in table}
 
 
 MEASURE = """\

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law_runs import assert_close, assert_same_bits, both, job_of, payload_of, train
 from test_nn_packed import stack
-from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, train
 from torch import nn
 
 from ensemble_svc.nn import packed

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train_laws import job_of
+from law_runs import job_of
 from typer.testing import CliRunner
 
 from ensemble_svc import pipeline

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_laws import TestResume, assert_close, assert_same_bits, both, job_of, payload_of, train
+from law_runs import Killed, assert_close, assert_same_bits, both, dying, job_of, payload_of, train
 from torch import Tensor
 
 from ensemble_svc.optim.blocks import as_gradients_come
@@ -145,8 +145,8 @@ class TestMuonTrains:
             compute__pack=pack,
         )
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(TestResume.Killed):
-            train(job, tmp_path / "b", report=TestResume().dying(2), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     def test_convolutions_are_matrices_too(self, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_train_laws import TestResume, assert_close, assert_same_bits, both, job_of, payload_of, train
+from law_runs import Killed, assert_close, assert_same_bits, both, dying, job_of, payload_of, train
 from torch.optim import lr_scheduler as schedulers
 
 from ensemble_svc.optim.plateau import Descent
@@ -245,8 +245,8 @@ class TestPlateausInTraining:
     def test_killed_it_goes_on_to_the_same_bits(self, pack, epoch, tmp_path):
         job = job_of(**self.JOB, compute__pack=pack)
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(TestResume.Killed):
-            train(job, tmp_path / "b", report=TestResume().dying(epoch), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     def test_beside_members_of_other_schedules_that_stop_early(self, tmp_path):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kept_ray import KeptRay
 from whole_runs import artefacts, job_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import RunInUse
 from ensemble_svc.plan.plan import Slot
 from ensemble_svc.plan.progress import Progress
@@ -24,9 +24,8 @@ pytestmark = pytest.mark.ray
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 def train_on_ray(job: JobSpec, out: Path, listener: pipeline.Listener | None = None) -> Run:

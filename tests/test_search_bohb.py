@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import DROP, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
+from search_runs import DROP, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
+from test_search_rungs import MIXED, STILL, decisions
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.search.brackets import ask_bracket, model_rung
@@ -105,3 +106,20 @@ def test_other_schedulers_are_refused(scheduler: str) -> None:
     (fault,) = caught.value.faults
     assert fault.path == "search.algorithm"
     assert f"proposes the brackets of hyperband, and search.scheduler is '{scheduler}'" in fault.message
+
+
+@pytest.mark.parametrize("space", [STILL, MIXED], ids=["one structure", "two"])
+def test_brackets_of_several_packs_are_asked_and_ranked_as_those_of_one(space: Any, tmp_path: Path) -> None:
+    """The same trials stop, so the same are asked for; and law 3 between two rungs of the second bracket."""
+    job = job_of({**BOHB, "space": space}, **SECTIONS)
+    whole = train(job, tmp_path / "whole")
+    compute = {**SECTIONS["compute"], "pack": 2}
+    job = job_of({**BOHB, "space": space}, training=SECTIONS["training"], compute=compute)
+    apart = train(job, tmp_path / "apart")
+    assert trials(apart) == trials(whole)
+    assert decisions(apart) == decisions(whole)
+    with pytest.raises(Killed):
+        train(job, tmp_path / "run", killed_at(9))
+    again = train(job, tmp_path / "run")
+    assert trials(again) == trials(apart)
+    assert weights(again) == weights(apart)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_ray import KeptRay
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import connect
 from ensemble_svc.errors import SpecError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
@@ -173,12 +173,16 @@ def test_a_rung_that_the_budget_kept_trials_from_stops_none(tmp_path: Path) -> N
 
 
 @pytest.mark.ray
-def test_the_budget_holds_on_a_cluster(tmp_path: Path) -> None:
+def test_the_budget_holds_on_a_cluster(kept_ray: KeptRay, tmp_path: Path) -> None:
     """Slots in processes of their own, of which two train at a time."""
-    with connect(num_cpus=2, num_gpus=0, directory=Path.cwd()):
-        executor = RayExecutor(tmp_path / "run" / "tune", retries=0)
-        job = job_of({"budget": {"device_hours": NOTHING}}, training={"epochs": 400, "batch_size": 8})
-        run = train(job, tmp_path / "run", executor)
+    kept_ray(num_cpus=2)
+    executor = RayExecutor(tmp_path / "run" / "tune", retries=0)
+    job = job_of(
+        {"budget": {"device_hours": NOTHING}},
+        training={"epochs": 400, "batch_size": 8},
+        compute={"executor": "local", "measure": "off", "health": "off", "device": "cpu"},
+    )
+    run = train(job, tmp_path / "run", executor)
     done, waiting = by_state(run)
     assert done
     assert len(done) + len(waiting) == 9

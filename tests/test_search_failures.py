@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import RATE, SPACE, job_of, train
+from search_runs import RATE, SPACE, job_of, train
 from torch import nn
 
 from ensemble_svc import course

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_search import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
+from kept_ray import KeptRay
+from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
 from test_search_pbt import NOISE, lineages, population
-from test_search_rungs import small
+from test_search_rungs import BROKEN, fragile, small
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
+from ensemble_svc.errors import QuorumError
+from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Node, Resources
+from ensemble_svc.plan.plan import Slot
+from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import make_plan, prepare
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
@@ -71,7 +75,7 @@ def packs_of(run: Run) -> dict[str, str]:
         {"training": {"optimizer": "muon", "average": "ema"}},
         {"training": {"average": "best_n", "early_stopping": {"patience": 9}}},
         {"training": {"average": {"name": "swag", "start": 0.3, "samples": 2}}},
-        {"ensemble": {"resample": "bootstrap"}},
+        {"ensemble": {"resample": {"name": "kfold", "folds": 2}}},
         REGRESSION,
     ],
     ids=str,
@@ -169,12 +173,83 @@ def _kill_before(patch: pytest.MonkeyPatch, kinds: list[str], number: int) -> No
     patch.setattr(Journal, "append", dying)
 
 
+@pytest.mark.parametrize("what", ["sealed", "committed"])
+def test_a_damaged_member_is_trained_again_with_all_of_its_population(what: str, tmp_path: Path) -> None:
+    """To the same bits: of what is sealed, or of what another goes on from once it was decided."""
+    job = population(trials=4, training={"epochs": 3}, compute={"pack": 2})
+    whole = weights(run := train(job, tmp_path / "run"))
+    if what == "committed":
+        run = Run(tmp_path / "cut")
+        with pytest.MonkeyPatch.context() as patch:
+            kinds = [event["event"] for event in Run(tmp_path / "run").journal.events()]
+            _kill_before(patch, [], kinds.index("rung") + 1)
+            with pytest.raises(Killed):
+                train(job, run.path)
+    name = next(
+        iter(sorted((run.path / ("members" if what == "sealed" else "packs")).glob("*/*.safetensors")))
+    )
+    body = bytearray(name.read_bytes())
+    body[-5] ^= 1
+    name.write_bytes(bytes(body))
+    if what == "committed":
+        with pytest.raises(QuorumError, match="the same command again trains it from its start"):
+            train(job, run.path)
+    again = train(job, run.path)
+    assert weights(again) == whole
+    assert len(again.journal.of_kind("anew")) == 1
+    assert lineages(again) == lineages(Run(tmp_path / "run"))
+
+
+def test_what_is_left_of_a_population_goes_on_in_one_pack(tmp_path: Path) -> None:
+    """One of three trials diverges before they first meet; the others then turn inside one pack, also after a death."""
+    space = {RATE: {"loguniform": [1e-3, 1e30]}, DECAY: STILL[DECAY]}
+    pbt = {"name": "pbt", "interval": 1, "resample": 0}
+    first = [{RATE: rate, DECAY: 0.01} for rate in (0.01, 1e30, 0.003)]
+    sections: dict[str, Any] = {"training": {"optimizer": "sgd"}, "ensemble": {"quorum": 0.5}}
+    sections["search"] = {"first": first}
+    job = population(space, trials=3, scheduler=pbt, **sections, compute={"pack": 2})
+    apart = train(job, tmp_path / "apart")
+    assert [event["epoch"] for event in apart.journal.of_kind("rung")] == [1]
+    assert [event["epoch"] for event in apart.journal.of_kind("turn")] == [2, 3]
+    whole = population(space, trials=3, scheduler=pbt, **sections)
+    assert lineages(train(whole, tmp_path / "whole")) == lineages(apart)
+    for number in (2, 3, 4):
+        with pytest.raises(Killed):
+            train(job, tmp_path / str(number), killed_at(number))
+        again = train(job, tmp_path / str(number))
+        assert weights(again) == weights(apart)
+        assert lineages(again) == lineages(apart)
+
+
 def test_networks_of_ones_own_are_a_population_though_each_trains_alone(tmp_path: Path) -> None:
     own = PythonModel(factory=f"{small.__module__}:small")
     job = population(STILL, trials=4).model_copy(update={"model": own})
     run = train(job, tmp_path / "run")
     assert donors(run)
     assert all(len(event["members"]) == 1 for event in run.journal.of_kind("start"))
+
+
+def test_a_slot_that_fails_for_good_is_compared_no_more(tmp_path: Path) -> None:
+    """The same command again goes on with it, from whose state it was to, and leaves the others as they are."""
+    first = [{RATE: rate, DECAY: 0.01} for rate in (0.01, 0.02, 0.03, 1e-4)]
+    job = population(
+        STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5}, search={"first": first}
+    )
+    job = job.model_copy(update={"model": PythonModel(factory=f"{fragile.__module__}:fragile")})
+
+    def fail_the_last(slot: Slot, progress: Progress) -> None:
+        if (slot.pack.members[0].index, progress.epoch) == (2, 2):
+            BROKEN.append(True)
+
+    listener = Listener(progress=fail_the_last, failure=lambda *_: BROKEN.clear())
+    before = train(job, tmp_path / "run", listener).manifest()["members"]
+    assert [member["status"] for member in before] == ["done", "done", "done", "failed"]
+    run = train(job, tmp_path / "run")
+    after = run.manifest()["members"]
+    assert [member["files"] for member in after[:3]] == [member["files"] for member in before[:3]]
+    assert (after[3]["status"], after[3]["epochs"]) == ("done", 3)
+    assert [turn["epoch"] for turn in after[3]["lineage"]] == [1]
+    assert not run.journal.of_kind("anew")
 
 
 def test_trials_that_one_pack_does_not_hold_are_spread() -> None:
@@ -189,9 +264,8 @@ def test_trials_that_one_pack_does_not_hold_are_spread() -> None:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @pytest.mark.ray

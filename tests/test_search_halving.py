@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from search_runs import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.plan.executor import Node, Resources

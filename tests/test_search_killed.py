@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_search import weights
+from search_runs import weights
 
 from ensemble_svc.store.run import Run
 

@@ -14,13 +14,14 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kept_ray import KeptRay
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
-from test_search import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
+from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
 from ensemble_svc.cluster.races import Referee, Runner
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import PlanError, SpecError, StoreError
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
@@ -107,9 +108,8 @@ def test_a_trial_that_diverged_stops_and_spoils_no_rung() -> None:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 def searched(search: Mapping[str, Any], **sections: Any) -> JobSpec:
@@ -264,6 +264,41 @@ def test_a_search_that_learns_races_its_rounds(session: Session, tmp_path: Path)
     run = race(searched({"algorithm": tpe}), tmp_path / "run")
     check(run)
     assert len(run.journal.of_kind("asked")) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "scheduler", [ASHA, pytest.param({"name": "median", "min_trials": 2}, marks=pytest.mark.slow)]
+)
+def test_what_raced_is_trained_again_to_its_end(session: Session, tmp_path: Path, scheduler: Any) -> None:
+    """What is trained again races nobody, shares a pack, and goes on after a death; the trials stay as they were."""
+    refit = {"seeds": 2, "configurations": 2}
+    search = {"scheduler": scheduler, "trials": 6, "refit": refit}
+    job = searched(search, training={"epochs": 4})
+
+    def die(slot: Slot, progress: Progress) -> None:
+        if slot.pack.members[0].is_again and progress.epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        race(job, tmp_path / "run", Listener(progress=die))
+    run = Run(tmp_path / "run")
+    before, sealed = verdicts(run), run.journal.of_kind("sealed")
+    race(job, tmp_path / "run")
+    (event,) = run.journal.of_kind("refit")
+    members = run.manifest()["members"]
+    own, again = members[:6], members[6:]
+    assert len(again) == 2 * len(event["trials"])
+    assert [m["hyperparameters"] for m in again[::2]] == [own[t]["hyperparameters"] for t in event["trials"]]
+    assert not any(own[trial]["stopped"] for trial in event["trials"])
+    assert all((m["epochs"], m["stopped"]) == (4, False) for m in again)
+    assert verdicts(run) == before
+    assert {one["pack"] for one in before} <= {slot for slot, some in trial_of(run).items() if len(some) == 1}
+    assert run.journal.of_kind("sealed")[: len(sealed)] == sealed
+    assert len(sealed) == 6
+    starts = len(run.journal.of_kind("start"))
+    race(job, tmp_path / "run")
+    assert len(run.journal.of_kind("start")) == starts
 
 
 @pytest.mark.ray

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from kept_ray import KeptRay
+from search_runs import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
 from torch import nn
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.spec.catalogue import REGISTRIES
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
@@ -220,9 +221,8 @@ def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @pytest.mark.ray

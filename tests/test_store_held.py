@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_search import RATE, SPACE, Killed, killed_at, train
-from test_search import job_of as search_of
+from search_runs import RATE, SPACE, Killed, killed_at, train
+from search_runs import job_of as search_of
 
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.plan import Pack, Slot

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
-from test_search import HIDDEN, RATE, SPACE, Killed, killed_at
-from test_search import job_of as search_of
-from test_search import train as search
+from search_runs import HIDDEN, RATE, SPACE, Killed, killed_at
+from search_runs import job_of as search_of
+from search_runs import train as search
 from typer.testing import CliRunner
 from whole_runs import job_of, train
 

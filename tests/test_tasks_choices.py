@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy
+import pandas
 import pytest
 import torch
 from safetensors.torch import load
+from sklearn.datasets import load_diabetes
 
 from ensemble_svc import pipeline
+from ensemble_svc.aggregate.likelihood import log_likelihood
+from ensemble_svc.aggregate.stacking import by_likelihood
+from ensemble_svc.errors import DataError
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.planning import prepare
@@ -216,3 +223,83 @@ def test_rows_that_some_have_not_seen_decide_and_the_whole_run_is_the_same_packe
     reselect(packed, packed.job(), directory=Path.cwd())
     again = {k: v for k, v in packed.manifest()["ensemble"].items() if k != "version"}
     assert again == {k: v for k, v in first.items() if k != "version"}
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A run of a table, and a table of other rows with its columns in another order."""
+    frame = load_diabetes(as_frame=True, scaled=False).frame.rename(columns={"target": "progression"})
+    frame["sex"] = frame["sex"].map({1.0: "f", 2.0: "m"})
+    folder = tmp_path_factory.mktemp("tables")
+    frame.iloc[:300].to_csv(folder / "own.csv", index=False)
+    frame.iloc[300:][sorted(frame.columns, reverse=True)].to_csv(folder / "new.csv", index=False)
+    source = {"name": "csv", "path": str(folder / "own.csv"), "target": list(TASKS)}
+    return train(folder / "run", data={"source": source, **SOURCE}), folder / "new.csv"
+
+
+def test_rows_given_for_it_decide_each_task_by_its_own_target(
+    tables: tuple[Run, Path], tmp_path: Path
+) -> None:
+    """Whatever the order of their columns and of the targets that are named."""
+    trained, table = tables
+    frame = pandas.read_csv(table)
+    job = trained.job()
+    truth = {"progression": torch.tensor(frame["progression"].to_numpy())[:, None].float()}
+    truth["sex"] = torch.tensor((frame["sex"] == "m").to_numpy()).long()
+    found = []
+    for number, targets in enumerate((list(TASKS), list(TASKS)[::-1])):
+        run = Run(Path(shutil.copytree(trained.path, tmp_path / f"run{number}")))
+        source = json.dumps({"name": "csv", "path": str(table), "target": targets})
+        other = parse_job(job.model_dump(mode="json") | {"aggregate": {"combine": "stacking"}})
+        reselect(run, other, data=source, directory=tmp_path)
+        found.append(run.manifest()["ensemble"])
+        assert damage(run) == []
+    assert found[0] == found[1]
+    assert (found[0]["rows"], found[0]["num_rows"]) == ("data", len(frame))
+    columns = [name for name in pandas.read_csv(table.parent / "own.csv").columns if name not in TASKS]
+    x = frame[columns].to_numpy(numpy.float32)
+    ids = trained.manifest()["candidates"]
+    members = Ensemble.load(trained.path, members=ids).members(x)
+    for name, own in truth.items():
+        blend = by_likelihood(log_likelihood(part_of(members, name), own), prior_rows=10.0)
+        assert found[0]["tasks"][name]["weights"] == pytest.approx(blend.weights, abs=1e-6)
+
+
+def test_rows_with_a_class_that_no_member_knows_do_not_decide(
+    tables: tuple[Run, Path], tmp_path: Path
+) -> None:
+    trained, table = tables
+    frame = pandas.read_csv(table)
+    frame.loc[3, "sex"] = "unknown"
+    frame.to_csv(tmp_path / "odd.csv", index=False)
+    source = json.dumps({"name": "csv", "path": str(tmp_path / "odd.csv"), "target": list(TASKS)})
+    with pytest.raises(DataError, match="unknown"):
+        reselect(trained, trained.job(), data=source, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aggregate": {"combine": "stacking", "calibrate": "temperature"}},
+        {"aggregate": {"soup": "uniform", "select": {"name": "diverse", "k": 3}}},
+        {
+            "data": BASE["data"] | {"validation": "oob"},
+            "ensemble": {"members": 4, "resample": "bootstrap"},
+            "aggregate": {"select": {"name": "greedy", "picks": 6}},
+        },
+    ],
+    ids=["stacking", "soup", "oob"],
+)
+def test_a_run_that_ended_before_it_decided_decides_the_same(changes: dict[str, Any], tmp_path: Path) -> None:
+    run = train(tmp_path / "run", **changes)
+    before, metrics = run.manifest()["ensemble"], run.metrics()
+    journal = run.path / "journal.jsonl"
+    lines = journal.read_text().splitlines(keepends=True)
+    decided_at = next(i for i, line in enumerate(lines) if '"event": "ensemble"' in line)
+    journal.write_text("".join(lines[:decided_at]))
+    for name in ("manifest.json", "metrics.json", "exhibits.json", "report.html"):
+        (run.path / name).unlink()
+    shutil.rmtree(run.path / "predictions")
+    again = train(run.path, **changes)
+    assert again.manifest()["ensemble"] == before
+    assert again.metrics() == metrics

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_search import SPACE
-from test_search import job_of as search_of
-from test_search import train as search
+from search_runs import SPACE
+from search_runs import job_of as search_of
+from search_runs import train as search
 from typer.testing import CliRunner
 from whole_runs import job_of, train
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_laws import TestResume as Deaths
-from test_train_laws import (
+from law_runs import (
+    Killed,
     assert_close,
     assert_same_bits,
     both,
+    dying,
     job_of,
     payload_of,
     results,
@@ -288,8 +289,8 @@ def test_killed_and_started_again_they_end_with_the_same_bits(kind, pack, epoch,
     stopping = {"metric": "nll", "patience": 1, "min_delta": 0.05}
     job = job_for(kind, compute__pack=pack, training__early_stopping=stopping)
     undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-    with pytest.raises(Deaths.Killed):
-        train(job, tmp_path / "b", report=Deaths().dying(epoch), commit_every_s=0)
+    with pytest.raises(Killed):
+        train(job, tmp_path / "b", report=dying(epoch), commit_every_s=0)
     assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ import numpy as np
 import pytest
 import torch
 from cluster_processes import family, still_running
-from cluster_slots import make_slot
+from cluster_slots import shared_slot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from rank_work import Work, compare_norms, fail, fit_each, places
-from test_train_laws import assert_same_bits, job_of, payload_of, results
+from kept_ray import KeptRay
+from law_runs import assert_same_bits, job_of, payload_of, results
+from rank_work import COMPARED, OPTIONS, Work, compare_norms, fail, fit_each, in_turn, places
 from whole_runs import artefacts
 from whole_runs import job_of as small_job
 
 from ensemble_svc import pipeline
 from ensemble_svc.cluster.executor import RayExecutor
-from ensemble_svc.cluster.session import Session, connect
+from ensemble_svc.cluster.session import Session
 from ensemble_svc.errors import SpecError, TrainError
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.executor import Resources
@@ -115,6 +116,13 @@ CASES: Mapping[str, JobSpec] = {
         ensemble__members=1,
     ),
 }
+BESIDE: Mapping[str, JobSpec] = {
+    "told": with_norm("batch", optimizer=SGD),
+    "own statistics": job_of(
+        model={"name": "python", "factory": "rank_work:remembering"}, ensemble__members=1
+    ),
+}
+"""Of which other things than the sealed tensors are looked at."""
 THREE: Mapping[str, JobSpec] = {
     "fewer rows than processes": with_norm("batch", batch_size=358, optimizer=SGD, epochs=4),
     "images": images(),
@@ -132,14 +140,11 @@ def slots_of(cases: Mapping[str, JobSpec], folder: Path, processes: int) -> Work
     return work
 
 
-def trained(cases: Mapping[str, JobSpec], folder: Path, processes: int) -> dict[str, Stack]:
-    work = slots_of(cases, folder / f"{processes}", processes)
-    if processes > 1:
-        run_together(fit_each, work, work[0][1], quiet)
-    else:
-        for payload, slot in work:
-            fit_alone(payload, slot, quiet)
-    return {name: sealed_in(folder / f"{processes}" / name) for name in cases}
+def trained(cases: Mapping[str, JobSpec], folder: Path) -> dict[str, Stack]:
+    """Each case by one process."""
+    for payload, slot in slots_of(cases, folder, 1):
+        fit_alone(payload, slot, quiet)
+    return {name: sealed_in(folder / name) for name in cases}
 
 
 def sealed_in(run: Path) -> Stack:
@@ -148,14 +153,41 @@ def sealed_in(run: Path) -> Stack:
     return results(run)[0] | {name: torch.tensor(event[name]) for name in ("epochs", "best_epoch")}
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
-    return trained(CASES, tmp_path_factory.mktemp("two"), 2)
+@dataclass(frozen=True)
+class Together:
+    """What several processes ended with in one start, and what they reported."""
+
+    stacks: Mapping[str, Stack]
+    heard: Sequence[Progress]
+
+
+def together(cases: Mapping[str, JobSpec], folder: Path, processes: int) -> Together:
+    """Say where they are, share batch norms and train each case."""
+    heard: list[Progress] = []
+    acts = [(places, None), (compare_norms, batches()), (fit_each, slots_of(cases, folder, processes))]
+    run_together(in_turn, acts, shared_slot(processes, cpus=7), heard.append)
+    return Together({name: sealed_in(folder / name) for name in cases}, heard)
+
+
+def batches() -> list[list[torch.Tensor]]:
+    """Of every shape that a batch norm takes, the last with fewer rows than three processes."""
+    draw = torch.Generator().manual_seed(5)
+    return [
+        [torch.randn(rows, *shape, generator=draw, dtype=torch.float64) * 3 + 7 for rows in (8, 7, 2)]
+        for shape in ((5,), (5, 4), (5, 4, 3), (5, 3, 2, 2))
+    ]
 
 
 @pytest.fixture(scope="module")
-def by_three(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
-    return trained(THREE, tmp_path_factory.mktemp("three"), 3)
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Outputs, gradients and statistics of batch norms are those of the whole batch, or this fails."""
+    return together({**CASES, **BESIDE}, tmp_path_factory.mktemp("two"), 2)
+
+
+@pytest.fixture(scope="module")
+def by_three(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    """Likewise; one process has no row of the last batches."""
+    return together(THREE, tmp_path_factory.mktemp("three"), 3)
 
 
 def assert_close(shared: Stack, alone: Stack) -> None:
@@ -169,50 +201,41 @@ def assert_close(shared: Stack, alone: Stack) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_train_the_member_of_one(case, by_two, tmp_path):
     """Law 1 for processes: shares of one batch, the last one uneven, and what is sealed is the same."""
-    assert_close(by_two[case], trained({case: CASES[case]}, tmp_path, 1)[case])
+    assert_close(by_two.stacks[case], trained({case: CASES[case]}, tmp_path)[case])
 
 
 def test_early_stopping_stops(by_two):
     """Or the law above would say nothing of it."""
-    assert by_two["early stopping"]["epochs"] < 12
+    assert by_two.stacks["early stopping"]["epochs"] < 12
 
 
 @pytest.mark.parametrize("case", THREE)
 def test_three_processes_train_the_member_of_one(case, by_three, tmp_path):
-    assert_close(by_three[case], trained({case: THREE[case]}, tmp_path, 1)[case])
+    assert_close(by_three.stacks[case], trained({case: THREE[case]}, tmp_path)[case])
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_batch_norm_over_processes_is_that_of_the_whole_batch(processes):
+def test_batch_norm_over_processes_is_that_of_the_whole_batch(processes, by_two, by_three):
     """Outputs, gradients and running statistics, to the last digits of double precision; also with a rowless rank."""
-    draw = torch.Generator().manual_seed(5)
-    work = [
-        [torch.randn(rows, *shape, generator=draw, dtype=torch.float64) * 3 + 7 for rows in (8, 7, 2)]
-        for shape in ((5,), (5, 4), (5, 4, 3), (5, 3, 2, 2))
-    ]
-    run_together(compare_norms, work, slot_of(processes), quiet)
+    compared = [p.epoch for p in (by_two if processes == 2 else by_three).heard if p.pack == COMPARED]
+    assert compared == [len(batches()) * len(OPTIONS)]
 
 
-def slot_of(processes: int, cpus: int = 1) -> Slot:
-    return make_slot(0, members=1, cpus=cpus).model_copy(update={"processes": processes})
-
-
-def test_progress_is_told_in_the_parent_as_one_process_would(tmp_path):
-    job, told = with_norm("batch", optimizer=SGD), dict[int, list[Progress]]({1: [], 2: []})
-    for processes, heard in told.items():
-        ((payload, slot),) = slots_of({"it": job}, tmp_path / str(processes), processes)
-        fit(payload, slot, heard.append)
-    assert [p.epoch for p in told[2]] == [1, 2]
-    for one, two in zip(*told.values(), strict=True):
+def test_progress_is_told_in_the_parent_as_one_process_would(by_two, tmp_path):
+    ((payload, slot),) = slots_of({"told": BESIDE["told"]}, tmp_path, 1)
+    told = list[Progress]()
+    fit(payload, slot, told.append)
+    shared = [p for p in by_two.heard if p.pack == slot.pack.id]
+    assert [p.epoch for p in shared] == [1, 2]
+    for one, two in zip(told, shared, strict=True):
         assert (one.pack, one.epoch, one.epochs) == (two.pack, two.epoch, two.epochs)
-        (alone,), (shared,) = one.members, two.members
-        assert shared.train_loss == pytest.approx(alone.train_loss, rel=1e-5)
-        assert shared.metric == pytest.approx(alone.metric, rel=1e-5)
+        (alone,), (with_another,) = one.members, two.members
+        assert with_another.train_loss == pytest.approx(alone.train_loss, rel=1e-5)
+        assert with_another.metric == pytest.approx(alone.metric, rel=1e-5)
 
 
-def test_processes_know_their_place_and_share_the_cores():
-    heard: list[Progress] = []
-    run_together(places, None, slot_of(3, cpus=7), heard.append)
+def test_processes_know_their_place_and_share_the_cores(by_three):
+    heard = by_three.heard[:3]
     assert sorted(p.pack for p in heard) == ["0/3 2", "1/3 2", "2/3 2"]
     assert {(p.epoch, p.epochs) for p in heard} == {(3, 3)}
 
@@ -224,7 +247,7 @@ def test_a_failure_is_told_by_its_cause_not_by_those_who_waited(what):
         (SpecError, "Did you mean 'adamw'") if what == "refusal" else (TrainError, f"^ValueError: {what}$")
     )
     with pytest.raises(kind, match=words) as told:
-        run_together(fail, what, slot_of(2), quiet)
+        run_together(fail, what, shared_slot(2), quiet)
     assert "in fail" in str(told.value.__cause__)
     assert family(os.getpid()) == [os.getpid()]
 
@@ -236,10 +259,9 @@ def test_a_batch_norm_that_cannot_be_shared_is_refused(tmp_path):
         fit(payload, slot, quiet)
 
 
-def test_statistics_of_the_users_own_layers_are_those_of_the_first_process(tmp_path):
+def test_statistics_of_the_users_own_layers_are_those_of_the_first_process(by_two):
     """The network itself looks whether they are, at each step."""
-    job = job_of(model={"name": "python", "factory": "rank_work:remembering"}, ensemble__members=1)
-    assert trained({"it": job}, tmp_path, 2)["it"]["epochs"] == 3
+    assert by_two.stacks["own statistics"]["epochs"] == 3
 
 
 class TestResume:
@@ -293,7 +315,7 @@ class TestResume:
         heard: list[Progress] = []
         fit(payload, slot.model_copy(update={"processes": 1}), heard.append)
         assert [p.epoch for p in heard] == [3, 4]
-        assert_close(sealed_in(tmp_path / "it"), trained({"it": job}, tmp_path / "alone", 1)["it"])
+        assert_close(sealed_in(tmp_path / "it"), trained({"it": job}, tmp_path / "alone")["it"])
 
 
 def interrupt_at(epoch: int) -> Any:
@@ -307,10 +329,10 @@ def interrupt_at(epoch: int) -> Any:
 PARENT = """
 import sys
 from rank_work import wait
-from test_train_distributed import slot_of
+from cluster_slots import shared_slot
 from ensemble_svc.train.distributed import run_together
 
-run_together(wait, None, slot_of(2), lambda progress: print(progress.epoch, flush=True))
+run_together(wait, None, shared_slot(2), lambda progress: print(progress.epoch, flush=True))
 """
 
 
@@ -377,7 +399,7 @@ def test_members_over_processes_are_slots_of_one(compute, place, expected, tmp_p
 @given(st.integers(1, 8), st.integers(1, 16), st.integers(0, 8))
 def test_a_smaller_machine_takes_fewer_processes(processes, cpus, gpus):
     for wanted in (0.0, float(processes)):
-        slot = slot_of(processes, cpus=8).model_copy(update={"gpus": wanted})
+        slot = shared_slot(processes, cpus=8).model_copy(update={"gpus": wanted})
         fitted = slot.within(cpus=cpus, gpus=float(gpus))
         assert fitted.gpus == min(wanted, gpus)
         assert fitted.cpus == min(8, cpus)
@@ -386,9 +408,8 @@ def test_a_smaller_machine_takes_fewer_processes(processes, cpus, gpus):
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
-    with connect(num_cpus=2) as found:
-        yield found
+def session(kept_ray: KeptRay) -> Session:
+    return kept_ray(num_cpus=2)
 
 
 @pytest.mark.ray

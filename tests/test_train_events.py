@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from search_runs import RATE, SPACE, Killed, killed_at
+from search_runs import job_of as search_of
+from search_runs import train as search
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
-from test_search import RATE, SPACE, Killed, killed_at
-from test_search import job_of as search_of
-from test_search import train as search
 from whole_runs import job_of, train
 
 from ensemble_svc.spec.job import EVENTS_UP_TO, ComputeSpec

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train_laws import assert_same_bits, job_of, payload_of, results
+from law_runs import assert_same_bits, job_of, payload_of, results
 
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.spec.job import JobSpec

@@ -12,19 +12,27 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
+from law_runs import (
+    Killed,
+    assert_close,
+    assert_same_bits,
+    both,
+    dying,
+    job_of,
+    payload_of,
+    results,
+    train,
+)
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.errors import DataError, OutOfMemory, TrainError
-from ensemble_svc.plan.executor import Resources
-from ensemble_svc.plan.plan import Pack, Plan, Slot
-from ensemble_svc.plan.progress import Progress
-from ensemble_svc.planning import make_plan, prepare
+from ensemble_svc.plan.plan import Pack, Slot
 from ensemble_svc.spec.averages import AVERAGES
 from ensemble_svc.spec.inits import INITS
-from ensemble_svc.spec.job import RESAMPLES, JobSpec
+from ensemble_svc.spec.job import RESAMPLES
 from ensemble_svc.spec.norms import NORMS, BatchRenorm, GroupNorm, InstanceNorm
 from ensemble_svc.spec.optimizers import OPTIMIZERS
 from ensemble_svc.spec.regularizers import REGULARIZERS
@@ -32,7 +40,7 @@ from ensemble_svc.spec.schedules import SCHEDULES
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import read_tensors, sealed
 from ensemble_svc.train import watch
-from ensemble_svc.train.assemble import Stack, assemble
+from ensemble_svc.train.assemble import assemble
 from ensemble_svc.train.fit import fit
 from ensemble_svc.train.member import MemberModule
 from ensemble_svc.train.payload import Payload
@@ -45,74 +53,6 @@ AT_WORK: dict[Any, dict[str, Any]] = {
 }
 """With these a norm does within a few steps what it does in the end, and groups have more than two units, whose
 norms are signs."""
-ONE_CORE = Resources(cpus=1)
-BASE: dict[str, Any] = {
-    "name": "law",
-    "data": {"source": "digits", "preprocess": ("standardize",), "validation": 0.2, "test": 0.4},
-    "model": {"name": "mlp", "hidden": (16,)},
-    "training": {"epochs": 3, "batch_size": 64},
-    "ensemble": {"members": 3},
-}
-
-
-def job_of(**changes: Any) -> JobSpec:
-    """The base job with dotted keys replaced; ``__`` stands for the dot."""
-    data = {key: dict(value) if isinstance(value, dict) else value for key, value in BASE.items()}
-    for path, value in changes.items():
-        section, _, key = path.partition("__")
-        if key:
-            data.setdefault(section, {})[key] = value
-        else:
-            data[section] = value
-    return JobSpec.model_validate(data)
-
-
-def payload_of(job: JobSpec, run: Path, commit_every_s: float = 1e9) -> tuple[Payload, Plan]:
-    run.mkdir(parents=True, exist_ok=True)
-    prepared = prepare(job, Path.cwd())
-    plan = make_plan(job, prepared, ONE_CORE)
-    return Payload(prepared.dataset, prepared.split, prepared.schema, str(run), commit_every_s), plan
-
-
-def train(job: JobSpec, run: Path, report: Any = lambda progress: None, **settings: Any) -> dict[int, Stack]:
-    """Train a job's slots in this process; the members' sealed tensors by index."""
-    payload, plan = payload_of(job, run, **settings)
-    for slot in plan.slots:
-        fit(payload, slot, report)
-    return results(run)
-
-
-def results(run: Path) -> dict[int, Stack]:
-    found = {}
-    for event in sealed(run).values():
-        names = [Path(name).name for name in event["files"] if name.endswith(".safetensors")]
-        parts = {n: read_tensors(run, event["files"], event["member"], n) for n in names}
-        found[event["index"]] = {f"{n}/{k}": t for n, tensors in parts.items() for k, t in tensors.items()}
-    return found
-
-
-def assert_close(packed: dict[int, Stack], alone: dict[int, Stack]) -> None:
-    assert packed.keys() == alone.keys()
-    for index, tensors in alone.items():
-        for name, value in tensors.items():
-            torch.testing.assert_close(
-                packed[index][name], value, rtol=2e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}"
-            )
-
-
-def assert_same_bits(one: dict[int, Stack], other: dict[int, Stack]) -> None:
-    assert one.keys() == other.keys()
-    for index, tensors in one.items():
-        for name, value in tensors.items():
-            assert torch.equal(value, other[index][name]), f"member {index}, {name}"
-
-
-def both(job: JobSpec, tmp_path: Path) -> tuple[dict[int, Stack], dict[int, Stack]]:
-    together = train(job, tmp_path / "packed")
-    apart = train(
-        job.model_copy(update={"compute": job.compute.model_copy(update={"pack": "off"})}), tmp_path / "alone"
-    )
-    return together, apart
 
 
 class TestPackedIsAlone:
@@ -466,8 +406,8 @@ class TestSparsity:
     def test_it_resumes_to_the_same_bits(self, pack, tmp_path):
         job = job_of(training__regularizers=("sparsity",), compute__pack=pack)
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(TestResume.Killed):
-            train(job, tmp_path / "b", report=TestResume().dying(2), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 
@@ -556,8 +496,8 @@ class TestCompaction:
     @pytest.mark.parametrize("epoch", [2, 3, 4, 5])
     def test_a_compacted_pack_resumes_to_the_same_bits(self, epoch, tmp_path):
         undisturbed = train(job_of(**self.JOB), tmp_path / "a", commit_every_s=0)
-        with pytest.raises(TestResume.Killed):
-            train(job_of(**self.JOB), tmp_path / "b", report=TestResume().dying(epoch), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job_of(**self.JOB), tmp_path / "b", report=dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job_of(**self.JOB), tmp_path / "b", commit_every_s=0))
 
 
@@ -723,16 +663,6 @@ class TestGrowing:
 class TestResume:
     """Law 3: whatever epoch a slot dies in, it ends with the bits of the undisturbed one."""
 
-    class Killed(Exception):
-        """Stands for a death in the middle of a slot."""
-
-    def dying(self, epoch: int) -> Any:
-        def report(progress: Progress) -> None:
-            if progress.epoch == epoch:
-                raise self.Killed
-
-        return report
-
     @pytest.mark.parametrize("pack", ["auto", "off"])
     @pytest.mark.parametrize("epoch", [1, 2, 4])
     def test_killed_at_an_epochs_end(self, pack, epoch, tmp_path):
@@ -744,8 +674,8 @@ class TestResume:
             compute__pack=pack,
         )
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(self.Killed):
-            train(job, tmp_path / "b", report=self.dying(epoch), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     @pytest.mark.parametrize("pack", ["auto", "off"])
@@ -753,15 +683,15 @@ class TestResume:
         norm = {"name": "batch_renorm", "warmup": 10, "r_steps": 90, "d_steps": 60}
         job = job_of(model={"name": "mlp", "hidden": (16,), "norm": norm}, compute__pack=pack)
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(self.Killed):
-            train(job, tmp_path / "b", report=self.dying(2), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     def test_a_damaged_commit_costs_an_epoch_and_no_bit(self, tmp_path):
         job = job_of(training__epochs=5)
         undisturbed = train(job, tmp_path / "a")
-        with pytest.raises(self.Killed):
-            train(job, tmp_path / "b", report=self.dying(4), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(4), commit_every_s=0)
         newest = max((tmp_path / "b" / "packs").rglob("*.safetensors"))
         newest.write_bytes(newest.read_bytes()[:-1])
         assert_same_bits(undisturbed, train(job, tmp_path / "b"))

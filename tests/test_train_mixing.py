@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_train_laws as laws
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law_runs import Killed, assert_close, assert_same_bits, dying, job_of, payload_of, train
 from scipy.stats import beta as beta_law
-from test_train_laws import assert_close, assert_same_bits, job_of, payload_of, train
 from torch import Tensor
 
 from ensemble_svc.errors import DataError
@@ -209,8 +208,8 @@ def test_each_member_has_its_own_strength(name, tmp_path) -> None:
 def test_resumed_is_uninterrupted(mixing, pack, tmp_path) -> None:
     job = job_of(**mixing, compute__pack=pack, training__epochs=4, data__augment=("flip",))
     undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-    with pytest.raises(laws.TestResume.Killed):
-        train(job, tmp_path / "b", report=laws.TestResume().dying(2), commit_every_s=0)
+    with pytest.raises(Killed):
+        train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
     assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 

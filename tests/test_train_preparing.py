@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_train_laws import assert_close, assert_same_bits, both, job_of, train
+from law_runs import assert_close, assert_same_bits, both, job_of, train
 
 from ensemble_svc.plan.progress import Progress
 from ensemble_svc.spec.augment import AUGMENT

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_train_laws import assert_same_bits, job_of, payload_of, results, train
+from law_runs import assert_same_bits, job_of, payload_of, results, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.local import LocalExecutor

@@ -14,7 +14,7 @@ import test_train_laws as laws
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_train_laws import BASE, assert_close, assert_same_bits, job_of, payload_of, train
+from law_runs import BASE, Killed, assert_close, assert_same_bits, dying, job_of, payload_of, train
 from torch import Tensor
 
 from ensemble_svc.errors import TrainError
@@ -128,8 +128,8 @@ def test_a_commit_goes_on_in_another_number_of_strands(tmp_path, monkeypatch):
     for first, then in ((2, 1), (1, 4), (4, 3)):
         run = tmp_path / f"{first}-{then}"
         divide(monkeypatch, first)
-        with pytest.raises(laws.TestResume.Killed):
-            train(job, run, report=laws.TestResume().dying(2), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, run, report=dying(2), commit_every_s=0)
         divide(monkeypatch, then)
         assert_close(train(job, run, commit_every_s=0), whole)
 

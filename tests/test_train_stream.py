@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_laws import TestResume, assert_close, assert_same_bits, both, job_of, payload_of, train
+from law_runs import Killed, assert_close, assert_same_bits, both, dying, job_of, payload_of, train
 
 from ensemble_svc.data.indices import member_rows
 from ensemble_svc.errors import SpecError
@@ -146,8 +146,8 @@ def test_a_poisson_bag_leaves_out_the_same_share_as_drawing(tmp_path) -> None:
 def test_killed_it_ends_with_the_same_bits(pack, tmp_path) -> None:
     job = job_of(data__stream="on", ensemble__resample="bootstrap", training__epochs=4, compute__pack=pack)
     undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-    with pytest.raises(TestResume.Killed):
-        train(job, tmp_path / "b", report=TestResume().dying(2), commit_every_s=0)
+    with pytest.raises(Killed):
+        train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
     assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 

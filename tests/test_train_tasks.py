@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_train_laws as laws
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_train_laws import assert_close, assert_same_bits, both, job_of, payload_of, train
+from law_runs import Killed, assert_close, assert_same_bits, both, dying, job_of, payload_of, train
 
 from ensemble_svc import pipeline
 from ensemble_svc.batch import columns_of
@@ -272,8 +271,8 @@ def test_resumed_is_uninterrupted(weights, pack, tmp_path) -> None:
         training__average="ema",
     )
     undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-    with pytest.raises(laws.TestResume.Killed):
-        train(job, tmp_path / "b", report=laws.TestResume().dying(2), commit_every_s=0)
+    with pytest.raises(Killed):
+        train(job, tmp_path / "b", report=dying(2), commit_every_s=0)
     assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
 

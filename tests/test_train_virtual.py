@@ -11,9 +11,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from law_runs import (
+    BASE,
+    Killed,
+    assert_close,
+    assert_same_bits,
+    both,
+    dying,
+    job_of,
+    payload_of,
+    results,
+    train,
+)
 from test_train_averages import SPE, history, iterate, part, recorded
-from test_train_laws import BASE, assert_close, assert_same_bits, both, job_of, payload_of, results, train
-from test_train_laws import TestResume as Deaths
 from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 from torch.optim.swa_utils import update_bn
@@ -276,8 +286,8 @@ class TestInTraining:
         """Among members that end at different times."""
         job = job_for(kind, compute__pack=pack, ensemble__vary={"training.epochs": (6, 6, 9)})
         undisturbed = train(job, tmp_path / "a", commit_every_s=0)
-        with pytest.raises(Deaths.Killed):
-            train(job, tmp_path / "b", report=Deaths().dying(epoch), commit_every_s=0)
+        with pytest.raises(Killed):
+            train(job, tmp_path / "b", report=dying(epoch), commit_every_s=0)
         assert_same_bits(undisturbed, train(job, tmp_path / "b", commit_every_s=0))
 
     @pytest.mark.parametrize("kind", ["snapshots", "fge", "swag"])

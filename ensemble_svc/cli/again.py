@@ -55,12 +55,14 @@ def grow(
     address: Address = None,
     as_json: Json = False,
 ) -> None:
-    """Train more members of a run and decide its ensemble anew; the old members stay as they are."""
+    """Train more members of a run and decide its ensemble anew, as its job says; the old members stay as they are."""
     from ensemble_svc.cli.training import train
     from ensemble_svc.errors import SpecError
+    from ensemble_svc.store.manifest import is_reselected
     from ensemble_svc.store.run import Run
 
-    job = Run.open(run).job()
+    found = Run.open(run)
+    job, reselected = found.job(), is_reselected(found.journal)
     before = job.ensemble.members
     if members < before:
         raise SpecError(f"--members {members}: {run} has {before} members already; a run only grows")
@@ -72,6 +74,11 @@ def grow(
             raise SpecError(f"--members {members}: {words}; give a multiple of that")
         changed.append(f"search.trials={trials}")
     train(run / "job.yaml", out=run, overrides=changed, address=address, as_json=as_json)
+    if reselected and not as_json:
+        words = (
+            "the ensemble is decided as the run's job says; what was reselected before is an earlier version"
+        )
+        console().print(f"{words}: reselect again for its choices", highlight=False)
 
 
 def compare(
@@ -126,4 +133,4 @@ def _cell(name: str, one: dict[str, Any]) -> str:
         return value
     places = 2 if face.unit == "%" else 4
     low, high, middle = (face.bare(gain[key], places, signed=True) for key in ("low", "high", "estimate"))
-    return f"{value}\n{middle} ({low} … {high})"
+    return f"{value}\n{middle}\n[{low}, {high}]"

@@ -18,6 +18,7 @@ from ensemble_svc.cli import (
     serving,
     training,
 )
+from ensemble_svc.collector import collect_seldom, leave_the_rest
 from ensemble_svc.errors import EnsembleSvcError
 
 app = typer.Typer(
@@ -36,8 +37,11 @@ for room in (training, again, data, serving, run_folder, job, inspecting, findin
 def run() -> None:
     """Run the command line; our own errors are one message on stderr, bugs keep their traceback."""
     sys.path.insert(0, "")  # the user's own models and sources lie in the current folder
+    collect_seldom()
     try:
         app()
     except EnsembleSvcError as fault:
         sys.stderr.write(f"error: {fault}\n")
         sys.exit(fault.exit_code)
+    finally:
+        leave_the_rest()

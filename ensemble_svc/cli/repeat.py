@@ -40,8 +40,7 @@ def train_each(
     first = jobs[values[0]]
     folder = out or Path(first.compute.storage).expanduser() / first.name
     folders = {value: folder / f"{key}={value}" for value in values}
-    with place(first, address, folder) as executor:
-        # Not before: Ray's workers load torch at the same time as this does.
+    with place(first, address, folder, needs="ensemble_svc.pipeline") as executor:
         from ensemble_svc import pipeline
 
         with _shown(first.name, quiet=as_json) as listener:

@@ -55,12 +55,14 @@ def status(
 def report(run: RunFolder, as_json: Json = False) -> None:
     """Print a finished run's numbers and write its report.html anew."""
     from ensemble_svc.cli.results import show_run
-    from ensemble_svc.report.html import write_report
+    from ensemble_svc.renewing import renew
     from ensemble_svc.store.run import Run
 
     found = Run.open(run)
-    write_report(found)
+    note = renew(found)
     show_run(found, as_json=as_json)
+    if note and not as_json:
+        console().print(note, highlight=False, markup=False)
 
 
 def doctor() -> None:

@@ -180,7 +180,8 @@ def _default(default: Any) -> str:
 
 
 def blank(heads: Sequence[str], *, words: int) -> Table:
-    """An empty table whose first ``words`` columns hold words and the others numbers."""
+    """An empty table whose first ``words`` columns hold words and the others numbers; what is wide goes on below, and
+    no number is cut."""
     table = Table(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -190,9 +191,11 @@ def blank(heads: Sequence[str], *, words: int) -> Table:
         header_style="dim",
     )
     for position, head in enumerate(heads):
-        is_words = position < words
         table.add_column(
-            Text(head), justify="left" if is_words else "right", no_wrap=position == 0 or not is_words
+            Text(head),
+            justify="left" if position < words else "right",
+            no_wrap=position == 0,
+            overflow="fold",
         )
     return table
 

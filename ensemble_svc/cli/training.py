@@ -6,7 +6,9 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -53,8 +55,7 @@ def train(
         with terminable():
             train_each(job, changed, each, out=out, address=address, as_json=as_json)
         return
-    with terminable(), place(spec, address, out) as there:
-        # Not before: Ray's workers load torch at the same time as this does.
+    with terminable(), place(spec, address, out, needs="ensemble_svc.pipeline") as there:
         from ensemble_svc import pipeline
         from ensemble_svc.cli.live import follow
 
@@ -127,8 +128,12 @@ def _here(spec: JobSpec) -> Resources:
 
 
 @contextmanager
-def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Executor]:
-    """The executor that the job or the address asks for, for as long as the block lasts."""
+def place(spec: JobSpec, address: str | None, out: Path | None, *, needs: str = "") -> Iterator[Executor]:
+    """The executor that the job or the address asks for, for as long as the block lasts.
+
+    Args:
+        needs: a module that the block imports; it loads while Ray's processes start, for which this one only waits.
+    """
     if spec.compute.executor == "local" and address is None:
         from ensemble_svc.local import LocalExecutor
 
@@ -136,6 +141,8 @@ def place(spec: JobSpec, address: str | None, out: Path | None) -> Iterator[Exec
         return
     from ensemble_svc.cluster.executor import ray_executor
 
+    if needs:  # not before Ray is loaded: no library must load in two threads at once
+        Thread(target=import_module, args=(needs,), daemon=True).start()
     with ray_executor(
         spec, address=address, run=out or Path(spec.compute.storage).expanduser() / spec.name
     ) as there:

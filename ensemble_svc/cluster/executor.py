@@ -28,6 +28,7 @@ from ensemble_svc.cluster.races import Referees
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.cluster.worker import NamedByPack, pack_of, run_task, train_slot
 from ensemble_svc.errors import ClusterError
+from ensemble_svc.local import this_machine
 from ensemble_svc.plan.executor import (
     RAY_START_S,
     Call,
@@ -45,6 +46,8 @@ from ensemble_svc.spec.job import JobSpec
 
 P = TypeVar("P")
 
+MOST_PRELOADED = 4
+"""Cores up to which each worker of an embedded Ray loads what training needs before it is asked to train."""
 WORKERS_WAIT_S = 30.0
 """How long to wait for room before measuring is given up."""
 
@@ -79,7 +82,7 @@ class RayExecutor:
     def workers(self, number: int, payload: P, *, cpus: int, gpus: float) -> Iterator[Call[P]]:
         """As :meth:`ensemble_svc.plan.executor.Executor.workers` says; each task is a Ray task.
 
-        The processes wait idle between calls, so what they have loaded stays loaded, for slots as well.
+        The processes wait idle between calls, so what they have loaded stays loaded; slots get other processes.
         """
         wanted = {"CPU": float(cpus), "GPU": float(gpus)}
         bundle = {name: amount for name, amount in wanted.items() if amount}
@@ -210,6 +213,14 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+def preloaded_on(here: Resources) -> str:
+    """What each worker loads while the driver prepares the data; nothing where they are many, or there are GPUs.
+
+    Ray starts a worker for each core at once, and each holds some 350 MB then.
+    """
+    return "ensemble_svc.cluster.preloaded" if here.cpus <= MOST_PRELOADED and not here.gpus else ""
+
+
 @contextmanager
 def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[RayExecutor]:
     """A connection to Ray for one job, and the executor on it.
@@ -221,5 +232,5 @@ def ray_executor(job: JobSpec, *, address: str | None, run: Path) -> Iterator[Ra
     Raises:
         ClusterError: as :func:`ensemble_svc.cluster.session.connect` says.
     """
-    with connect(address, directory=Path.cwd()):
+    with connect(address, directory=Path.cwd(), preload=preloaded_on(this_machine())):
         yield RayExecutor(run / "tune", job.compute.retries)

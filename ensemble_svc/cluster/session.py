@@ -52,6 +52,7 @@ def connect(
     num_gpus: int | None = None,
     dashboard: bool = False,
     object_store_bytes: int | None = None,
+    preload: str = "",
 ) -> Iterator[Session]:
     """Connect this process to a cluster, and end on leaving what was started here, nothing else.
 
@@ -66,6 +67,7 @@ def connect(
         num_gpus: likewise.
         dashboard: whether an embedded Ray serves its dashboard on the loopback (one second more).
         object_store_bytes: size of an embedded Ray's shared memory.
+        preload: a module that each worker of an embedded Ray imports as it starts.
 
     Raises:
         ClusterError: unreachable, a missing or wrong token, another version, or Ray did not start.
@@ -81,6 +83,7 @@ def connect(
                 "num_gpus": num_gpus,
                 "include_dashboard": dashboard,
                 "object_store_memory": object_store_bytes or _store_bytes(),
+                "_system_config": {"preload_python_modules": [preload]} if preload else None,
             }
         else:
             settings = _existing(stack, address, directory, token_file)

@@ -14,6 +14,7 @@ from ray import tune
 from ray._raylet import setproctitle  # type: ignore[attr-defined]
 
 from ensemble_svc.cluster.cargo import Cargo
+from ensemble_svc.collector import collect_seldom
 from ensemble_svc.errors import EnsembleSvcError, TrainError, family
 from ensemble_svc.local import reason
 from ensemble_svc.plan.executor import Fit, Task
@@ -106,6 +107,7 @@ def settle_in(gpus: float) -> None:
     A slot without GPUs must not see those of the machine, which Ray leaves visible; Lightning must not
     fork to look for them; relative paths mean what they mean in the job, not in Tune's folder of the trial.
     """
+    collect_seldom()
     if not gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("PL_DISABLE_FORK", "1")

@@ -28,8 +28,8 @@ class Calibration(NamedTuple):
 
 def calibration(log_probs_NC: Tensor, target_N: Tensor, bins: int) -> Calibration:
     """Cell, confidence and correctness of each row; of equal classes the first is predicted."""
-    log_confidence_N, predicted_N = log_probs_NC.double().max(dim=-1)
-    confidence_N = log_confidence_N.exp().clamp(max=1)
+    log_confidence_N, predicted_N = log_probs_NC.max(dim=-1)
+    confidence_N = log_confidence_N.double().exp_().clamp_(max=1)
     return Calibration(cells(confidence_N, bins), confidence_N, (predicted_N == target_N).double())
 
 

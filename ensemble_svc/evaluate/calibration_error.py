@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ from ensemble_svc.evaluate.checks import check_prediction
 
 GRID = 1000
 """Cells of the smooth error's confidence axis: it is good to about one of them."""
+NUMBERS = 1 << 17
+"""Probabilities that are put in bins together."""
 
 
 @dataclass(frozen=True)
@@ -50,24 +53,18 @@ def brier_parts(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) -> Br
         EnsembleError: predictions and targets that do not belong together; no bins.
     """
     _check(log_probs_NC, target_N, bins)
-    parts = torch.zeros(4, dtype=torch.float64)
-    for c, log_prob_N in enumerate(log_probs_NC.unbind(-1)):
-        prob_N, truth_N = log_prob_N.double().exp(), (target_N == c).double()
-        cell_N = (prob_N * bins).long().clamp_(max=bins - 1)
-        share_B = torch.bincount(cell_N, minlength=bins).double() / len(cell_N)
-        mean_B, frequency_B = (_mean_of_cell(cell_N, v_N, bins) for v_N in (prob_N, truth_N))
-        overall = truth_N.mean()
-        spread = prob_N.square().mean() - (share_B * mean_B.square()).sum()
-        together = (prob_N * truth_N).mean() - (share_B * mean_B * frequency_B).sum()
-        parts += torch.stack(
-            [
-                (share_B * (mean_B - frequency_B).square()).sum(),
-                (share_B * (frequency_B - overall).square()).sum(),
-                overall * (1 - overall),
-                spread - 2 * together,
-            ]
-        ).cpu()
-    return BrierParts(*parts.tolist())
+    cells, num_rows = _class_cells(log_probs_NC, target_N, bins), len(target_N)
+    share_CB, overall_C = cells.count_CB / num_rows, cells.truth_CB.sum(dim=1) / num_rows
+    filled_CB = cells.count_CB.clamp(min=1)
+    mean_CB, frequency_CB = cells.prob_CB / filled_CB, cells.truth_CB / filled_CB
+    spread_C = cells.square_C / num_rows - (share_CB * mean_CB.square()).sum(dim=1)
+    together_C = cells.together_C / num_rows - (share_CB * mean_CB * frequency_CB).sum(dim=1)
+    return BrierParts(
+        reliability=(share_CB * (mean_CB - frequency_CB).square()).sum().item(),
+        resolution=(share_CB * (frequency_CB - overall_C[:, None]).square()).sum().item(),
+        uncertainty=(overall_C * (1 - overall_C)).sum().item(),
+        within_bins=(spread_C - 2 * together_C).sum().item(),
+    )
 
 
 def adaptive_error(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) -> float:
@@ -95,13 +92,9 @@ def classwise_error(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) -
         EnsembleError: predictions and targets that do not belong together; no bins.
     """
     _check(log_probs_NC, target_N, bins)
-    total = 0.0
-    for c, log_prob_N in enumerate(log_probs_NC.unbind(-1)):
-        prob_N = log_prob_N.double().exp()
-        cell_N = (prob_N * bins).long().clamp_(max=bins - 1)
-        gap_N = prob_N - (target_N == c).double()
-        total += torch.zeros_like(prob_N[:1].expand(bins)).scatter_add(0, cell_N, gap_N).abs().sum().item()
-    return total / log_probs_NC.shape[1] / len(target_N)
+    cells = _class_cells(log_probs_NC, target_N, bins)
+    gap = (cells.prob_CB - cells.truth_CB).abs().sum().item()
+    return gap / log_probs_NC.shape[1] / len(target_N)
 
 
 def smooth_error(log_probs_NC: Tensor, target_N: Tensor) -> float:
@@ -167,9 +160,36 @@ def _smoothed(cosine_GG: Tensor, coefficient_G: Tensor, width: float) -> float:
     return (cosine_GG @ damped_G).abs().mean().item()
 
 
-def _mean_of_cell(cell_N: Tensor, values_N: Tensor, bins: int) -> Tensor:
-    count_B = torch.bincount(cell_N, minlength=bins).clamp(min=1)
-    return torch.zeros_like(count_B, dtype=torch.float64).scatter_add_(0, cell_N, values_N) / count_B
+class _ClassCells(NamedTuple):
+    """Sums over the rows whose probability of a class lies in a bin, and over all rows: float64."""
+
+    count_CB: Tensor
+    prob_CB: Tensor
+    truth_CB: Tensor
+    """Rows of that class."""
+    square_C: Tensor
+    """Of the class's probability."""
+    together_C: Tensor
+    """Of its probability where it is the true one."""
+
+
+def _class_cells(log_probs_NC: Tensor, target_N: Tensor, bins: int) -> _ClassCells:
+    """A few rows at a time, for so they stay in the processor's cache."""
+    num_classes = log_probs_NC.shape[1]
+    sums_X = [log_probs_NC.new_zeros(num_classes * bins, dtype=torch.float64) for _ in range(3)]
+    sums_C = [log_probs_NC.new_zeros(num_classes, dtype=torch.float64) for _ in range(2)]
+    first_C1 = torch.arange(num_classes, device=log_probs_NC.device)[:, None] * bins
+    step = max(1, NUMBERS // num_classes)
+    for log_probs_nC, target_n in zip(log_probs_NC.split(step), target_N.long().split(step), strict=True):
+        prob_Cn = log_probs_nC.T.contiguous().double().exp()
+        cell_Cn = (prob_Cn * bins).long().clamp_(max=bins - 1).add_(first_C1)
+        truth_n = prob_Cn.gather(0, target_n[None])[0]
+        sums_X[0].add_(torch.bincount(cell_Cn.view(-1), minlength=num_classes * bins))
+        sums_X[1].scatter_add_(0, cell_Cn.view(-1), prob_Cn.view(-1))
+        sums_X[2].add_(torch.bincount(cell_Cn.gather(0, target_n[None])[0], minlength=num_classes * bins))
+        sums_C[0].add_(torch.linalg.vecdot(prob_Cn, prob_Cn))
+        sums_C[1].scatter_add_(0, target_n, truth_n)
+    return _ClassCells(*(sums.view(num_classes, bins) for sums in sums_X), *sums_C)
 
 
 def _check(log_probs_NC: Tensor, target_N: Tensor, bins: int) -> None:

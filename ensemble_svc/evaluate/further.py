@@ -87,8 +87,8 @@ def excess_area_under_risk(prediction: Prediction, target_N: Tensor, _bins: int)
 
 
 def _wrong_and_doubt(prediction: Prediction, target_N: Tensor) -> tuple[Tensor, Tensor]:
-    confidence_N, predicted_N = prediction["log_probs"].double().max(dim=-1)
-    return (predicted_N != target_N).double(), -confidence_N
+    confidence_N, predicted_N = prediction["log_probs"].max(dim=-1)
+    return (predicted_N != target_N).double(), -confidence_N.double()
 
 
 def reliability(prediction: Prediction, target_N: Tensor, bins: int) -> float:

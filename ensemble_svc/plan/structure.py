@@ -20,10 +20,10 @@ def structure(member: MemberSpec, num_rows: int) -> str:
     length of its bag, is in it because the steps of an epoch follow from it.
     """
     parts = {
-        "model": _shape(member.model),
-        "training": _shape(member.training),
-        "preprocess": [_shape(step) for step in member.preprocess],
-        "augment": [_shape(step) for step in member.augment],
+        "model": shape(member.model),
+        "training": shape(member.training),
+        "preprocess": [shape(step) for step in member.preprocess],
+        "augment": [shape(step) for step in member.augment],
         "rows": num_rows,
     }
     return json.dumps(parts, sort_keys=True)
@@ -40,13 +40,13 @@ def _is_structural(value: Any) -> bool:
     return isinstance(value, Choice) and value.is_structural
 
 
-def _shape(value: Any) -> Any:
-    """The JSON form of a specification without its elementwise options."""
+def shape(value: Any) -> Any:
+    """The JSON form of a specification without its elementwise options: equal where those alone differ."""
     if isinstance(value, BaseModel):
         held = ((name, getattr(value, name), alike) for name, alike in _fields(type(value)))
-        return {name: _shape(own) for name, own, alike in held if alike or _is_structural(own)}
+        return {name: shape(own) for name, own, alike in held if alike or _is_structural(own)}
     if isinstance(value, tuple | list):
-        return [_shape(item) for item in value]
+        return [shape(item) for item in value]
     if isinstance(value, dict):
-        return {str(key): _shape(item) for key, item in value.items()}
+        return {str(key): shape(item) for key, item in value.items()}
     return value

@@ -69,7 +69,7 @@ def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:
     tasks = ensemble.get("tasks") or {}
     if pooled := POOLED.get(ensemble.get("combine", "")):
         others = [clean(task, limit=40) for task, own in tasks.items() if own.get("combine") == "mean"]
-        rest = f"; of {joined(others)} they are mixed" if others else ""
+        rest = f"; for {joined(others)} they are a mixture" if others else ""
         yield f"Its members are combined by {pooled}{rest}."
     for task, own in tasks.items():
         if weights := own.get("weights"):
@@ -89,6 +89,8 @@ def _calibration(plain: Mapping[str, Any]) -> str:
             return f"Calibrated: {where} probabilities are made {sharper} by a temperature of {plain['value']:.3g}"
         case "variance_scale":
             return f"Calibrated: variances times {plain['value']:.3g}"
+        case "isotonic":
+            return "Calibrated by isotonic regression of each class"
         case kind:
             return f"Calibrated by {str(kind).replace('_', ' ')} scaling"
 

@@ -83,10 +83,13 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
 
 def _of_tasks(each: Mapping[str, Verdict]) -> Verdict:
     """One answer where all tasks have the same, and what is said of each."""
-    detail = " ".join(f"{clean(task, limit=40)}: {_uncapitalised(own)}" for task, own in each.items())
     answers = {(own.tone, own.answer) for own in each.values()}
-    tone, answer = answers.pop() if len(answers) == 1 else ("fair", "It depends on the task")
-    return Verdict(tone, answer, detail)
+    alike = len(answers) == 1
+    told = {task: own.detail if alike else _uncapitalised(own) for task, own in each.items()}
+    tone, answer = answers.pop() if alike else ("fair", "It depends on the task")
+    return Verdict(
+        tone, answer, " ".join(f"{clean(task, limit=40)}: {words}" for task, words in told.items())
+    )
 
 
 def _uncapitalised(own: Verdict) -> str:

@@ -5,14 +5,12 @@ Nothing here is as long as the data: what is drawn of single rows was worked out
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from ensemble_svc.report.bytask import by_task
 from ensemble_svc.report.looks import headline, look
@@ -21,6 +19,7 @@ from ensemble_svc.report.picked import spread
 from ensemble_svc.report.text import is_number
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.history import decode_history
 from ensemble_svc.store.members import candidates, parted
 from ensemble_svc.store.run import Run
 
@@ -182,10 +181,7 @@ def _history(run: Run, member: Mapping[str, Any]) -> Columns | None:
     """Read with the hash at hand: ``run.history`` looks it up in the manifest anew for every member."""
     for name, sha in (member.get("files") or {}).items():
         if name.endswith("/history.parquet"):
-            frame = pd.read_parquet(io.BytesIO(read_verified(run.path / name, sha)))
-            return {
-                str(column): frame[column].to_numpy(dtype=np.float64, na_value=np.nan) for column in frame
-            }
+            return decode_history(read_verified(run.path / name, sha))
     return None
 
 

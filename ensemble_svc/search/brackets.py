@@ -6,14 +6,11 @@ earlier ones tell it of more trials.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.search.asking import WORST, Values, ask
@@ -23,6 +20,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.randomness import evenly
 from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.history import decode_history
 from ensemble_svc.store.journal import Event
 from ensemble_svc.store.members import Sealed
 
@@ -59,8 +57,8 @@ def _of_trial(ladder: Ladder, run: Path, seals: Sequence[Event]) -> AtRungs:
 def _curve(run: Path, seal: Event, metric: str) -> dict[int, float]:
     """A member's validation metric by epoch."""
     name = f"members/{seal['member']}/history.parquet"
-    table = pd.read_parquet(io.BytesIO(read_verified(run / name, seal["files"][name])))
-    return dict(zip(table["epoch"].tolist(), table[f"val_{metric}"].tolist(), strict=True))
+    columns = decode_history(read_verified(run / name, seal["files"][name]))
+    return dict(zip(map(int, columns["epoch"]), columns[f"val_{metric}"].tolist(), strict=True))
 
 
 def ask_bracket(

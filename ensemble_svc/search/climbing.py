@@ -17,8 +17,9 @@ from ensemble_svc.course import Course, Ready, begun, note, settle
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec, Pack, Plan, Slot
-from ensemble_svc.plan.progress import Progress
 from ensemble_svc.planning import measured_in, place_members
+from ensemble_svc.search.anew import begin_anew
+from ensemble_svc.search.leaving import train_left
 from ensemble_svc.search.populations import Populations
 from ensemble_svc.search.ranking import decided, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
@@ -27,7 +28,6 @@ from ensemble_svc.store.commits import clear_passed, clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent
-from ensemble_svc.train.start import fit_own
 
 
 def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
@@ -42,6 +42,8 @@ def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
     if ladder is None:
         return ready.course(executor.resources())
     populations = Populations(ready, ladder) if isinstance(ladder, Generations) else None
+    if populations is not None:
+        begin_anew(ready.run, populations, [m for m in ready.plan.members if not _is_aside(m)])
     climb = _Climb(ready, ladder, populations, executor, listener)
     with ready.clock.stage("rungs"):
         while (group := climb.lowest()) is not None:
@@ -57,28 +59,6 @@ def ladder_of(ready: Ready) -> Ladder | Generations | None:
     epochs = max(member.training.epochs for member in ready.plan.members if not _is_aside(member))
     found = Ladder.of(search, epochs) or Generations.of(search, epochs)
     return found if found and found.rungs else None
-
-
-def train_left(course: Course, executor: Executor, listener: Listener) -> set[str]:
-    """Train the slots that are left; returns the digests of members that failed for good."""
-    lost = set[str]()
-    if not course.left.slots:
-        return lost
-    listener.planned(course.left, ())
-
-    def failed(slot: Slot, reason: str, again: bool) -> None:
-        course.failed(slot, reason, again)
-        listener.failure(slot, reason, again)
-        if not again:
-            lost.update(member.digest for member in slot.pack.members)
-
-    def heard(slot: Slot, progress: Progress) -> None:
-        course.heard(progress)
-        listener.progress(slot, progress)
-
-    placed = executor.racing(course.races) if course.races else executor
-    placed.run(course.left.slots, fit_own, course.payloads, on_progress=heard, on_failure=failed)
-    return lost
 
 
 @dataclass

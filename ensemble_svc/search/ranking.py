@@ -10,6 +10,7 @@ from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.population import Generations
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import Sealed
+from ensemble_svc.store.turns import ANEW
 from ensemble_svc.train.rungs import lost_for_good
 
 
@@ -35,7 +36,10 @@ def trial_losses(
 def decided(journal: Journal) -> tuple[dict[str, int], dict[str, int]]:
     """The epoch of the last rung that each member has passed, and of the one at which it stopped."""
     reached, out = dict[str, int](), dict[str, int]()
-    for event in journal.of_kind("rung"):
+    for event in journal.of_kind("rung", ANEW):
+        if event["event"] == ANEW:
+            reached |= dict.fromkeys(event["members"], 0)
+            continue
         reached |= dict.fromkeys(event["on"], event["epoch"])
         out |= dict.fromkeys(event["out"], event["epoch"])
     return reached, out
@@ -44,7 +48,9 @@ def decided(journal: Journal) -> tuple[dict[str, int], dict[str, int]]:
 def paused(journal: Journal, rung: int) -> Mapping[str, float]:
     """How each member did that has come to a rung."""
     found: dict[str, float] = {}
-    for event in journal.of_kind("paused"):
-        if event["epoch"] == rung:
+    for event in journal.of_kind("paused", ANEW):
+        if event["event"] == ANEW:
+            found = {digest: value for digest, value in found.items() if digest not in event["members"]}
+        elif event["epoch"] == rung:
             found |= event["metric"]
     return found

@@ -18,7 +18,8 @@ from ensemble_svc.planning import make_plan, measured_in
 from ensemble_svc.registry import frozen
 from ensemble_svc.search.asking import Values, ask
 from ensemble_svc.search.brackets import ask_bracket, losses_at_rungs
-from ensemble_svc.search.climbing import climbed, train_left
+from ensemble_svc.search.climbing import climbed
+from ensemble_svc.search.leaving import train_left
 from ensemble_svc.search.refitting import EVENT as REFIT
 from ensemble_svc.search.refitting import again_of, chosen, own_members, refits_in
 from ensemble_svc.search.stages import given, room_in_stage, staged

@@ -30,9 +30,11 @@ def trace(ensemble: Ensemble) -> ExportedProgram:
         EnsembleError: a network of the user's own that cannot be traced, or networks whose dropout is drawn.
     """
     if drawn := sum(len(group.draws) for group in ensemble.groups):
+        are = "is a network with its" if drawn == 1 else "are networks with their"
+        other = "" if ensemble.tasks else ", or distill the ensemble"  # several tasks cannot be distilled
         raise EnsembleError(
-            f"{drawn} of the chosen are networks with their dropout drawn (mc_samples), and a graph draws nothing; "
-            "train without mc_samples, or distill the ensemble."
+            f"{drawn} of the chosen {are} dropout drawn (mc_samples), and a graph draws nothing; train without "
+            f"mc_samples{other}."
         )
     whole, rows = Whole(ensemble), example(ensemble.schema)
     try:

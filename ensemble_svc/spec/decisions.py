@@ -46,7 +46,9 @@ def _aggregate(job: JobSpec) -> Iterator[Clash]:
         is_fitted = job.task == "multitask" and key == "calibrate"  # each task then has what fits it
         if rule.classes_only and not is_fitted and not _has_classes(job):
             what = "regression" if job.task == "regression" else "tasks of which none is one"
-            yield Clash((("aggregate", key), ("task",)), f"'{rule.name}' is for classification, not {what}")
+            instead = "mean" if key == "combine" else "variance"
+            words = f"'{rule.name}' is for classification, not {what}; use {instead}"
+            yield Clash((("aggregate", key), ("task",)), words)
     if isinstance(spec.calibrate, Variance) and job.task == "classification":
         yield Clash((("aggregate", "calibrate"), ("task",)), "'variance' is for regression; use temperature")
     if isinstance(spec.combine, Stacking) and not isinstance(spec.select, All):

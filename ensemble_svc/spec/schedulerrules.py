@@ -49,8 +49,10 @@ def _ranked(job: JobSpec, scheduler: Ranked) -> Iterator[Clash]:
     """Trials stop after an epoch that is not the last."""
     epochs = job.training.epochs
     if not any(scheduler.brackets(epochs)):
-        after = scheduler.first_rung
-        words = f"'{scheduler.name}' first stops trials after epoch {after}, and training.epochs is {epochs}"
+        words = (
+            f"'{scheduler.name}' first stops trials after epoch {scheduler.min_epochs}, "
+            f"and training.epochs is {epochs}"
+        )
         yield Clash((_WHERE, ("training", "epochs")), f"{words}; give more epochs, or scheduler: none")
 
 

@@ -22,13 +22,10 @@ class NoScheduler(Choice):
 class Ranked(Choice):
     """Trials are ranked after some epochs, and the worst of them stop."""
 
-    factor: Factor
-    """One in so many trials goes on after each rung, one at least."""
-
-    @property
-    @abstractmethod
-    def first_rung(self) -> int:
-        """The epoch before which no trial is ranked."""
+    factor: Factor = 3
+    """One in so many trials that are ranked together goes on after each rung, one at least."""
+    min_epochs: PositiveInt = 1
+    """Epochs before which no trial is ranked."""
 
     @abstractmethod
     def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
@@ -42,20 +39,13 @@ class Ranked(Choice):
 class Halving(Ranked):
     """Successive halving: after some epochs the worst trials stop (Jamieson & Talwalkar 2016, arXiv:1502.07943).
 
-    All trials of the search are ranked together: where one pack holds them, without leaving it; else each pack ends
+    The first rung is after ``min_epochs``, each further one after ``factor`` times as many. All trials of the search
+    are ranked together: where one pack holds them, without leaving it; else each pack ends
     at the rung, and those that go on are gathered into new packs. The learning rate's schedule is laid over all
     epochs, as though no trial were stopped.
     """
 
     name: Literal["halving"] = "halving"
-    factor: Factor = 3
-    """One in so many trials goes on after each rung, one at least."""
-    min_epochs: PositiveInt = 1
-    """Epochs of the first rung; each further one comes after ``factor`` times as many."""
-
-    @property
-    def first_rung(self) -> int:
-        return self.min_epochs
 
     def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
         rungs, rung = list[int](), self.min_epochs
@@ -77,14 +67,6 @@ class Hyperband(Ranked):
     """
 
     name: Literal["hyperband"] = "hyperband"
-    factor: Factor = 3
-    """One in so many trials of a bracket goes on after each rung, one at least."""
-    min_epochs: PositiveInt = 1
-    """Epochs before the first rung of any bracket, at least."""
-
-    @property
-    def first_rung(self) -> int:
-        return self.min_epochs
 
     def brackets(self, epochs: int) -> tuple[tuple[int, ...], ...]:
         return tuple(

@@ -64,8 +64,9 @@ class Commits:
 
     def prune(self) -> None:
         """Remove recorded commits older than the newest ones, and files that were never finished."""
-        own = [event for event in self._events() if event["epoch"] > self.held]
-        recorded = sorted(((e["epoch"], Path(e["file"]).name) for e in own), reverse=True)
+        there = {path.name for path in self.folder.iterdir()}
+        own = [(e["epoch"], Path(e["file"]).name) for e in self._events() if e["epoch"] > self.held]
+        recorded = sorted((one for one in own if one[1] in there), reverse=True)
         old = {name for _, name in recorded[KEPT:]} - {name for _, name in recorded[:KEPT]}
         for path in self.folder.iterdir():
             if path.name in old or path.name.startswith(TEMPORARY):
@@ -110,14 +111,23 @@ def clear_spent(run: Path, known: Collection[str], done: Collection[str]) -> Non
         done: likewise those that are sealed.
     """
     newest, members = dict[str, int](), dict[str, list[str]]()
-    epochs = dict[str, int]()
-    for event in Journal(run / "journal.jsonl").of_kind("commit"):
+    epochs, journal, waited_for = dict[str, int](), Journal(run / "journal.jsonl"), set[str]()
+    needed = _sources_of(journal, [digest for digest in known if digest not in done])
+    for event in journal.of_kind("commit"):
         members[event["pack"]], epochs[event["pack"]] = event["members"], event["epoch"]
         newest |= dict.fromkeys(event["members"], event["epoch"])
+        if any((digest, event["epoch"]) in needed for digest in event["members"]):
+            waited_for.add(event["pack"])
     for pack, digests in members.items():
         open_ = [digest for digest in digests if digest in known and digest not in done]
-        if all(newest[digest] > epochs[pack] for digest in open_):
+        if pack not in waited_for and all(newest[digest] > epochs[pack] for digest in open_):
             Commits(run, pack, tuple(digests), "").clear()
+
+
+def _sources_of(journal: Journal, open_: Collection[str]) -> set[tuple[str, int]]:
+    """Whose state, after which epoch, members of a population that are left go on from, where it is another's."""
+    last = (turns[max(turns)] for turns in turns_in(journal, open_).values() if turns)
+    return {(turn.source, turn.epoch) for turn in last}
 
 
 def clear_passed(run: Path, epoch: int, behind: Collection[str], reached: Mapping[str, int]) -> None:

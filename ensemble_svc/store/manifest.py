@@ -82,15 +82,22 @@ def decision_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest["ensemble"].items() if name != "version"}
 
 
-def record_ensemble(journal: Journal, decision: Mapping[str, Any]) -> None:
+def is_reselected(journal: Journal) -> bool:
+    """Whether the ensemble that is was chosen after training, by other choices than the job's."""
+    events = journal.of_kind("ensemble")
+    return bool(events) and bool(events[-1].get("reselected"))
+
+
+def record_ensemble(journal: Journal, decision: Mapping[str, Any], *, reselected: bool = False) -> None:
     """Make this the ensemble; nothing is recorded where it is already.
 
     Args:
         decision: as JSON has it.
+        reselected: whether by other choices than the job's.
     """
     events = journal.of_kind("ensemble")
     if not events or events[-1]["decision"] != decision:
-        journal.append("ensemble", decision=decision)
+        journal.append("ensemble", decision=decision, **({"reselected": True} if reselected else {}))
 
 
 def amend_manifest(

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.store.atomic import read_verified, write_all
 from ensemble_svc.store.document import encode_document
+from ensemble_svc.store.history import encode_history
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.seals import Sealed as Sealed
 from ensemble_svc.store.seals import candidates as candidates
@@ -35,9 +35,6 @@ from ensemble_svc.store.tensors import Tensors, decode, encode
 
 BATCH_BYTES = 64 * 2**20
 """Files of members that are sealed together, at least one member's: it bounds the memory they take."""
-
-FIRST_COLUMNS = ("epoch", "train_loss", "learning_rate", "seconds", "val_nll")
-"""Of a member's history; the others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def _files(result: Result) -> dict[str, bytes]:
         files[f"predictions-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
     for split, tensors in result.trained.items():
         files[f"trained-{split}.safetensors"] = encode(tensors, {**identity, "split": split})
-    files["history.parquet"] = _parquet(result.history)
+    files["history.parquet"] = encode_history(result.history)
     files["resample.npy"] = _npy(result.rows)
     files["health.json"] = encode_document(result.health)
     return {f"members/{result.member.id}/{name}": body for name, body in files.items()}
@@ -139,15 +136,6 @@ def read_tensors(run: Path, files: Mapping[str, str], member: str, name: str) ->
     if meta.get("member") != member:
         raise CorruptArtifact(f"{run / key} belongs to member {meta.get('member')}, not to {member}")
     return tensors
-
-
-def _parquet(history: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows with their columns in one order, also where a commit, which sorts its keys, has held them."""
-    table, buffer = pd.DataFrame(list(history)), io.BytesIO()
-    first = [name for name in FIRST_COLUMNS if name in table]
-    table = table[[*first, *sorted(set(table) - set(first))]]
-    table.to_parquet(buffer, index=False)
-    return buffer.getvalue()
 
 
 def _npy(rows: np.ndarray[Any, Any]) -> bytes:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ensemble_svc.errors import StoreError
 from ensemble_svc.store.atomic import read_verified
@@ -14,6 +12,9 @@ from ensemble_svc.store.folder import EXHIBITS as EXHIBITS
 from ensemble_svc.store.folder import Folder
 from ensemble_svc.store.members import read_tensors
 from ensemble_svc.store.tensors import Tensors, decode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Run(Folder):
@@ -26,6 +27,8 @@ class Run(Folder):
 
     def history(self, member: str) -> pd.DataFrame:
         """One row per epoch of a sealed member."""
+        import pandas as pd  # here, for nobody but the caller needs it
+
         name = f"members/{member}/history.parquet"
         return pd.read_parquet(io.BytesIO(read_verified(self.path / name, self._files(member)[name])))
 

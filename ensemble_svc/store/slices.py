@@ -100,13 +100,6 @@ class Slices:
     def __exit__(self, *_: object) -> None:
         os.close(self._file)
 
-    def expect(self, name: str, member: int, rows: slice) -> None:
-        """Have the system begin to read what will be wanted next; nothing where there is no such member."""
-        one = self._known[name]
-        if member < one.shape[0]:
-            size = (rows.stop - rows.start) * one.row_bytes
-            os.posix_fadvise(self._file, one.at(member, rows.start), size, os.POSIX_FADV_WILLNEED)
-
     def read(self, name: str, member: int, rows: slice, into: Tensor) -> None:
         """Rows [n, …] of a member into memory that is there, contiguous and of the tensor's type.
 

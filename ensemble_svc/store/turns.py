@@ -1,6 +1,7 @@
 """What the journal says of a population that is spread over several packs: who went on from whose state, and how.
 
-It stands in the event of the rung that decided it, ``taken`` by digest.
+It stands in the event of the rung that decided it, ``taken`` by digest. What stands there before an event ``anew``
+that names a member is over.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any
 
 from ensemble_svc.registry import frozen
 from ensemble_svc.store.journal import Journal
+
+ANEW = "anew"
+"""Kind of the events that name members of a population which begin again."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,10 @@ def turns_in(journal: Journal, digests: Collection[str]) -> dict[str, dict[int, 
     """The turns of some members, by digest and epoch."""
     wanted = set(digests)
     found: dict[str, dict[int, Taken]] = {digest: {} for digest in digests}
-    for event in journal.of_kind("rung"):
+    for event in journal.of_kind("rung", ANEW):
+        if event["event"] == ANEW:
+            found |= {digest: {} for digest in wanted.intersection(event["members"])}
+            continue
         told, epoch = event.get("taken", {}), event["epoch"]
         for digest in wanted.intersection(told):
             own = told[digest]

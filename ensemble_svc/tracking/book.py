@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-import pandas as pd
-
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.history import Columns, decode_history
 from ensemble_svc.store.run import Run
 
 OPEN = frozenset({"pending"})
@@ -98,7 +96,7 @@ def book_of(run: Run) -> Book:
 def _page(run: Run, entry: Mapping[str, Any], ended: float, *, chosen: bool) -> Page:
     name = f"members/{entry['id']}/history.parquet"
     sha = entry["files"].get(name, "")
-    history = pd.read_parquet(io.BytesIO(read_verified(run.path / name, sha))) if sha else pd.DataFrame()
+    history = decode_history(read_verified(run.path / name, sha)) if sha else {}
     return Page(
         id=entry["id"],
         digest=entry["digest"],
@@ -113,9 +111,10 @@ def _page(run: Run, entry: Mapping[str, Any], ended: float, *, chosen: bool) -> 
     )
 
 
-def _points(history: pd.DataFrame, ended: float) -> Iterator[Point]:
+def _points(history: Columns, ended: float) -> Iterator[Point]:
     """The numbers by epoch, each at the time it ended if the last one ended when the member was sealed."""
-    rows = history.to_dict("records")
+    values = zip(*(column.tolist() for column in history.values()), strict=True)
+    rows = [dict(zip(history, row, strict=True)) for row in values]
     after_s = sum(float(row.get("seconds", 0.0)) for row in rows)
     for row in rows:
         after_s -= float(row.get("seconds", 0.0))

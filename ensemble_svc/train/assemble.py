@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from itertools import groupby
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ensemble_svc.nn.lsuv import to_unit_variance
 from ensemble_svc.nn.member import MemberNet
 from ensemble_svc.nn.tasks import Answer, Heads, heads_of
 from ensemble_svc.plan.plan import MemberSpec
-from ensemble_svc.plan.structure import structure
+from ensemble_svc.plan.structure import shape
 from ensemble_svc.spec.inits import Lsuv
 from ensemble_svc.spec.job import NoResample
 from ensemble_svc.spec.model import Network
@@ -30,7 +31,7 @@ Stack = dict[str, Tensor]
 
 def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
     """The member's network with the initial weights of its seed and an unfitted transform."""
-    torch.manual_seed(derive_seed(member.job_seed, member.start, "init"))
+    _seed(derive_seed(member.job_seed, member.start, "init"))
     transform = Transform(schema, member.preprocess)
     answer = answer_of(member, schema)
     if isinstance(answer, Heads):
@@ -40,6 +41,14 @@ def assemble(member: MemberSpec, schema: InputSchema) -> MemberNet:
     outputs = num_outputs(member.task, answer, len(schema.classes) or len(schema.targets))
     body = build(member.model, transform.out_shape, outputs)
     return MemberNet(transform, body, 0 if schema.classes else len(schema.targets))
+
+
+def _seed(seed: int) -> None:
+    """As ``torch.manual_seed``, which where there is no GPU notes for each kind of them, with the calls that led to
+    it, that one would be seeded: it takes as long as building the network."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
 
 
 def answer_of(member: MemberSpec, schema: InputSchema) -> Answer:
@@ -110,15 +119,15 @@ def _scale(net: MemberNet, member: MemberSpec, dataset: Dataset, rows_n: Array) 
 
 
 def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
-    """Build one network of each structure and let it go, before anything is written or started.
+    """Build one network of each kind and let it go, before anything is written or started.
+
+    Members in a row whose models differ in elementwise options alone have networks of one kind.
 
     Raises:
         SpecError: a network that does not fit the data's shape, or that would see rows left out of a bag.
     """
-    kinds: dict[str, MemberSpec] = {}
-    for member in members:
-        kinds.setdefault(structure(member, 0), member)
-    for member in kinds.values():
+    for _, some in groupby(members, key=_kind):
+        member = next(some)
         net = assemble(member, schema)
         bagged = member.streamed and not isinstance(member.resample, NoResample)
         if bagged and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
@@ -127,6 +136,11 @@ def check_networks(members: Iterable[MemberSpec], schema: InputSchema) -> None:
                 f"'{member.resample.name}' leaves out. Use norm: layer or group, or resample: none."
             )
             raise SpecError([Fault("model.norm", found)])
+
+
+def _kind(member: MemberSpec) -> tuple[Any, ...]:
+    """Equal for members of whose networks one tells all that can speak against any."""
+    return shape(member.model), member.preprocess, member.streamed, member.resample
 
 
 def own_state(net: nn.Module) -> Stack:

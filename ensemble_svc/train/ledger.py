@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -186,7 +186,7 @@ class Ledger:
             tensors |= prefixed("average", self.averages.held) | prefixed("kept_average", self.kept_average)
         if self.iterates is not None:
             tensors |= prefixed("kept_iterates", self.iterates.held)
-        entries = [asdict(entry) for entry in self.entries]
+        entries = [_plain(entry) for entry in self.entries]
         return tensors, {"num_steps": self.num_steps, "entries": entries, "standing": self.standing}
 
     def load(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -226,6 +226,11 @@ class Ledger:
                 kept[name].copy_(value.detach())
             else:
                 kept[name].index_copy_(0, target, value.detach().index_select(0, source))
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    """The entry as JSON takes it; ``asdict`` would copy every value of every epoch there has been."""
+    return {name: [*value] if isinstance(value, list) else value for name, value in vars(entry).items()}
 
 
 def _descents(members: Sequence[MemberSpec]) -> dict[int, Descent]:
