@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, Prediction, equal
@@ -16,7 +17,7 @@ from ensemble_svc.evaluate.contrast import contrast
 from ensemble_svc.evaluate.curve import size_curve
 from ensemble_svc.evaluate.decompose import decompose
 from ensemble_svc.evaluate.metrics import METRICS, Names
-from ensemble_svc.evaluate.pieces import summarize_in_pieces
+from ensemble_svc.evaluate.pieces import pieces, summarize_in_pieces
 from ensemble_svc.evaluate.portrait import each_class
 from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
@@ -28,9 +29,12 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.tasks import Task
 from ensemble_svc.splits import chosen_of, targets_of
+from ensemble_svc.store.mapped import let_go
 
 HELD_NUMBERS = 1 << 26
 """Numbers that the members say of a split, beyond which its rows are measured a piece at a time."""
+STATISTICS = 20
+"""Numbers that measuring all rows at once keeps of each member and row, about."""
 
 
 class Alone(NamedTuple):
@@ -94,7 +98,7 @@ def _measure_one(
     single: Alone | None = None,
 ) -> dict[str, Any]:
     """The numbers of one task, as ``measure``."""
-    if sum(stack.numel() for stack in members.values()) > HELD_NUMBERS:
+    if _numbers(members, STATISTICS) > HELD_NUMBERS:
         return _measure_many(job, task, decision, ids, members, target, best=best, single=single)
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
@@ -128,6 +132,7 @@ def _measure_many(
     rivals = [*([] if plain else ["equal_mixture"]), *([] if single is None else ["single"])]
 
     def say(some: Mapping[str, Tensor], rows: slice) -> list[Prediction]:
+        let_go()  # of the rows before
         own = target[rows]
         said = {"ensemble": scored(decision, chosen_of(decision, ids, some), own, names)}
         if "equal_mixture" in rivals:
@@ -140,11 +145,19 @@ def _measure_many(
     summary, ensemble = summarize_in_pieces(
         task, members, say, target, spec=spec, best=best, seed=seed, rivals=rivals
     )
-    step = -(-sum(stack.numel() for stack in members.values()) // HELD_NUMBERS)
-    few = {key: stack[:, ::step] for key, stack in members.items()}
+    step = -(-_numbers(members, 4) // HELD_NUMBERS)
+    few = {key: stack[:, ::step].contiguous() for key, stack in members.items()}
+    let_go()
     sampled = of_all_rows(job, task, decision, ids, few, target[::step])
-    extra = sampled | {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
-    return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
+    if step > 1:
+        sampled |= {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
+    return {**summary, **sampled, **_of_classes(task, ensemble, target, spec.bins)}
+
+
+def _numbers(members: Mapping[str, Tensor], least: int) -> int:
+    """That the members say, and at least so many of each member and row."""
+    first = next(iter(members.values()))
+    return max(sum(stack.numel() for stack in members.values()), least * first[..., 0].numel())
 
 
 def _of_classes(task: Task, ensemble: Prediction, target: Tensor, bins: int) -> dict[str, Any]:
@@ -247,7 +260,16 @@ def _against_soup(
 ) -> dict[str, Any]:
     spec = measured_by(job, task)
     names = () if spec.metrics == "auto" else spec.metrics
-    ensemble = scored(decision, chosen_of(decision, ids, members), target, names)
+    each = [
+        scored(
+            decision,
+            chosen_of(decision, ids, {key: stack[:, rows] for key, stack in members.items()}),
+            target[rows],
+            names,
+        )
+        for rows in pieces(members)
+    ]
+    ensemble = {key: torch.cat([one[key] for one in each]) for key in each[0]}
     seed = derive_seed(job.seed, -1, "bootstrap")
     _, numbers = contrast(task, [ensemble, said], target, spec=spec, seed=seed)
     return {"metrics": numbers["metrics"], "gain_over_ensemble": numbers["gain"]}

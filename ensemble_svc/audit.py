@@ -18,7 +18,7 @@ from ensemble_svc.aggregate.decision import Decision
 from ensemble_svc.books import Books, Tallies, check_slices
 from ensemble_svc.data.corrupt import CORRUPTIONS, SEVERITIES, corrupt
 from ensemble_svc.data.dataset import Dataset, InputSchema
-from ensemble_svc.doubts import add_doubts, by_parts
+from ensemble_svc.doubts import by_parts
 from ensemble_svc.errors import DataError, did_you_mean
 from ensemble_svc.evaluate.checks import check_prediction, split_members
 from ensemble_svc.evaluate.metrics import applicable
@@ -115,9 +115,10 @@ def take_in(terms: Terms, books: Books, piece: Piece) -> None:
     for column in terms.wish.slices:
         _slice(terms, books, column, _labels(piece.rows, column, terms.ensemble.schema), each)
     if terms.wish.ood:
-        books.doubts = add_doubts(books.doubts, terms.ensemble, members)
+        books.doubts.add(terms.ensemble, members)
     if terms.wish.shift:
         _shift(terms, books, piece, target)
+    books.bound()
 
 
 def _hold(terms: Terms, books: Books, piece: Piece, members: Mapping[str, Tensor], target: Tensor) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ensemble_svc.doubts import Doubts, joined_doubts
+from ensemble_svc.doubts import Doubts
 from ensemble_svc.errors import DataError
+from ensemble_svc.evaluate.pieces import SCALAR_BYTES
 from ensemble_svc.evaluate.portrayed import Portrayed
 from ensemble_svc.evaluate.sample import Sample
 from ensemble_svc.evaluate.tally import Tally
@@ -35,7 +36,7 @@ class Books:
     """Column → value → task."""
     shifted: dict[tuple[str, int], Tallies] = field(default_factory=dict)
     """By corruption and severity."""
-    doubts: Doubts = field(default_factory=dict)
+    doubts: Doubts = field(default_factory=Doubts)
     trained: int = 0
     """Rows equal to some that members were trained on."""
     chosen: int = 0
@@ -70,7 +71,18 @@ class Books:
                 _join(own.setdefault(value, {}), tallies)
         for change, tallies in other.shifted.items():
             _join(self.shifted.setdefault(change, {}), tallies)
-        self.doubts = joined_doubts(self.doubts, other.doubts)
+        self.doubts.join(other.doubts)
+        self.bound()
+
+    def bound(self) -> None:
+        """Hold no more than ``SCALAR_BYTES`` of the rows for metrics that rank them: those of slices go first."""
+        slices = [
+            tally for values in self.slices.values() for own in values.values() for tally in own.values()
+        ]
+        for tallies in (slices, [*self.whole.values()]):
+            if sum(t.ranks.bytes for t in (*slices, *self.whole.values())) > SCALAR_BYTES:
+                for tally in tallies:
+                    tally.ranks.forget()
 
 
 def _join(known: Tallies, more: Mapping[str, Tally]) -> None:

@@ -1,12 +1,17 @@
 """The last arrows: sealed members → predictions [K, N, …] → ensemble → numbers.
 
+What the members say is held of one member at a time, while it is written; afterwards it is looked at through the
+pages of its file (``store.mapped``). So memory grows with what one member says, and with 8 bytes for each member and
+row where a choice needs the likelihoods of all.
+
 Shapes: K candidates (the members that finished, or what they stand for), N rows.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,14 +32,15 @@ from ensemble_svc.scoring import measured_by
 from ensemble_svc.souping import make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
-from ensemble_svc.spec.search import takes_cut
+from ensemble_svc.spec.search import full_epochs, takes_cut
 from ensemble_svc.splits import TRAINED, Splits, only_members, only_trained, targets_of
-from ensemble_svc.store.atomic import read_verified, write_atomic
+from ensemble_svc.store.atomic import hash_file, read_verified
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
+from ensemble_svc.store.mapped import laid_out, let_go, map_tensors
 from ensemble_svc.store.members import Sealed, candidates, eligible, read_tensors, sealed, virtual_ids
 from ensemble_svc.store.run import Run
-from ensemble_svc.store.tensors import Tensors, encode
+from ensemble_svc.store.tensors import Tensors
 from ensemble_svc.worth import worth
 
 
@@ -63,7 +69,8 @@ def conclude(
     """
     seals = sealed(run.path)
     done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
-    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search))
+    full = full_epochs(job.search, job.training.epochs)
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search), full=full)
     done = [member for member, one in zip(done, may, strict=True) if one]
     if not done:
         return Concluded(None, {})
@@ -71,6 +78,7 @@ def conclude(
     known = {own: metrics for m in done for own, metrics in candidates(seals[m.digest]).items()}
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
+    let_go()
     best = best_on_validation(job, list(known.values()))
     soup, written = make(run, job, prepared, soup_members(decision, done), seals)
     files |= written
@@ -79,6 +87,7 @@ def conclude(
         run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
     )
     files |= write_exhibits(run, job, decision, ids, predictions, prepared)
+    let_go()
     return Concluded(decision, files)
 
 
@@ -115,6 +124,7 @@ def write_metrics(
                 metrics[name]["soup"] = beside(job, decision, ids, members, target, soup, name)
             if trained := only_trained(split):
                 _add_worth(metrics[name], job, members, trained, target, seed=seed)
+            let_go()
     return write_document(run.path / "metrics.json", metrics)
 
 
@@ -157,7 +167,7 @@ def read_rival(
 def _gather(
     run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
 ) -> tuple[dict[str, str], dict[str, Tensors]]:
-    """The members' predictions of every split, stacked and written."""
+    """The members' predictions of every split, written a member at a time and mapped."""
     split = prepared.split
     positions = {"validation": split.validation, "test": split.test}
     if split.unseen:
@@ -166,21 +176,29 @@ def _gather(
     for name, rows in positions.items():
         if not len(rows):
             continue
-        stacked = _stacked(run, done, seals, name) | _trained(run, done, seals, name)
-        if name == "train":
-            own = torch.tensor([len(virtual_ids(seals[m.digest])) for m in done])
-            seen_KN = _seen(run, [seals[m.digest] for m in done], rows)
-            stacked["seen"] = seen_KN.repeat_interleave(own, dim=0).to(torch.uint8)
-        predictions[name] = stacked | _facts(prepared, rows)
-        file = f"predictions/{name}.safetensors"
-        files[file] = write_atomic(run.path / file, encode(_by_task(job, predictions[name]), {"split": name}))
+        file, facts = f"predictions/{name}.safetensors", _facts(prepared, rows)
+        parts = _parts(run, done, seals, name, rows)
+        files[file] = _write(run.path / file, parts, _by_task(job, facts), name, done, seals)
+        said = map_tensors(run.path / file)
+        predictions[name] = {key: said[key] for key in said if not _is_target(job, key)} | facts
     return files, predictions
 
 
-def _stacked(run: Run, done: Sequence[MemberSpec], seals: Sealed, split: str) -> Tensors:
-    """All candidates' predictions of a split, [K, N, …]; those of each member are let go with the call."""
-    each = [_own(run, member, seals[member.digest], split) for member in done]
-    return {key: torch.cat([one.pop(key) for one in each]) for key in list(each[0])}
+def _parts(run: Run, done: Sequence[MemberSpec], seals: Sealed, split: str, rows: Array) -> Iterator[Tensors]:
+    """What a split's file holds of each member in turn: its candidates' predictions [S, N, …], those of the trained
+    network [1, N, …] where as many others of each are the candidates, and of training rows if it has seen them."""
+    numbers = {member.num_virtual for member in done}
+    trained = len(numbers) == 1 and 0 not in numbers
+    for member in done:
+        seal = seals[member.digest]
+        parts = _own(run, member, seal, split)
+        number = len(next(iter(parts.values())))
+        if trained:
+            said = read_tensors(run.path, seal["files"], member.id, f"trained-{split}.safetensors")
+            parts |= {f"{TRAINED}{key}": value.unsqueeze(0) for key, value in said.items()}
+        if split == "train":
+            parts["seen"] = _seen(run, seal, rows).expand(number, -1)
+        yield parts
 
 
 def _own(run: Run, member: MemberSpec, seal: Event, split: str) -> Tensors:
@@ -189,33 +207,56 @@ def _own(run: Run, member: MemberSpec, seal: Event, split: str) -> Tensors:
     return found if member.num_virtual else {name: value.unsqueeze(0) for name, value in found.items()}
 
 
-def _trained(run: Run, done: Sequence[MemberSpec], seals: Sealed, split: str) -> Tensors:
-    """What the trained networks predict [K, N, …], where as many others of each are the candidates."""
-    numbers = {member.num_virtual for member in done}
-    if len(numbers) > 1 or 0 in numbers:
-        return {}
-    file = f"trained-{split}.safetensors"
-    each = [read_tensors(run.path, seals[m.digest]["files"], m.id, file) for m in done]
-    return {f"{TRAINED}{key}": torch.stack([one[key] for one in each]) for key in each[0]}
+def _write(
+    path: Path,
+    parts: Iterator[Tensors],
+    facts: Tensors,
+    split: str,
+    done: Sequence[MemberSpec],
+    seals: Sealed,
+) -> str:
+    """Write the members' parts behind each other, and the facts; returns the file's SHA-256."""
+    first = next(parts)
+    number = sum(len(virtual_ids(seals[member.digest])) for member in done)
+    count = {name: len(done) if name.startswith(TRAINED) else number for name in first}
+    layout = {name: (value.dtype, (count[name], *value.shape[1:])) for name, value in first.items()}
+    layout |= {name: (value.dtype, tuple(value.shape)) for name, value in facts.items()}
+    at = dict.fromkeys(first, 0)
+    some: Tensors | None = first
+    del first
+    with laid_out(path, layout, {"split": split}) as put:
+        while some is not None:
+            for name in list(some):
+                number = len(value := some.pop(name))
+                put(name, at[name], value)
+                at[name] += number
+                del value
+            some = next(parts, None)
+        for name, value in facts.items():
+            put(name, 0, value)
+    found = hash_file(path)
+    assert found is not None, "it was written just now"
+    return found
 
 
-def _by_task(job: JobSpec, split: Tensors) -> Tensors:
-    """A split as it is kept: of several tasks with the targets of each."""
+def _by_task(job: JobSpec, facts: Tensors) -> Tensors:
+    """The facts of rows as they are kept: of several tasks with the targets of each."""
     if job.task != "multitask":
-        return split
-    each = zip(job.tasks, targets_of(job, split["target"]), strict=True)
-    rest = {name: value for name, value in split.items() if name != "target"}
+        return facts
+    each = zip(job.tasks, targets_of(job, facts["target"]), strict=True)
+    rest = {name: value for name, value in facts.items() if name != "target"}
     return {**rest, **{f"{name}/target": own for name, own in each}}
 
 
-def _seen(run: Run, seals: Sequence[Event], train: Array) -> Tensor:
-    """Which of the training rows each member was trained on, [K, N]."""
-    bags = []
-    for seal in seals:
-        name = f"members/{seal['member']}/resample.npy"
-        rows = np.load(io.BytesIO(read_verified(run.path / name, seal["files"][name])), allow_pickle=False)
-        bags.append(torch.from_numpy(np.searchsorted(train, rows)))
-    return seen_by(bags, len(train))
+def _is_target(job: JobSpec, name: str) -> bool:
+    return name in {"target", *(f"{task}/target" for task in job.tasks)}
+
+
+def _seen(run: Run, seal: Event, train: Array) -> Tensor:
+    """Which of the training rows a member was trained on, [1, N]."""
+    name = f"members/{seal['member']}/resample.npy"
+    rows = np.load(io.BytesIO(read_verified(run.path / name, seal["files"][name])), allow_pickle=False)
+    return seen_by([torch.from_numpy(np.searchsorted(train, rows))], len(train)).to(torch.uint8)
 
 
 def _facts(prepared: Prepared, rows: Array) -> Tensors:

@@ -37,22 +37,29 @@ from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.spending import NOT_STARTED
 from ensemble_svc.store.turns import ANEW
-from ensemble_svc.tracking.track import track
+from ensemble_svc.tracking.reporter import Reporter
 from ensemble_svc.train.payload import Payload
 
 
 @dataclass
 class Clock:
-    """Wall seconds of the pipeline's stages, by name."""
+    """Wall seconds of the pipeline's stages, by name; they add up, also where a stage comes more than once."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _inside: list[float] = field(default_factory=list)
+    """Seconds of the stages inside each of those that are under way."""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time one stage."""
+        """Time one stage, without those inside it."""
         began = time.monotonic()
+        self._inside.append(0.0)
         yield
-        self.seconds[name] = round(time.monotonic() - began, 3)
+        spent = time.monotonic() - began
+        own = self.seconds.get(name, 0.0) + spent - self._inside.pop()
+        self.seconds[name] = round(own, 3)
+        if self._inside:
+            self._inside[-1] += spent
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Ready:
     clock: Clock
     found: Found | None = None
     """How the learning rate was found, where that was now."""
+    reporter: Reporter | None = None
+    """What tells the job's tracker how the run goes."""
 
     def check(self) -> None:
         """Make sure that the job may begin in its folder.
@@ -95,6 +104,8 @@ class Ready:
         )
         if self.found is not None:
             record(self.run.journal, self.found)
+        if self.reporter is not None:
+            self.reporter.begin(self.run.path)
 
     def course(self, resources: Resources) -> Course:
         """What is left to do once the run has begun, and is mended."""
@@ -147,6 +158,8 @@ class Course:
     def heard(self, progress: Progress) -> None:
         """Note the end of an epoch for whoever looks at the run meanwhile."""
         note_progress(self.run.path, progress)
+        if self.ready.reporter is not None:
+            self.ready.reporter.look()
 
     @property
     def races(self) -> tuple[Race, ...]:
@@ -226,12 +239,13 @@ class Course:
         clear_spent(self.run.path, {member.digest for member in members}, sealed(self.run.path))
         self.run.journal.append("finished", files=files)
 
-    def track(self) -> str:
-        """Hand the finished run to the job's tracker; returns what kept it from that, or nothing."""
-        words = track(self.run, self.ready.job.compute.track)
+    def track(self) -> None:
+        """Have the job's tracker told of the finished run, or write down what kept it from that."""
+        if self.ready.reporter is None:
+            return
+        words = self.ready.reporter.finish(self.run.path, sum(1 for _ in self.whole.members))
         if words:
             self.run.journal.append("untracked", reason=words)
-        return words
 
     def shortfall(self) -> QuorumError | None:
         """What to raise where fewer members finished than ``ensemble.quorum`` asks."""
@@ -309,12 +323,12 @@ def _noted(journal: Journal) -> list[Slot]:
             over = set(event["members"])
             slots = {k: s for k, s in slots.items() if over.isdisjoint(m.digest for m in s.pack.members)}
         else:
-            slots |= {(slot.pack.id, slot.since): slot for slot in map(_slot_of, event["slots"])}
+            slots |= {(slot.pack.id, slot.since): slot for slot in map(slot_of, event["slots"])}
     return list(slots.values())
 
 
 @lru_cache(maxsize=4096)
-def _slot_of(text: str) -> Slot:
+def slot_of(text: str) -> Slot:
     """A slot as the journal has it; a search reads them again at every rung."""
     return Slot.from_json(text)
 

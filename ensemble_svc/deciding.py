@@ -48,7 +48,7 @@ def decided(job: JobSpec, spec: AggregateSpec, ids: Sequence[str], rows: HeldOut
 
 def _of_tasks(job: JobSpec, rows: HeldOut) -> dict[str, HeldOut]:
     return {
-        name: HeldOut(rows.kind, part_of(rows.members, name), own, rows.seen_KN)
+        name: HeldOut(rows.kind, part_of(rows.said, name), own, rows.seen_KN)
         for name, own in zip(job.tasks, targets_of(job, rows.target), strict=True)
     }
 

@@ -5,12 +5,10 @@ Shapes: K members, N rows of the usual source, M rows from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from ensemble_svc.data.conform import conform_inputs
 from ensemble_svc.data.dataset import Dataset, InputSchema
@@ -19,10 +17,11 @@ from ensemble_svc.data.paths import expand
 from ensemble_svc.data.shards import TABLES, find_shards
 from ensemble_svc.data.sources import load
 from ensemble_svc.data.streams import cut, shards_of
-from ensemble_svc.doubts import Doubts, add_doubts
+from ensemble_svc.doubts import EACH, Doubts
 from ensemble_svc.errors import DataError, EnsembleSvcError, StoreError
 from ensemble_svc.evaluate.detection import detect
 from ensemble_svc.evaluate.overlap import overlap
+from ensemble_svc.evaluate.pieces import pieces
 from ensemble_svc.planning import Prepared
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.rereading import own_data
@@ -43,28 +42,29 @@ def detections(usual: Doubts, foreign: Doubts) -> dict[str, Any]:
 
     Returns:
         ``{"rows": M, "usual_rows": N, "scores": {score: {"ensemble": {…}, "mean_member": {…}, "histogram": {…}}}}``,
-        the last as ``evaluate.overlap.overlap``; of several tasks ``scores`` by task.
+        the last as ``evaluate.overlap.overlap``; of several tasks ``scores`` by task. ``left_out`` names what of the
+        scores would have been too much to hold.
     """
     scores = {
-        task: {name: _detection(own, foreign[task], name) for name in own if "/" not in name}
-        for task, own in usual.items()
+        task: {name: _detection(usual, foreign, task, name) for name in names if name in foreign.names[task]}
+        for task, names in usual.names.items()
+        if foreign.names
     }
-    count, usual_count = (len(next(iter(next(iter(d.values())).values()))) for d in (foreign, usual))
-    return {
-        "rows": count,
-        "usual_rows": usual_count,
-        "scores": scores.get("", scores),
-    }
+    found = {"rows": foreign.rows, "usual_rows": usual.rows, "scores": scores.get("", scores)}
+    left_out = max(usual.left_out, foreign.left_out, key=len)
+    return found | ({"left_out": list(left_out)} if left_out else {})
 
 
-def _detection(usual: Mapping[str, Tensor], foreign: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"ensemble": asdict(detect(usual[name], foreign[name]))}
-    if usual[name].isfinite().all() and foreign[name].isfinite().all():
-        found["histogram"] = overlap(usual[name], foreign[name])
-    each = f"{name}/members"
-    if each in usual:
-        pairs = zip(usual[each], foreign[each], strict=True)
-        ones = [asdict(detect(own, other)) for own, other in pairs]
+def _detection(usual: Doubts, foreign: Doubts, task: str, name: str) -> dict[str, Any]:
+    own_N, other_M = usual.of(task, name), foreign.of(task, name)
+    assert own_N is not None
+    assert other_M is not None
+    found: dict[str, Any] = {"ensemble": asdict(detect(own_N, other_M))}
+    if own_N.isfinite().all() and other_M.isfinite().all():
+        found["histogram"] = overlap(own_N, other_M)
+    own_KN, other_KM = usual.of(task, name + EACH), foreign.of(task, name + EACH)
+    if own_KN is not None and other_KM is not None:
+        ones = [asdict(detect(own, other)) for own, other in zip(own_KN, other_KM, strict=True)]
         found["mean_member"] = {key: sum(one[key] for one in ones) / len(ones) for key in ones[0]}
     return found
 
@@ -84,29 +84,34 @@ def usual_doubts(run: Run, ensemble: Ensemble, own: Prepared | str) -> Doubts:
     if isinstance(own, str):
         return _stored_doubts(run, ensemble)
     schema = ensemble.schema
-    pieces = cut(own.dataset, piece_rows(schema), own.split.test)
+    parts = cut(own.dataset, piece_rows(schema), own.split.test)
     missing = imputes(run.job())
-    return foreign_doubts(ensemble, (conform_inputs(piece, schema, missing=missing) for piece in pieces))
+    return foreign_doubts(ensemble, (conform_inputs(piece, schema, missing=missing) for piece in parts))
 
 
 def _stored_doubts(run: Run, ensemble: Ensemble) -> Doubts:
-    split = run.predictions("test")
+    split, found = run.mapped("test"), Doubts()
     kept = {name: value for name, value in only_members(split).items() if not name.endswith("/target")}
-    return add_doubts({}, ensemble, chosen_of(ensemble.decision, run.manifest()["candidates"], kept))
+    for rows in pieces(kept):
+        some = {name: value[:, rows] for name, value in kept.items()}
+        found.add(ensemble, chosen_of(ensemble.decision, run.manifest()["candidates"], some))
+    return found
 
 
-def foreign_doubts(ensemble: Ensemble, pieces: Iterable[Dataset], tell: Tell = lambda rows: None) -> Doubts:
+def foreign_doubts(ensemble: Ensemble, rows: Iterable[Dataset], tell: Tell = lambda rows: None) -> Doubts:
     """Of rows from elsewhere.
+
+    Args:
+        rows: a piece at a time.
+        tell: hears how many were read.
 
     Raises:
         DataError: rows the ensemble cannot read.
     """
-    found: Doubts = {}
-    rows = 0
-    for piece in pieces:
-        found = add_doubts(found, ensemble, ensemble.members(piece.x, energy=True))
-        rows += len(piece)
-        tell(rows)
+    found = Doubts()
+    for piece in rows:
+        found.add(ensemble, ensemble.members(piece.x, energy=True))
+        tell(found.rows)
     return found
 
 

@@ -217,10 +217,14 @@ def _mean(timings: Sequence[Timing], beside: int) -> Timing:
     return timings[0].model_copy(update={**means, "at_once": beside})
 
 
-def expect(journal: Journal, plan: Plan) -> None:
-    """Note what the plan is expected to take, before it is trained."""
+def expect(journal: Journal, plan: Plan, num_members: int) -> None:
+    """Note what the plan is expected to take, before it is trained.
+
+    Args:
+        num_members: of the run as far as it is known: by it the rounds of a search are told apart.
+    """
     expected = None if plan.forecast is None else plan.forecast.model_dump(mode="json")
-    journal.append("forecast", forecast=expected)
+    journal.append("forecast", forecast=expected, members=num_members)
 
 
 def took(journal: Journal, seconds: float) -> None:

@@ -32,6 +32,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.run import Run
 from ensemble_svc.tracking.check import check_tracker
+from ensemble_svc.tracking.reporter import reporting
 from ensemble_svc.train.assemble import check_networks
 from ensemble_svc.train.start import fit_own
 
@@ -104,6 +105,9 @@ def train_together(
         for one in ready:
             with _told_of(one.run.path, alone=len(ready) == 1):
                 one.check()
+        trackers = {one.run.path: one.job.compute.track for one in ready}
+        reporter = locks.enter_context(reporting(trackers, listener.noted))
+        ready = [replace(one, reporter=reporter) for one in ready]
         alone = len(ready) == 1
         courses = [_begin(one, directory, executor, listener, alone=alone) for one in ready]
         warnings = dict.fromkeys(chain.from_iterable(one.prepared.warnings for one in ready))
@@ -132,7 +136,7 @@ def _begin(ready: Ready, directory: Path, executor: Executor, listener: Listener
     ready = replace(ready, plan=plan)
     left = ready.left(plan.slots, executor.resources())
     if alone and left.slots and _must_climb(ready):
-        expect(ready.run.journal, left)
+        expect(ready.run.journal, left, sum(1 for _ in plan.members))
     return climbed(ready, executor, listener)
 
 
@@ -233,7 +237,7 @@ class _Desk:
         self._closing: dict[str, Slot] = {}
         self._lone = len(courses) == 1 and bool(courses[0].left.slots)
         if self._lone and not _must_climb(courses[0].ready):
-            expect(courses[0].run.journal, courses[0].left)
+            expect(courses[0].run.journal, courses[0].left, sum(1 for _ in courses[0].whole.members))
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch; after its last one it is sealed, which is no event of its own."""
@@ -279,6 +283,5 @@ class _Desk:
         if self._lone:
             took(course.run.journal, train_s + course.ready.clock.seconds.get("rungs", 0.0))
         course.finish(train_s=train_s)
-        if words := course.track():
-            self._listener.noted(words)
+        course.track()
         self._listener.finished(course.run)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.conclude import read_rival, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
+from ensemble_svc.data.inputs import piece_rows
 from ensemble_svc.data.sources import load, load_several
 from ensemble_svc.data.streams import as_known
 from ensemble_svc.deciding import best_on_validation, decided, held_out
@@ -31,11 +35,14 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.splits import Splits, read_predictions
+from ensemble_svc.store.atomic import TEMPORARY
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
+from ensemble_svc.store.mapped import laid_out, let_go, map_tensors
 from ensemble_svc.store.members import candidates, sealed
 from ensemble_svc.store.run import Run
+from ensemble_svc.store.tensors import Tensors
 
 
 def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path) -> Decision:
@@ -62,6 +69,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         new = None if data is None else _new_rows(run, job, data, directory)
         rows = held_out(job, predictions) if new is None else _said(run, ids, new)
         decision = decided(job, job.aggregate, ids, rows)
+        let_go()
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         rival = _rival(run, job, manifest, predictions)
@@ -135,9 +143,29 @@ def _new_rows(run: Run, job: JobSpec, data: str, directory: Path) -> Dataset:
 
 
 def _said(run: Run, ids: Sequence[str], rows: Dataset) -> HeldOut:
-    """What the candidates say of another source's rows."""
-    target = torch.from_numpy(np.ascontiguousarray(rows.y))
-    return HeldOut("data", Ensemble.load(run.path, members=ids).members(rows.x), target)
+    """What the candidates say of another source's rows: written a piece of the rows at a time, and mapped."""
+    ensemble = Ensemble.load(run.path, members=ids)
+    step = piece_rows(ensemble.schema)
+    each = (ensemble.members(rows.x[start : start + step]) for start in range(0, max(1, len(rows)), step))
+    path = run.path / "predictions" / f"{TEMPORARY}{os.getpid()}-said.safetensors"
+    said = {name: stack.transpose(0, 1) for name, stack in _by_row(path, each, len(rows)).items()}
+    return HeldOut("data", said, torch.from_numpy(np.ascontiguousarray(rows.y)))
+
+
+def _by_row(path: Path, pieces: Iterator[Mapping[str, Tensor]], num_rows: int) -> Tensors:
+    """Members' predictions [K, n, …] of pieces that follow each other, mapped as [N, K, …]; the file has no name."""
+    first = next(pieces)
+    layout = {name: (said.dtype, (num_rows, len(said), *said.shape[2:])) for name, said in first.items()}
+    start = 0
+    with laid_out(path, layout, {}) as put:
+        for some in chain([first], pieces):
+            for name, said in some.items():
+                put(name, start, said.transpose(0, 1))
+            start += len(next(iter(some.values()))[0])
+    try:
+        return map_tensors(path)
+    finally:
+        path.unlink()
 
 
 def _refuse_own(run: Run, dataset: Dataset, schema: InputSchema, data: str) -> None:

@@ -1,8 +1,9 @@
 """The numbers of an evaluation, from its books.
 
 Up to ``terms.HELD_ROWS`` rows everything is measured as at the end of training. Beyond, what is made of sums over rows
-(metrics, gains with intervals, reliability, classes) is of all rows, what takes the rows all at once (size curve,
-forecast, diversity, coverage) is of a sample of them, and the metrics that are no mean over rows are left out.
+(metrics, gains with intervals, reliability, classes) is of all rows, and so are the metrics that rank the rows while
+what they need of each is no more than ``SCALAR_BYTES``; beyond, ``left_out`` names them. What takes the rows all at
+once (size curve, forecast, diversity, coverage) is of a sample of them.
 """
 
 from __future__ import annotations
@@ -103,6 +104,8 @@ def _one(
     )
     sampled = of_all_rows(job, kind, decision, decision.members, members, target)
     found |= sampled | {"sampled": {"rows": len(target), "what": list(sampled)}}
+    if tally.ranks.left_out:
+        found["left_out"] = list(tally.ranks.left_out)
     if task in books.portraits:
         portrait = books.portraits[task]
         found |= {"reliability": portrait.reliability(), "classes": portrait.classes()}
@@ -121,4 +124,5 @@ def _point(tally: Tally) -> dict[str, Any]:
         "rows": tally.rows,
         "ensemble": {name: values_M[-1].item() for name, values_M in point.items()},
         "mean_member": {name: values_M[:-1].mean().item() for name, values_M in point.items()},
+        **({"left_out": list(tally.ranks.left_out)} if tally.ranks.left_out else {}),
     }

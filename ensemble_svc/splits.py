@@ -57,12 +57,12 @@ def split_targets(tasks: Tasks, target_NT: Tensor) -> list[Tensor]:
 
 
 def read_predictions(run: Run) -> Splits:
-    """All candidates' predictions, by split."""
+    """All candidates' predictions, by split, looked at through the pages of their files."""
     files = run.manifest()["files"]
     names = [name for name in files if name.startswith("predictions/")]
     splits = [Path(name).stem for name in names]
     job = run.job()
-    return {split: with_targets(job, run.predictions(split)) for split in splits}
+    return {split: with_targets(job, run.mapped(split)) for split in splits}
 
 
 def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -72,5 +72,8 @@ def chosen_of(decision: Decision, ids: Sequence[str], members: Mapping[str, Tens
         ids: of the K candidates in ``members``.
     """
     place = {member: k for k, member in enumerate(ids)}
-    index = torch.tensor([place[member] for member in decision.members])
+    each = [place[member] for member in decision.members]
+    if each == list(range(each[0], each[0] + len(each))):  # no copy
+        return {name: value[each[0] : each[0] + len(each)] for name, value in members.items()}
+    index = torch.tensor(each)
     return {name: value[index] for name, value in members.items()}

@@ -2,8 +2,8 @@
 
 The rows of all members are read and combined a piece at a time, by as many threads as there are cores; what is held is
 the ensemble's own prediction, a few sums of each member, and a piece for each thread. So memory does not grow with the
-members, and with the rows as one member's prediction does. It is for whoever has such a file: ``conclude`` and the
-commands hold what the members say.
+members, and with the rows as one member's prediction does. It is for whoever has such a file;
+the commands look at the pages of theirs (``store.mapped``) and tell intervals, size curves and diversity too.
 
 Shapes: K members, N rows, C classes, n rows of a piece.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ensemble_svc.aggregate import decision as decision_module
 from ensemble_svc.aggregate.choosing import decide
 from ensemble_svc.aggregate.decision import Decision, HeldOut, apply, equal
 from ensemble_svc.aggregate.predictions import combine
@@ -195,3 +197,74 @@ def test_too_few_rows_for_a_promise_are_named() -> None:
 def test_the_defaults_need_no_rows() -> None:
     defaults: list[type[Choice]] = [Mean, All, NoCalibration]
     assert not any(choice.needs_rows for choice in defaults)  # type: ignore[attr-defined]
+
+
+@CASES
+@pytest.mark.parametrize("conformal", [None, 0.2])
+@pytest.mark.parametrize("numbers_at_once", [1, 137])
+def test_the_same_is_decided_a_piece_of_the_rows_at_a_time(
+    spec: AggregateSpec, task: str, conformal: float | None, numbers_at_once: int, monkeypatch
+) -> None:
+    spec, held = spec.model_copy(update={"conformal": conformal}), rows_of(task, 3)
+    whole = decide(spec, IDS, held, seed=0).model_dump()
+    monkeypatch.setattr(decision_module, "PIECE_NUMBERS", numbers_at_once)
+    cut = decide(spec, IDS, held, seed=0).model_dump()
+    assert_alike(cut, whole)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "brier"])
+def test_other_scores_select_alike_in_pieces(score: str, monkeypatch) -> None:
+    spec, held = AggregateSpec(select={"name": "greedy", "score": score}, conformal=0.2), classes(5)
+    whole = decide(spec, IDS, held, seed=0).model_dump()
+    monkeypatch.setattr(decision_module, "PIECE_NUMBERS", 50)
+    assert_alike(decide(spec, IDS, held, seed=0).model_dump(), whole)
+
+
+@pytest.mark.parametrize("calibrate", ["none", "temperature", "vector", "isotonic"])
+@pytest.mark.parametrize("select", ["all", "greedy"])
+def test_training_rows_decide_alike_in_pieces(calibrate: str, select: str, monkeypatch) -> None:
+    held, draw = classes(7), torch.Generator().manual_seed(1)
+    held = HeldOut("oob", held.said, held.target, torch.rand(K, N, generator=draw) < 0.6)
+    spec = AggregateSpec(select=select, calibrate=calibrate, conformal=0.2)
+    whole = decide(spec, IDS, held, seed=0).model_dump()
+    monkeypatch.setattr(decision_module, "PIECE_NUMBERS", 50)
+    assert_alike(decide(spec, IDS, held, seed=0).model_dump(), whole)
+
+
+def test_a_wrong_row_is_named_by_its_place_among_all(monkeypatch) -> None:
+    held = classes(0)
+    held.said["log_probs"][2, N - 3] += 1
+    monkeypatch.setattr(decision_module, "PIECE_NUMBERS", 50)
+    spec = AggregateSpec(calibrate="temperature")
+    with pytest.raises(EnsembleError, match=f"member 2.* row {N - 3}"):
+        decide(spec, IDS, held, seed=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31), numbers_at_once=st.integers(1, 500))
+def test_chosen_rows_of_chosen_members_are_those(seed: int, numbers_at_once: int) -> None:
+    held, draw = classes(seed), torch.Generator().manual_seed(seed)
+    who = torch.randperm(K, generator=draw)[:3].tolist()
+    rows = torch.randperm(N, generator=draw)[: N // 2].sort().values
+    expected = held.said["log_probs"][who][:, rows]
+    for chosen in (held.at(rows).of(who), held.of(who).at(rows)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decision_module, "PIECE_NUMBERS", numbers_at_once)
+            each = list(chosen.pieces())
+        assert torch.equal(chosen.members["log_probs"], expected)
+        assert torch.equal(torch.cat([one.said["log_probs"] for one in each], dim=1), expected)
+        assert torch.equal(torch.cat([one.target for one in each]), held.target[rows])
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Equal but for the round-off of sums."""
+    if isinstance(expected, Mapping):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_alike(found[name], value)
+    elif isinstance(expected, tuple | list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_alike(one, other)
+    else:
+        assert found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)

@@ -12,15 +12,17 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from ensemble_svc import pipeline
+from ensemble_svc import pipeline, reselecting
 from ensemble_svc.aggregate.predictions import average
 from ensemble_svc.batch import predict_file
 from ensemble_svc.comparing import compare
+from ensemble_svc.data import inputs
 from ensemble_svc.errors import DataError, EnsembleSvcError, OtherJob
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.planning import members_of, prepare
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.reselecting import check_change, reselect
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.store.run import Run
@@ -135,6 +137,21 @@ def test_new_rows_can_decide(run: Run, tmp_path: Path) -> None:
     reselect(run, with_aggregate(run, select="greedy"), directory=tmp_path)
     assert not (run.path / "deciding.safetensors").exists()
     assert evaluate(run, Wish(data=source), tmp_path).metrics["data"]["own_rows"]["chosen"] == 0
+
+
+def test_what_is_said_of_new_rows_is_written_in_pieces_and_leaves_no_file(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared, ids = own_data(run), run.manifest()["candidates"]
+    assert not isinstance(prepared, str)
+    rows, before = prepared.dataset, sorted((run.path / "predictions").iterdir())
+    whole = Ensemble.load(run.path, members=ids).members(rows.x)
+    monkeypatch.setattr(inputs, "PIECE_ROWS", 100)
+    said = reselecting._said(run, ids, rows)
+    assert said.said.keys() == whole.keys()
+    for name, stack in whole.items():
+        torch.testing.assert_close(said.said[name], stack, rtol=1e-5, atol=1e-6)
+    assert sorted((run.path / "predictions").iterdir()) == before
 
 
 def _validation(run: Run) -> list[int]:

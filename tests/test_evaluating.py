@@ -17,21 +17,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_runs import SPECIES, frame, read, same, source, train
 
+from ensemble_svc import books, doubts, foreign, pipeline
 from ensemble_svc.aggregate.doubt import energy
 from ensemble_svc.batch import predict_file
+from ensemble_svc.cli.measures import remarks
 from ensemble_svc.data import inputs
 from ensemble_svc.doubts import doubts_of
 from ensemble_svc.errors import DataError, EnsembleSvcError
+from ensemble_svc.evaluate import pieces
 from ensemble_svc.evaluate.bootstrap import percentile_interval
 from ensemble_svc.evaluate.metrics import METRICS, measure
+from ensemble_svc.evaluate.ranks import RANKED, Ranks
 from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.evaluating import Wish, evaluate
 from ensemble_svc.familiar import marks
+from ensemble_svc.local import LocalExecutor
 from ensemble_svc.predictor import Ensemble
+from ensemble_svc.rereading import own_data
 from ensemble_svc.reselecting import reselect
 from ensemble_svc.spec.aggregate import TopK
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.forward import outputs
+
+ALL = tuple(name for name, metric in METRICS.items() if "classification" in metric.needs)
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +52,14 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return train(tmp_path_factory.mktemp("digits"), data={"source": "digits", "test": 0.5})
+
+
+def asked(run: Run, folder: Path, metrics: tuple[str, ...]) -> Run:
+    """A copy of a run that is measured by other metrics."""
+    copy = Run(Path(shutil.copytree(run.path, folder / "asked")))
+    job = copy.job()
+    job = job.model_copy(update={"evaluate": job.evaluate.model_copy(update={"metrics": metrics})})
+    return pipeline.train(job, out=copy.path, directory=run.directory, executor=LocalExecutor())
 
 
 class TestPieces:
@@ -156,6 +172,74 @@ class TestSums:
         assert summed["sampled"]["rows"] == 100
         assert {"size_curve", "forecast", "diversity"} <= set(summed["sampled"]["what"])
         assert summed["size_curve"][-1]["nll"]["mean"] == pytest.approx(held["ensemble"]["nll"], rel=0.3)
+
+    def test_every_metric_is_that_of_all_rows_held(self, tables, tmp_path, monkeypatch):
+        run = asked(tables, tmp_path, ALL)
+        frame(700, seed=4).to_parquet(tmp_path / "new.parquet")
+        wish = Wish(data=source(tmp_path / "new.parquet"), slices=("colour",))
+        held = evaluate(run, wish, tmp_path).metrics["data"]
+        monkeypatch.setattr(inputs, "PIECE_ROWS", 64)
+        summed = evaluate(run, replace(wish, held=100), tmp_path).metrics["data"]
+        assert tuple(held["ensemble"]) == ALL
+        for who in ("ensemble", "members"):
+            assert same(summed[who], held[who], rel=1e-6)
+        for name, gain in held["gain"]["over_mean_member"].items():
+            told = summed["gain"]["over_mean_member"][name]
+            assert told["estimate"] == pytest.approx(gain["estimate"], abs=1e-7)
+            assert (told["low"] is None) == (gain["low"] is None)
+        assert same(summed["slices"], held["slices"], rel=1e-6)
+        assert set(held["slices"]["colour"][0]["ensemble"]) == set(ALL)
+        assert "left_out" not in summed
+        assert not any("left out" in line for line in remarks(summed))
+
+    def test_what_would_be_too_much_is_left_out_and_named(self, tables, tmp_path, monkeypatch):
+        run = asked(tables, tmp_path, ALL)
+        frame(700, seed=4).to_parquet(tmp_path / "new.parquet")
+        wish = Wish(data=source(tmp_path / "new.parquet"), slices=("colour",), held=100)
+        whole = evaluate(run, wish, tmp_path).metrics["data"]
+        monkeypatch.setattr(books, "SCALAR_BYTES", 700 * 5 * 4 + 100)
+        some = evaluate(run, wish, tmp_path).metrics["data"]
+        assert some["ensemble"] == whole["ensemble"]
+        assert set(some["slices"]["colour"][0]["left_out"]) == set(RANKED)
+        monkeypatch.setattr(books, "SCALAR_BYTES", 1000)
+        few = evaluate(run, wish, tmp_path).metrics["data"]
+        assert set(few["left_out"]) == set(RANKED) == set(ALL) - set(few["ensemble"])
+        assert few["ensemble"] == {n: v for n, v in whole["ensemble"].items() if n not in RANKED}
+        (told,) = [line for line in remarks(few) if "left out" in line]
+        assert all(name in told for name in RANKED)
+
+    def test_only_metrics_that_rank_the_rows(self, tables, tmp_path):
+        run = asked(tables, tmp_path, ("aurc", "ece_classwise"))
+        frame(300, seed=4).to_parquet(tmp_path / "new.parquet")
+        wish = Wish(data=source(tmp_path / "new.parquet"))
+        held = evaluate(run, wish, tmp_path).metrics["data"]
+        summed = evaluate(run, replace(wish, held=100), tmp_path).metrics["data"]
+        assert same(summed["ensemble"], held["ensemble"], rel=1e-6)
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 50), st.integers(1, 20))
+    def test_ranks_of_pieces_are_the_metrics_of_the_whole(self, seed, num_rows, piece, bins):
+        generator = torch.Generator().manual_seed(seed)
+        predictions = [
+            {"log_probs": (torch.randn(num_rows, 4, generator=generator) * 2).round().log_softmax(-1)}
+            for _ in range(2)
+        ]
+        target = torch.randint(4, (num_rows,), generator=generator)
+        wholes = [name for name, metric in METRICS.items() if metric.whole is not None]
+        parts = []
+        for start in range(0, num_rows, piece):
+            rows = slice(start, start + piece)
+            parts.append(Ranks(wholes, bins=bins))
+            parts[-1].add([{"log_probs": one["log_probs"][rows]} for one in predictions], target[rows])
+        joined = parts.pop()
+        for part in parts:
+            joined.join(part)
+        found = joined.values()
+        assert not joined.left_out
+        for name in wholes:
+            for m, one in enumerate(predictions):
+                expected = METRICS[name].value(one, target, bins)
+                assert found[name][m].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
     @settings(max_examples=30, deadline=None)
     @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 50))
@@ -459,6 +543,40 @@ class TestOwnRows:
         for mark, row in zip(marks(x, y).tolist(), map(tuple, np.column_stack([x, y]).tolist()), strict=True):
             assert first.setdefault(row, mark) == mark
         assert len(set(first.values())) == len(first)
+
+
+def test_scores_of_elsewhere_that_would_be_too_many_are_left_out_and_named(digits, tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 17, (50, 8, 8))
+    np.savez(tmp_path / "noise.npz", X=noise)
+    noise, monkeys = str(tmp_path / "noise.npz"), monkeypatch
+    whole = evaluate(digits, Wish(ood=(noise,)), tmp_path).metrics["test"]["ood"][noise]
+    rows = whole["rows"] + whole["usual_rows"]
+    monkeys.setattr(doubts, "SCALAR_BYTES", whole["usual_rows"] * 4 * 6)
+    some = evaluate(digits, Wish(ood=(noise,)), tmp_path).metrics["test"]["ood"][noise]
+    assert some["left_out"] == ["mean_member"]
+    assert some["rows"] + some["usual_rows"] == rows
+    for name, own in whole["scores"].items():
+        assert some["scores"][name]["ensemble"] == own["ensemble"]
+        assert "mean_member" not in some["scores"][name]
+    monkeys.setattr(doubts, "SCALAR_BYTES", 100)
+    none = evaluate(digits, Wish(ood=(noise,)), tmp_path).metrics["test"]
+    assert none["ood"][noise]["left_out"] == ["mean_member", "scores"]
+    assert none["ood"][noise]["scores"] == {}
+    assert any("left out" in line and "scores" in line for line in remarks(none))
+
+
+@pytest.mark.parametrize("at_once", [20, 1 << 20])
+def test_scores_of_the_kept_predictions_are_those_of_the_rows_run_forward(
+    at_once, digits, tmp_path, monkeypatch
+):
+    run = Run(digits.path)
+    ensemble = Ensemble.load(run.path)
+    monkeypatch.setattr(pieces, "NUMBERS", at_once * 3 * 10)
+    stored, forward = (foreign.usual_doubts(run, ensemble, own) for own in ("gone", own_data(run)))
+    assert stored.rows == forward.rows
+    for name in stored.names[""]:
+        torch.testing.assert_close(stored.of("", name), forward.of("", name), rtol=1e-4, atol=1e-5)
+    assert set(forward.names[""]) - set(stored.names[""]) == {"energy"}
 
 
 @pytest.mark.parametrize("held", [20_000, 50])

@@ -24,9 +24,11 @@ from ensemble_svc.evaluate.overlap import overlap
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.selective import aurc, excess_aurc
 from ensemble_svc.exhibits import classes, numbers
+from ensemble_svc.exhibits import said as looked_at
 from ensemble_svc.exhibits.importance import importance
 from ensemble_svc.exhibits.inputs import inputs
 from ensemble_svc.exhibits.pairs import MEMBERS, pairs
+from ensemble_svc.exhibits.said import Said
 from ensemble_svc.exhibits.trials import Trial, trials_of
 
 seeds = st.integers(0, 2**32 - 1)
@@ -284,3 +286,42 @@ def test_members_of_equal_values_are_one_trial(trials: int, each: int, seed: int
         np.testing.assert_allclose([trial.error for trial in found], scores.std(1, ddof=1) / each**0.5)
     assert [trial.ended for trial in found] == ["stopped" if i < 2 else "done" for i in range(trials)]
     assert [len(trial.members) for trial in found] == [each] * trials
+
+
+@given(seeds, st.integers(1, 6), st.integers(2, 60), st.integers(1, 400), st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_the_same_is_shown_of_stacks_and_of_single_members_a_piece_of_the_rows_at_a_time(
+    seed: int, members: int, rows: int, numbers_at_once: int, of_classes: bool
+) -> None:
+    each, target = classifier(seed, members, rows, 4) if of_classes else regressor(seed, members, rows, 2)
+    kind = "temperature" if of_classes else "variance_scale"
+    own = decision(members, seed, calibration={"kind": kind, "value": 2.0, "before": True})
+
+    def shown(found: Said) -> dict[str, Any]:
+        first = (
+            classes.shown_of(own, found, target, bins=5)
+            if of_classes
+            else numbers.shown_of(own, found, target)
+        )
+        return first | {"pairs": pairs(own.members, own.weights, found, target)}
+
+    whole = shown(each)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(looked_at, "NUMBERS", numbers_at_once)
+        cut = shown({name: list(stack) for name, stack in each.items()})
+    assert_alike(cut, whole)
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    """Equal but for the round-off of sums."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        found, expected = [*found.values()], [*expected.values()]
+    if isinstance(expected, list):
+        assert len(found) == len(expected)
+        for one, other in zip(found, expected, strict=True):
+            assert_alike(one, other)
+    else:
+        assert found == (
+            pytest.approx(expected, rel=1e-5, abs=1e-7) if isinstance(expected, float) else expected
+        )

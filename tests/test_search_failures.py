@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from search_runs import RATE, SPACE, job_of, train
+from search_runs import RATE, SPACE, Killed, job_of, train
 from torch import nn
 
 from ensemble_svc import course
+from ensemble_svc.errors import QuorumError
 from ensemble_svc.listening import Listener
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.plan import MemberSpec, Slot
@@ -163,3 +164,103 @@ def test_a_trial_that_lost_a_member_is_worst_in_a_pack_and_across_packs(
         Rungs(ladder, sick=frozenset(lost) if apart else frozenset()).close(ledger, 1)
         stopped = {members[k].index // seeds for k in here if entries[k].status == "stopped"}
         assert stopped == wanted
+
+
+def rungs_of(run: Run) -> dict[int, tuple[set[str], set[str], list[str]]]:
+    """By epoch: the digests of those that went on, of those that stopped, and who was lost before it."""
+    found: dict[int, tuple[set[str], set[str], list[str]]] = {}
+    for event in run.journal.of_kind("rung"):
+        on, out, lost = found.setdefault(event["epoch"], (set(), set(), []))
+        on.update(event["on"])
+        out.update(event["out"])
+        lost += event["lost"]
+    return found
+
+
+def unlucky(run: Path, index: int, epoch: int, killed_at: int | None = None) -> Listener:
+    """The slot of a member fails for good after an epoch, if it has not before; the driver is killed at an event."""
+    seen = 0
+
+    def progress(slot: Slot, told: Progress) -> None:
+        nonlocal seen
+        seen += 1
+        is_it = [member.index for member in slot.pack.members] == [index] and told.epoch == epoch
+        if is_it and not Run(run).journal.of_kind("failed"):
+            BROKEN.append(True)
+        if seen == killed_at:
+            raise Killed
+
+    return Listener(progress=progress, failure=lambda *_: BROKEN.clear())
+
+
+def apart(**search: Any) -> JobSpec:
+    """Eight trials in slots of their own, of which half stop after epoch 2, and half of the rest after 4."""
+    halving = {"name": "halving", "factor": 2, "min_epochs": 2}
+    wanted = {"trials": 8, "scheduler": halving, "candidates": "all", **search}
+    return alone(wanted, training={"epochs": 5}, compute={"commit_every_s": 0.0, "pack": 1})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return train(apart(), tmp_path_factory.mktemp("sound") / "run")
+
+
+def test_a_trial_that_failed_is_ranked_last_where_it_failed_and_holds_up_nobody(
+    tmp_path: Path, undisturbed: Run
+) -> None:
+    """The best of all fails: the others are ranked as though it had come in last."""
+    first = undisturbed.journal.of_kind("rung")[0]
+    members = {m["digest"]: m for m in undisturbed.manifest()["members"]}
+    index = members[first["on"][0]]["index"]
+    run = train(apart(), tmp_path / "run", unlucky(tmp_path / "run", index, 1))
+    found, (on, out, lost) = rungs_of(run), rungs_of(run)[2]
+    assert [int(name.partition("-")[0]) for name in lost] == [index]
+    assert len(on) == len(first["on"]) == 4
+    assert set(first["on"]) - on == {first["on"][0]}
+    assert len(on | out) == 8
+    assert len(found[4][0]) == 2
+    entry = run.manifest()["members"][index]
+    assert entry["status"] == "failed"
+    decided = found
+    again = train(apart(), tmp_path / "run")
+    assert rungs_of(again) == decided
+    entry = again.manifest()["members"][index]
+    assert (entry["status"], entry["epochs"], entry["stopped"]) == ("done", 2, True)
+    assert entry["reason"] == "halving: failed before epoch 2, so ranked last"
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_every_later_start_decides_the_same_of_a_trial_that_failed(
+    epoch: int, tmp_path: Path, undisturbed: Run
+) -> None:
+    """Killed at ends of epochs before and after the failure, up to the end."""
+    job, rung = apart(), undisturbed.journal.of_kind("rung")[0]
+    index = next(m["index"] for m in undisturbed.manifest()["members"] if m["digest"] == rung["on"][1])
+    whole = train(job, tmp_path / "whole", unlucky(tmp_path / "whole", index, epoch))
+    assert sum(len(lost) for _, _, lost in rungs_of(whole).values()) == 1
+    for at in (3, 12, 19):
+        run = tmp_path / f"killed-{at}"
+        with pytest.raises(Killed):
+            train(job, run, unlucky(run, index, epoch, killed_at=at))
+        BROKEN.clear()
+        again = train(job, run, unlucky(run, index, epoch))
+        assert rungs_of(again) == rungs_of(whole)
+        assert chosen_among(again) == chosen_among(whole)
+
+
+def chosen_among(run: Run) -> dict[str, tuple[int, str]]:
+    """How each trial that did not fail ended."""
+    found = {m["id"]: (m.get("epochs", 0), m["reason"]) for m in run.manifest()["members"]}
+    return {name: end for name, end in found.items() if "failed" not in end[1] and "broken" not in end[1]}
+
+
+def test_where_nobody_came_to_a_rung_nothing_is_decided_and_all_are_tried_again(
+    tmp_path: Path, undisturbed: Run
+) -> None:
+    job, run = apart(), tmp_path / "run"
+    BROKEN.append(True)
+    with pytest.raises(QuorumError):
+        train(job, run)
+    assert not Run(run).journal.of_kind("rung")
+    BROKEN.clear()
+    assert rungs_of(train(job, run)) == rungs_of(undisturbed)

@@ -27,6 +27,7 @@ from ensemble_svc.spec.load import parse_job
 from ensemble_svc.spec.search import AGAIN
 from ensemble_svc.spec.spaces import Space
 from ensemble_svc.spec.yaml import frozen
+from ensemble_svc.store.held import spans_in, wall_seconds
 from ensemble_svc.store.run import Run
 
 RATE, DROP, OPTIMIZER = "training.optimizer.lr", "model.dropout", "training.optimizer"
@@ -209,9 +210,28 @@ def test_a_search_in_stages_is_trained_and_goes_on_where_it_was_killed(tmp_path:
     assert [member["epochs"] for member in members] == [1, 1, 1, 4, 4, 4]
     low, high = run.journal.of_kind("asked")[1]["space"][RATE]
     assert all(low <= member["hyperparameters"][RATE] <= high for member in members[3:])
+    assert run.manifest()["candidates"] == [member["id"] for member in members[3:]]
     with pytest.raises(Killed):
         train(job, tmp_path / "killed", kill_at=3)
-    assert weights(train(job, tmp_path / "killed")) == weights(run)
+    again = train(job, tmp_path / "killed")
+    assert weights(again) == weights(run)
+    for one in (run, again):
+        manifest = one.manifest()
+        rounds = {event["members"]: event["forecast"] for event in reversed(one.journal.of_kind("forecast"))}
+        assert len(rounds) == 2
+        assert manifest["forecast"]["seconds"] == pytest.approx(
+            sum(own["seconds"] for own in rounds.values())
+        )
+        spent = sum(float(one.history(member["id"])["seconds"].max()) for member in manifest["members"][::3])
+        assert manifest["actual"]["seconds"] >= spent
+        assert manifest["actual"]["seconds"] == pytest.approx(wall_seconds(spans_in(one.journal)))
+        assert manifest["actual"]["device_hours"] * 3600 >= manifest["actual"]["seconds"] * (1 - 1e-6)
+    wider = train(
+        job_of({"trials": 6, "coarse_to_fine": {"stages": 2, "keep": 0.4, "growth": 4}, "candidates": "all"}),
+        run.path,
+    )
+    assert wider.manifest()["candidates"] == [member["id"] for member in members]
+    assert weights(wider) == weights(again)
 
 
 def test_chosen_configurations_are_trained_again_to_their_end_and_chosen_among(tmp_path: Path) -> None:

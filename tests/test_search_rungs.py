@@ -205,18 +205,20 @@ def fragile(input_shape: tuple[int, ...], num_outputs: int) -> nn.Module:
 
 
 def test_a_slot_that_fails_for_good_holds_up_no_other(tmp_path: Path) -> None:
-    """Its trial is not ranked; the same command again trains it, and leaves the others as they are."""
+    """Its trial is ranked last; the same command again trains it up to there, and leaves the others as they are."""
     job = ranked(HALVING, STILL, trials=4, training={"epochs": 3}, ensemble={"quorum": 0.5})
     job = job.model_copy(update={"model": PythonModel(factory=f"{__name__}:fragile")})
     listener = pipeline.Listener(
-        progress=lambda slot, progress: BROKEN.append(True) if slot.pack.members[0].index == 0 else None,
+        progress=lambda slot, told: (
+            BROKEN.append(True) if (slot.pack.members[0].index, told.epoch) == (0, 1) else None
+        ),
         failure=lambda slot, reason, again: BROKEN.clear(),
     )
     before = train(job, tmp_path / "run", listener).manifest()["members"]
     assert [member["status"] for member in before] == ["done", "failed", "done", "done"]
     assert sum(member["stopped"] for member in before if member["status"] == "done") == 2
     after = train(job, tmp_path / "run").manifest()["members"]
-    assert (after[1]["status"], after[1]["epochs"]) == ("done", 3)
+    assert (after[1]["status"], after[1]["epochs"], after[1]["stopped"]) == ("done", 1, True)
     assert [after[k]["files"] for k in (0, 2, 3)] == [before[k]["files"] for k in (0, 2, 3)]
 
 

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ensemble_svc.aggregate.choosing import by_pool, fitted_to, pooling_of, shared_out
+from ensemble_svc.aggregate.choosing import by_pool, fitted_to, likelihood_of, pooling_of, shared_out
 from ensemble_svc.aggregate.decision import Decision, HeldOut
 from ensemble_svc.aggregate.diverse import diverse, errors_of
-from ensemble_svc.aggregate.likelihood import log_likelihood
 from ensemble_svc.aggregate.outofbag import OutOfBagPool, greedy_out_of_bag
 from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.selection import Selection, take_all
@@ -136,7 +135,7 @@ def fitting(choice: Calibrate, rows: HeldOut) -> Calibrate:
     if isinstance(choice, NoCalibration):
         return choice
     of_numbers = isinstance(choice, Variance)
-    if "log_probs" in rows.members:
+    if "log_probs" in rows.said:
         return Temperature() if of_numbers else choice
     return choice if of_numbers else Variance()
 
@@ -167,8 +166,7 @@ def _blends(spec: AggregateSpec, rows: Rows) -> dict[str, tuple[float, ...]]:
         return {}
     prior_rows = spec.combine.prior_rows
     return {
-        task: by_likelihood(log_likelihood(own.members, own.target), prior_rows=prior_rows).weights
-        for task, own in rows.items()
+        task: by_likelihood(likelihood_of(own), prior_rows=prior_rows).weights for task, own in rows.items()
     }
 
 
@@ -212,6 +210,6 @@ def _pool(rows: Rows, weights: Mapping[str, float]) -> TasksPool:
     """Of the tasks that count."""
     shares = counting(weights)
     counted = tuple(shares.values())
-    told = [(log_likelihood(rows[t].members, rows[t].target), rows[t].seen_KN) for t in shares]
+    told = [(likelihood_of(rows[t]), rows[t].seen_KN) for t in shares]
     unseen = tuple(OutOfBagPool(likelihood_KN, seen) for likelihood_KN, seen in told if seen is not None)
     return TasksPool(unseen or tuple(LikelihoodPool(likelihood_KN) for likelihood_KN, _ in told), counted)

@@ -8,7 +8,7 @@ Shapes: K candidates, N held-out rows, C classes, D targets; M chosen members.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -101,12 +101,12 @@ def fitted_to(
         held_out: the rows that calibrate.
         promising: those that the coverage is fitted on.
     """
-    own = _rows_of(held_out, members)
+    own = held_out.of(members)
     fitted = _calibrate(spec.calibrate, decision, own)
     if fitted is not None:
         decision = decision.model_copy(update={"calibration": to_plain(fitted)})
     if spec.conformal is not None and promising is not None:
-        covered = _conformal(decision, _rows_of(promising, members), spec.conformal)
+        covered = _conformal(decision, promising.of(members), spec.conformal)
         decision = decision.model_copy(update={"conformal": to_plain(covered)})
     return decision
 
@@ -117,7 +117,12 @@ def shared_out(
     """The rows that select and calibrate, and those on which sets or intervals are fitted.
 
     Coverage is promised of rows that decided nothing else, so where more is decided each has one half.
+
+    Raises:
+        EnsembleError: as ``HeldOut.check``.
     """
+    if held_out is not None:
+        held_out.check()
     more = any(rule.needs_rows for rule in (spec.combine, spec.select, spec.calibrate))
     if held_out is None or spec.conformal is None or not more:
         return held_out, held_out
@@ -144,11 +149,11 @@ def _select(spec: AggregateSpec, num_members: int, held_out: HeldOut | None, see
     match select:
         case All():
             assert isinstance(spec.combine, Stacking)
-            likelihood_KN = log_likelihood(held_out.members, held_out.target)
+            likelihood_KN = likelihood_of(held_out)
             blend = by_likelihood(likelihood_KN, prior_rows=spec.combine.prior_rows)
             return Selection(blend.weights, tuple(range(num_members)), ())
         case Greedy() if held_out.seen_KN is not None:
-            likelihood_KN = log_likelihood(held_out.members, held_out.target)
+            likelihood_KN = likelihood_of(held_out)
             return greedy_out_of_bag(OutOfBagPool(likelihood_KN, held_out.seen_KN), select.picks)
         case TopK() | Greedy():
             return by_pool(select, pool_of(select.score, held_out), seed)
@@ -172,33 +177,36 @@ def by_pool(select: TopK | Greedy, pool: Pool, seed: int) -> Selection:
 
 
 def pool_of(score: Score, held_out: HeldOut) -> Pool:
-    """The candidates as a selection by ``score`` sees them."""
+    """The candidates as a selection by ``score`` sees them.
+
+    By likelihood it holds one number of each candidate and row. By another score it looks at all that they say, again
+    and again, and where only some of the rows select it holds what is said of those.
+    """
+    if score in ("auto", "nll"):
+        return LikelihoodPool(likelihood_of(held_out))
     members, target = held_out.members, held_out.target
     match score:
-        case "auto" | "nll":
-            return LikelihoodPool(log_likelihood(members, target))
         case "accuracy":
             return accuracy_pool(members["log_probs"], target)
         case "brier":
             return brier_pool(members["log_probs"], target)
-        case "rmse":
+        case _:
             return squared_error_pool(members["mean"], target)
 
 
-def _rows_of(held_out: HeldOut, members: Sequence[int]) -> HeldOut:
-    """The same rows as only the chosen predict them."""
-    index = torch.tensor(members)
-    seen_KN = held_out.seen_KN
-    return HeldOut(
-        held_out.kind,
-        {name: value[index] for name, value in held_out.members.items()},
-        held_out.target,
-        None if seen_KN is None else seen_KN[index],
-    )
+def likelihood_of(held_out: HeldOut) -> Tensor:
+    """What each candidate gave each row's truth, [K, N] float64, a piece of the rows at a time."""
+    return torch.cat([log_likelihood(some.said, some.target) for some in held_out.pieces()], dim=1)
 
 
 def _pooled(decision: Decision, own: HeldOut) -> tuple[Prediction, Tensor]:
     """The ensemble's prediction of the deciding rows, and their targets; training rows by who did not see them."""
+    each = [_pooled_piece(decision, some) for some in own.pieces()]
+    prediction = {name: torch.cat([said[name] for said, _ in each]) for name in each[0][0]}
+    return prediction, torch.cat([target for _, target in each])
+
+
+def _pooled_piece(decision: Decision, own: HeldOut) -> tuple[Prediction, Tensor]:
     if own.seen_KN is None:
         return apply(decision, own.members), own.target
     weights_M = torch.tensor(decision.weights, dtype=torch.float64)
@@ -226,9 +234,7 @@ def _calibrate(choice: Calibrate, decision: Decision, own: HeldOut) -> Calibrati
         case Variance():
             if own.seen_KN is None:
                 weights_M = torch.tensor(decision.weights, dtype=torch.float64)
-                return variance.fit_mixture(
-                    own.members["mean"], own.members["log_variance"], own.target, weights_M
-                )
+                return variance.fit_mixtures(lambda: _numbers(own), weights_M)
             pooled, target = _pooled(decision, own)
             return variance.fit_gaussian(pooled["mean"], pooled["log_variance"], target)
         case Temperature():
@@ -247,14 +253,24 @@ def _temperature(choice: Temperature, decision: Decision, own: HeldOut) -> tempe
     if choice.when == "after" or own.seen_KN is not None or decision.combine != "mean":
         return after
     weights_M = torch.tensor(decision.weights, dtype=torch.float64)
-    before = temperature.fit_before(own.members["log_probs"], target, weights_M)
+    before = temperature.fit_before_pooling(lambda: _classes(own), weights_M)
     if choice.when == "before":
         return before
     losses = [
-        -t.pool(own.members["log_probs"], weights_M).gather(1, target[:, None]).double().mean()
+        sum(-t.pool(said, weights_M).gather(1, y[:, None]).double().sum() for said, y in _classes(own))
         for t in (after, before)
     ]
     return after if losses[0] <= losses[1] else before
+
+
+def _classes(own: HeldOut) -> Iterator[tuple[Tensor, Tensor]]:
+    """Log probabilities [M, n, C] and targets [n], a piece at a time."""
+    return ((some.said["log_probs"], some.target) for some in own.pieces())
+
+
+def _numbers(own: HeldOut) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Means and log variances [M, n, D] and targets [n, D], a piece at a time."""
+    return ((some.said["mean"], some.said["log_variance"], some.target) for some in own.pieces())
 
 
 def _conformal(decision: Decision, own: HeldOut, alpha: float) -> PredictionSets | PredictionIntervals:

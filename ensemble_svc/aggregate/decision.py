@@ -8,8 +8,8 @@ Shapes: K candidates, N held-out rows, C classes, D targets; M chosen members.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from ensemble_svc.aggregate.calibration.conformal import (
     PredictionSets,
 )
 from ensemble_svc.aggregate.calibration.plain import Calibration, from_plain
+from ensemble_svc.aggregate.checks import check_gaussians, check_log_probs
 from ensemble_svc.aggregate.pooling import geometric, vote
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.registry import Spec
@@ -30,26 +31,86 @@ Rows = Literal["none", "validation", "oob", "oof", "data"]
 Prediction = dict[str, Tensor]
 
 
+PIECE_NUMBERS = 1 << 22
+"""Numbers that the members say of rows that are looked at together."""
+
+
 @dataclass(frozen=True)
 class HeldOut:
-    """Rows that decide, as the candidates predict them."""
+    """Rows that decide, as the candidates predict them.
+
+    What all candidates say of all rows is never copied: some rows, or some candidates, are chosen when a piece of them
+    is looked at.
+    """
 
     kind: Rows
-    members: Mapping[str, Tensor]
-    """``log_probs`` [K, N, C]; or ``mean`` and ``log_variance`` [K, N, D]."""
+    said: Mapping[str, Tensor]
+    """Before any choice: ``log_probs`` [K, N, C]; or ``mean`` and ``log_variance`` [K, N, D]."""
     target: Tensor
     """[N] class numbers, or [N, D]."""
     seen_KN: Tensor | None = None
     """Training rows: True where the member trained on the row, so that its word does not count."""
+    who: Tensor | None = None
+    """Positions of the chosen among the K; None for all."""
+    rows: Tensor | None = None
+    """Positions of the chosen rows; None for all."""
 
     def __len__(self) -> int:
         return len(self.target)
 
+    @property
+    def members(self) -> dict[str, Tensor]:
+        """What the chosen candidates say of the chosen rows, [K, N, …]: a copy where not all are chosen."""
+        return self._taken(slice(0, len(self)))
+
     def at(self, rows: Tensor) -> HeldOut:
         """Some of the rows, by position."""
-        members = {name: value[:, rows] for name, value in self.members.items()}
         seen_KN = None if self.seen_KN is None else self.seen_KN[:, rows]
-        return HeldOut(self.kind, members, self.target[rows], seen_KN)
+        chosen = rows if self.rows is None else self.rows[rows]
+        return replace(self, target=self.target[rows], seen_KN=seen_KN, rows=chosen)
+
+    def of(self, members: Sequence[int]) -> HeldOut:
+        """The same rows as only some of the candidates predict them, by position."""
+        who = torch.tensor(members)
+        seen_KN = None if self.seen_KN is None else self.seen_KN[who]
+        return replace(self, seen_KN=seen_KN, who=who if self.who is None else self.who[who])
+
+    def pieces(self) -> Iterator[HeldOut]:
+        """The rows in order, so many at a time that the chosen say about ``PIECE_NUMBERS`` of them."""
+        step = self._step()
+        for start in range(0, len(self), step):
+            rows = slice(start, min(start + step, len(self)))
+            seen_Kn = None if self.seen_KN is None else self.seen_KN[:, rows]
+            yield HeldOut(self.kind, self._taken(rows), self.target[rows], seen_Kn)
+
+    def check(self) -> None:
+        """Name the first wrong row of all; pieces would count the rows from their own start.
+
+        Raises:
+            EnsembleError: predictions that cannot be combined.
+        """
+        if self._step() >= len(self):
+            return
+        if "log_probs" in self.said:
+            check_log_probs(self.said["log_probs"])
+        else:
+            check_gaussians(self.said["mean"], self.said.get("log_variance"))
+
+    def _step(self) -> int:
+        each = sum(stack[0, :1].numel() * self._num_members(stack) for stack in self.said.values())
+        return max(1, PIECE_NUMBERS // max(1, each))
+
+    def _num_members(self, stack: Tensor) -> int:
+        return len(stack) if self.who is None else len(self.who)
+
+    def _taken(self, rows: slice) -> dict[str, Tensor]:
+        if self.rows is None:
+            some = {name: stack[:, rows] for name, stack in self.said.items()}
+            return some if self.who is None else {name: stack[self.who] for name, stack in some.items()}
+        index = self.rows[rows]
+        if self.who is None:
+            return {name: stack[:, index] for name, stack in self.said.items()}
+        return {name: stack[self.who[:, None], index] for name, stack in self.said.items()}
 
 
 class Decision(Spec):

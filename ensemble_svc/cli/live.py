@@ -32,6 +32,7 @@ STYLES = {
     "retrying": "yellow",
     "failed": "red",
     "diverged": "red",
+    "waiting": "dim",
     "pending": "dim",
     "stopped": "green",
     "done": "green",
@@ -47,7 +48,7 @@ class Row:
     status: str
     epochs: int = 0
     left_s: float | None = None
-    """Seconds until its pack has done all of its epochs, at the pace so far."""
+    """Seconds until its pack has done all of its epochs, or those up to its next rung, at the pace so far."""
 
 
 @dataclass
@@ -56,29 +57,36 @@ class Board:
 
     rows: dict[str, Row]
     notes: list[str] = field(default_factory=list)
+    until: dict[str, int] = field(default_factory=dict)
+    """The epoch at which packs pause for a rung of a search."""
     _starts: dict[str, Progress] = field(default_factory=dict)
 
     @classmethod
     def of(cls, slots: Iterable[Slot]) -> Board:
-        """Every member of the slots, waiting."""
+        """Every member of the slots, not begun."""
+        slots = list(slots)
         ids = [member.id for slot in slots for member in slot.pack.members]
-        return cls({name: Row(MemberProgress(name, "pending", 0), "pending") for name in ids})
+        rows = {name: Row(MemberProgress(name, "pending", 0), "pending") for name in ids}
+        return cls(rows, until={slot.pack.id: slot.until for slot in slots if slot.until is not None})
 
     def progress(self, progress: Progress) -> None:
         """A pack has ended an epoch."""
         if progress.note:
             self.notes.append(printable(progress.note))
-        left_s, ended = self._left(progress), progress.epoch >= progress.epochs
+        last = self.until.get(progress.pack, progress.epochs)
+        left_s, ended = self._left(progress, last), progress.epoch >= last
         for member in progress.members:
+            if member.id not in self.rows:
+                continue
             busy = member.status == "training"
-            status = "done" if busy and ended else member.status
+            status = ("done" if last >= progress.epochs else "waiting") if busy and ended else member.status
             self.rows[member.id] = Row(member, status, progress.epochs, None if ended or not busy else left_s)
 
     def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
         """An attempt at a slot has failed."""
         status = "retrying" if will_retry else "failed"
         for member in slot.pack.members:
-            if self.rows[member.id].status not in ("done", "diverged"):
+            if member.id in self.rows and self.rows[member.id].status not in ("done", "diverged"):
                 self.rows[member.id] = replace(self.rows[member.id], status=status, left_s=None)
         ending = "starting it again" if will_retry else "giving it up"
         self.notes.append(printable(f"{slot.pack.id}: {reason}; {ending}"))
@@ -95,12 +103,12 @@ class Board:
             return rows
         return sorted(rows, key=lambda row: list(STYLES).index(row.status))[:most]
 
-    def _left(self, now: Progress) -> float | None:
+    def _left(self, now: Progress, last: int) -> float | None:
         start = self._starts.setdefault(now.pack, now)
         if now.seconds < start.seconds or now.epoch < start.epoch:
             start = self._starts[now.pack] = now
         epochs, seconds = now.epoch - start.epoch, now.seconds - start.seconds
-        return (now.epochs - now.epoch) * seconds / epochs if epochs > 0 else None
+        return (last - now.epoch) * seconds / epochs if epochs > 0 else None
 
 
 @contextmanager
@@ -150,7 +158,7 @@ class MembersView:
         if self._live is not None:
             self._live.stop()
         elif kind is None and self.board.rows:
-            self._line(self.board.counts())
+            self._line((self._facts() or [self.board.counts()])[0])
 
     def measuring(self, seconds: float) -> None:
         """A few steps are timed before the members are placed."""
@@ -167,14 +175,17 @@ class MembersView:
         if self._live is not None:
             self._live.stop()
             self._live = None
-        self.board = Board.of(plan.slots)
-        if self.board.rows:
-            self._line(forecast_words(plan.forecast))
+        trains = plan.model_copy(update={"slots": tuple(slot for slot in plan.slots if _trains(slot))})
+        self.board = Board.of(trains.slots)
+        if self.board.rows and not self.board.until:
+            self._line(forecast_words(plan.forecast) + (", for this round" if self._goes_in_rounds() else ""))
         if self.board.rows and self._console.is_terminal:
             self._live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4)
             self._live.start()
         elif self.board.rows:
-            self._line(f"{trained_words(plan)} to train in {count(len(plan.slots), 'slot')}")
+            rungs = set(self.board.until.values())
+            up_to = f", up to the rung at epoch {min(rungs)}" if len(rungs) == 1 else ""
+            self._line(f"{trained_words(trains)} to train in {count(len(trains.slots), 'slot')}{up_to}")
 
     def progress(self, slot: Slot, progress: Progress) -> None:
         """A pack has ended an epoch."""
@@ -183,7 +194,8 @@ class MembersView:
             self._line(self.board.notes[-1])
         elif self._live is None and time.monotonic() - self._last >= LINE_EVERY_S:
             self._last = time.monotonic()
-            self._line("; ".join([self.board.counts(), _describe(progress), *self._facts()[1:]]))
+            tally, *rest = self._facts() or [self.board.counts()]
+            self._line("; ".join([tally, _describe(progress), *rest]))
 
     def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:
         """An attempt at a slot has failed."""
@@ -198,6 +210,17 @@ class MembersView:
     def _line(self, text: str) -> None:
         self._console.print(Text(f"[{_clock(time.monotonic() - self._began)}] {text}"), soft_wrap=True)
 
+    def _goes_in_rounds(self) -> bool:
+        """Whether the search asks for its trials in several rounds."""
+        if self._reached is None:
+            return False
+        self._reached.update()
+        return (
+            self._reached.begun
+            and (found := self._reached.spec().search) is not None
+            and found.goes_in_rounds
+        )
+
     def _facts(self) -> list[str]:
         """What the run folder says of the whole run; nothing where there is none to look into."""
         if self._reached is None:
@@ -209,11 +232,17 @@ class MembersView:
         shown = self.board.shown()
         parts: list[Table | Text] = [_table(shown)]
         more = len(self.board.rows) - len(shown)
-        summary = f"{self.name}: {self.board.counts()} · {_clock(time.monotonic() - self._began)}"
-        parts.append(Text(f"and {more} more: {summary}" if more else summary, style="dim"))
-        parts += [Text(words, style="dim") for words in self._facts()[1:]]
+        tally, *rest = self._facts() or [self.board.counts()]
+        summary = f"{self.name}: {tally} · {_clock(time.monotonic() - self._began)}"
+        parts.append(Text(f"and {more} more; {summary}" if more else summary, style="dim"))
+        parts += [Text(words, style="dim") for words in rest]
         parts += [Text(note, style="yellow") for note in self.board.notes[-3:]]
         return Group(*parts)
+
+
+def _trains(slot: Slot) -> bool:
+    """Whether its members train on; others have stopped at a rung, and are sealed as they are."""
+    return slot.until is None or slot.since < slot.until
 
 
 def printable(text: str) -> str:

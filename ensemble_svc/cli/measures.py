@@ -81,6 +81,12 @@ def remarks(split: Split) -> Iterator[str]:
         if sampled := one.get("sampled"):
             what = ", ".join(sampled["what"]).replace("_", " ")
             yield f"{clean(task, limit=20)} {what}: from a sample of {sampled['rows']:,} rows".strip()
+        if left_out := one.get("left_out"):
+            yield f"{clean(task, limit=20)} left out, the rows are too many to be ranked: {', '.join(left_out)}".strip()
+    for text, found in (split.get("ood") or {}).items():
+        if left_out := found.get("left_out"):
+            what = ", ".join(left_out).replace("_", " ")
+            yield f"{clean(text, limit=60)}, left out, the rows are too many: {what}"
 
 
 def _pair(name: str, one: Mapping[str, Any]) -> str:

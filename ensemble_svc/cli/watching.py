@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.report.looks import Look, look
-from ensemble_svc.report.text import DASH, clean, duration, value
+from ensemble_svc.report.text import DASH, clean, duration, short_keys, value
 from ensemble_svc.store.outlook import (
     Best,
     best,
@@ -38,7 +38,7 @@ LINE_EVERY_S = 5.0
 WAIT_S = 60.0
 """How long a folder without a run is waited for, as one that was submitted a moment ago."""
 MOST_ROWS = 20
-VALUES_UP_TO = 4
+VALUES_UP_TO = 6
 RUNGS_UP_TO = 5
 STYLES = {
     "running": "cyan", "retrying": "yellow", "failed": "red", "sick": "red", "pending": "dim", "stopped": "",
@@ -173,16 +173,23 @@ def facts(run: Reached) -> list[str]:
 
 
 def best_words(run: Reached, found: Best) -> str:
-    """``best so far: trial 12, NLL 0.043 (training.optimizer.lr 0.01)``."""
+    """``best so far: trial 12, NLL 0.043 (lr 0.01)``."""
     face = look(found.metric)
     noun = "trial" if run.spec().search else "member"
+    names = short_keys(found.values)
     keys = list(found.values.items())[:VALUES_UP_TO]
-    shown = ", ".join(f"{clean(key, limit=60)} {value(own)}" for key, own in keys)
+    shown = ", ".join(f"{clean(names[key], limit=40)} {_short(own)}" for key, own in keys)
+    shown += ", …" if len(found.values) > VALUES_UP_TO else ""
     tail = f" ({shown})" if shown else ""
     return (
         f"best so far: {noun} {found.number}, {face.label} {face.show(found.value)} {face.unit}".rstrip()
         + tail
     )
+
+
+def _short(thing: Any) -> str:
+    """A value with as many digits as one looks at."""
+    return f"{thing:.3g}" if isinstance(thing, float) else value(thing)
 
 
 def rungs_words(run: Reached) -> str:
@@ -208,7 +215,7 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
     """The members, the most telling first where there are too many."""
     face, size, going = look(metric_of(run)), seeds(run), run.state == "running"
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("member", *(["trial"] if run.spec().search else []), "status"):
+    for name in ("member", *(["trial"] if size > 1 else []), "status"):
         table.add_column(name, no_wrap=True)
     for name in ("epoch", "train loss", f"val {face.label}"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -220,8 +227,8 @@ def members_table(run: Reached, most: int = MOST_ROWS) -> Table:
         status = "retrying" if member.status == "retrying" else group
         last = member.last(face.name)
         loss = member.curve[-1][1] if member.curve else None
-        cells = [member.spec.id, *([str(member.spec.index // size)] if run.spec().search else [])]
-        numbers = [str(member.epoch) if member.epoch else DASH, value(loss)]
+        cells = [member.spec.id, *([str(member.spec.index // size)] if size > 1 else [])]
+        numbers = [str(member.epoch) if member.epoch else DASH, DASH if loss is None else f"{loss:.4g}"]
         numbers += [face.show(last) if last is not None else DASH]
         where = clean(member.where.get("node") or DASH, limit=24)
         table.add_row(*cells, Text(status, style=STYLES[status]), *numbers, Text(where))

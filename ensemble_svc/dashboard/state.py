@@ -196,5 +196,5 @@ def _number(value: float | int | None) -> float | int | None:
 
 
 def _words(text: object) -> str:
-    text = str(text)
+    text = str(list(text)) if isinstance(text, tuple) else str(text)
     return text if len(text) <= WORDS_UP_TO else text[: WORDS_UP_TO - 1] + "…"

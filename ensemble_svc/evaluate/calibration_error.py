@@ -78,6 +78,11 @@ def adaptive_error(log_probs_NC: Tensor, target_N: Tensor, *, bins: int = 15) ->
     """
     _check(log_probs_NC, target_N, bins)
     _, confidence_N, correct_N = calibration(log_probs_NC, target_N, bins)
+    return adaptive_gap(confidence_N, correct_N, bins)
+
+
+def adaptive_gap(confidence_N: Tensor, correct_N: Tensor, bins: int) -> float:
+    """As ``adaptive_error``, of confidences and whether they were right, both float64."""
     confidence_N, order_N = confidence_N.sort()
     gap_N = confidence_N - shared_by_ties(confidence_N, correct_N[order_N])
     return sum(part.sum().abs().item() for part in gap_N.tensor_split(bins)) / len(gap_N)

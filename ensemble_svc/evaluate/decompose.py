@@ -26,6 +26,9 @@ from torch import Tensor
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.spec.job import Task
 
+NUMBERS = 1 << 22
+"""Of the members, looked at together."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -46,8 +49,12 @@ def squares(mean_KND: Tensor, target_ND: Tensor) -> Parts:
         EnsembleError: shapes that do not match, or fewer than two members.
     """
     _check(mean_KND, target_ND)
-    mean_KND = mean_KND.double()
-    return _about_mean(mean_KND, (mean_KND - target_ND).square().mean().item(), mean_KND[0].numel())
+    error = spread = 0.0
+    for rows in _pieces(mean_KND):
+        mean_KnD = mean_KND[:, rows].double()
+        error += (mean_KnD - target_ND[rows]).square().sum().item()
+        spread += _spread(mean_KnD)
+    return _about_mean(error / mean_KND.numel(), spread, len(mean_KND), target_ND.numel())
 
 
 def brier(log_probs_KNC: Tensor, target_N: Tensor) -> Parts:
@@ -57,11 +64,14 @@ def brier(log_probs_KNC: Tensor, target_N: Tensor) -> Parts:
         EnsembleError: as ``squares``.
     """
     _check(log_probs_KNC[..., 0], target_N)
-    probs_KNC = log_probs_KNC.double().exp()
-    num_members, num_rows, _ = probs_KNC.shape
-    truth_KN1 = probs_KNC.gather(2, target_N.long().expand(num_members, -1)[..., None])
-    error = (probs_KNC.square().sum() - 2 * truth_KN1.sum()) / (num_members * num_rows) + 1
-    return _about_mean(probs_KNC, error.item(), num_rows)
+    num_members, num_rows, _ = log_probs_KNC.shape
+    total = spread = 0.0
+    for rows in _pieces(log_probs_KNC):
+        probs_KnC = log_probs_KNC[:, rows].double().exp()
+        truth_Kn1 = probs_KnC.gather(2, target_N[rows].long().expand(num_members, -1)[..., None])
+        total += (probs_KnC.square().sum() - 2 * truth_Kn1.sum()).item()
+        spread += _spread(probs_KnC)
+    return _about_mean(total / (num_members * num_rows) + 1, spread, num_members, num_rows)
 
 
 def log_loss(log_probs_KNC: Tensor, target_N: Tensor) -> Parts | None:
@@ -73,16 +83,18 @@ def log_loss(log_probs_KNC: Tensor, target_N: Tensor) -> Parts | None:
         EnsembleError: as ``squares``.
     """
     _check(log_probs_KNC[..., 0], target_N)
-    log_probs_KNC = log_probs_KNC.double()
-    if not log_probs_KNC.isfinite().all():
-        return None
-    num_members = len(log_probs_KNC)
-    truth_KN1 = log_probs_KNC.gather(2, target_N.long().expand(num_members, -1)[..., None])
-    total_NC = log_probs_KNC.sum(0)
-    plain = _divergence(total_NC / num_members)
-    without = [_divergence((total_NC - own_NC) / (num_members - 1)) for own_NC in log_probs_KNC]
-    variance = num_members * plain - (num_members - 1) * sum(without) / num_members
-    error = -truth_KN1.mean().item()
+    num_members, num_rows, _ = log_probs_KNC.shape
+    truth = variance = 0.0
+    for rows in _pieces(log_probs_KNC):
+        some_KnC = log_probs_KNC[:, rows].double()
+        if not some_KnC.isfinite().all():
+            return None
+        truth += some_KnC.gather(2, target_N[rows].long().expand(num_members, -1)[..., None]).sum().item()
+        total_nC = some_KnC.sum(0)
+        plain = _divergence(total_nC / num_members)
+        without = [_divergence((total_nC - own_nC) / (num_members - 1)) for own_nC in some_KnC]
+        variance += num_members * plain - (num_members - 1) * sum(without) / num_members
+    error, variance = -truth / (num_members * num_rows), variance / num_rows
     return Parts(error, error - variance, variance)
 
 
@@ -101,20 +113,30 @@ def decompose(task: Task, members: Mapping[str, Tensor], target: Tensor) -> dict
     return {name: asdict(parts) for name, parts in found.items() if parts is not None}
 
 
-def _about_mean(values_KNX: Tensor, error: float, count: int) -> Parts:
+def _pieces(values_KNX: Tensor) -> list[slice]:
+    """The rows in order, about ``NUMBERS`` of the members' numbers together."""
+    step = max(1, NUMBERS // max(1, values_KNX[:, :1].numel()))
+    return [slice(start, start + step) for start in range(0, values_KNX.shape[1], step)]
+
+
+def _spread(values_KnX: Tensor) -> float:
+    """Sum of the squared distances from the members' mean."""
+    return (values_KnX - values_KnX.mean(0)).square().sum().item()
+
+
+def _about_mean(error: float, spread: float, num_members: int, count: int) -> Parts:
     """Split about the mean.
 
     Args:
         count: what the sum of one member's squares is divided by.
     """
-    spread = (values_KNX - values_KNX.mean(0)).square().sum().item()
-    variance = spread / (len(values_KNX) - 1) / count
+    variance = spread / (num_members - 1) / count
     return Parts(error, error - variance, variance)
 
 
-def _divergence(mean_log_NC: Tensor) -> float:
-    """Mean over the rows of the members' mean divergence from their normalised geometric mean."""
-    return -torch.logsumexp(mean_log_NC, dim=1).mean().item()
+def _divergence(mean_log_nC: Tensor) -> float:
+    """Sum over the rows of the members' mean divergence from their normalised geometric mean."""
+    return -torch.logsumexp(mean_log_nC, dim=1).sum().item()
 
 
 def _check(values_KN: Tensor, target: Tensor) -> None:

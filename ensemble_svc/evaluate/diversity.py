@@ -5,6 +5,7 @@ Shapes: K members, N examples, C classes, D targets.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -43,8 +44,17 @@ def disagreement(predicted_KN: Tensor) -> Tensor:
     Raises:
         EnsembleError: not [members, rows].
     """
-    _check(predicted_KN, "predicted classes")
-    return torch.stack([(predicted_KN != member_N).double().mean(dim=1) for member_N in predicted_KN])
+    return disagreement_of([predicted_KN])
+
+
+def disagreement_of(pieces: Iterable[Tensor]) -> Tensor:
+    """As ``disagreement``, of rows that come a piece [K, n] at a time."""
+    total_KK, num_rows = torch.zeros(1, dtype=torch.int64), 0
+    for said_Kn in pieces:
+        _check(said_Kn, "predicted classes")
+        total_KK = total_KK + torch.stack([(said_Kn != member_n).sum(dim=1) for member_n in said_Kn])
+        num_rows += said_Kn.shape[1]
+    return total_KK.double() / num_rows
 
 
 def distance(mean_KND: Tensor) -> Tensor:
@@ -53,8 +63,18 @@ def distance(mean_KND: Tensor) -> Tensor:
     Raises:
         EnsembleError: not [members, rows, targets].
     """
-    _check(mean_KND.flatten(1) if mean_KND.ndim == 3 else mean_KND[:0], "means")
-    return torch.stack([(mean_KND.double() - m_ND.double()).square().mean((1, 2)) for m_ND in mean_KND])
+    return distance_of([mean_KND])
+
+
+def distance_of(pieces: Iterable[Tensor]) -> Tensor:
+    """As ``distance``, of rows that come a piece [K, n, D] at a time."""
+    total_KK, count = torch.zeros(1, dtype=torch.float64), 0
+    for mean_KnD in pieces:
+        _check(mean_KnD.flatten(1) if mean_KnD.ndim == 3 else mean_KnD[:0], "means")
+        wide_KnD = mean_KnD.double()
+        total_KK = total_KK + torch.stack([(wide_KnD - m_nD).square().sum((1, 2)) for m_nD in wide_KnD])
+        count += wide_KnD[0].numel()
+    return total_KK / count
 
 
 def q_statistic(correct_KN: Tensor) -> Tensor:
@@ -82,10 +102,23 @@ def error_correlation(error_KN: Tensor) -> Tensor:
     Raises:
         EnsembleError: not [members, rows].
     """
-    _check(error_KN, "errors")
-    centred_KN = error_KN.double() - error_KN.double().mean(dim=1, keepdim=True)
-    spread_K = centred_KN.square().sum(dim=1).sqrt()
-    return ((centred_KN @ centred_KN.T) / spread_K[:, None] / spread_K).clamp(-1, 1)
+    return correlation_of(lambda: [error_KN])
+
+
+def correlation_of(pieces: Callable[[], Iterable[Tensor]]) -> Tensor:
+    """As ``error_correlation``, of rows that come a piece [K, n] at a time, twice."""
+    sum_K, num_rows = torch.zeros(1, dtype=torch.float64), 0
+    for error_Kn in pieces():
+        _check(error_Kn, "errors")
+        sum_K, num_rows = sum_K + error_Kn.double().sum(dim=1), num_rows + error_Kn.shape[1]
+    products_KK = torch.zeros(len(sum_K), len(sum_K), dtype=torch.float64, device=sum_K.device)
+    squares_K = torch.zeros_like(sum_K)
+    for error_Kn in pieces():
+        centred_Kn = error_Kn.double() - (sum_K / num_rows)[:, None]
+        products_KK += centred_Kn @ centred_Kn.T
+        squares_K += centred_Kn.square().sum(dim=1)
+    spread_K = squares_K.sqrt()
+    return (products_KK / spread_K[:, None] / spread_K).clamp(-1, 1)
 
 
 def mean_over_pairs(values_KK: Tensor) -> float:

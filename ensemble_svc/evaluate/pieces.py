@@ -1,8 +1,9 @@
 """The table of ``summary`` for members too many and rows too many to look at together.
 
-The rows are measured a piece at a time and only sums are kept (``tally``): metrics and gains are exact, intervals are a
-bootstrap over groups of rows. Held beside the sums is the ensemble's own prediction, of which the metrics that rank all
-rows are computed. Memory beyond the input is bounded whatever the members.
+The rows are measured a piece at a time and only sums are kept, and 5 bytes of each row and member where a metric ranks
+the rows (``tally``): metrics and gains are exact, intervals are a bootstrap over groups of rows. Held beside is the
+ensemble's own prediction. Memory beyond the input is bounded whatever the members; where those bytes would be too many,
+the metrics that rank all rows are of the ensemble alone, and ``left_out`` names them.
 
 Shapes: K members, N examples.
 """
@@ -24,6 +25,8 @@ from ensemble_svc.spec.job import EvaluateSpec, Task
 
 NUMBERS = 1 << 20
 """Of the members, looked at together."""
+SCALAR_BYTES = 1 << 29
+"""Of the rows, held for metrics that rank them; beyond, those are left out."""
 Say = Callable[[Mapping[str, Tensor], slice], Sequence[Prediction]]
 """(members' predictions of some rows, which rows) → of each rival, then of the ensemble."""
 
@@ -60,6 +63,8 @@ def summarize_in_pieces(
             check_prediction(task, member, target[rows], who=f"member {k}")
         check_mixture(names, others[-1], num_members=num_members)
         tally.add([*each, *others], target[rows])
+        if tally.ranks.bytes > SCALAR_BYTES:
+            tally.ranks.forget()
         said.append(others[-1])
     ensemble = {key: torch.cat([one[key] for one in said]) for key in said[0]}
     check_prediction(task, ensemble, target, who="the ensemble")
@@ -67,8 +72,10 @@ def summarize_in_pieces(
     table = tabulate(
         measured, num_members, rows=len(target), confidence=spec.confidence, best=best, rivals=tuple(rivals)
     )
-    rest = [name for name in names if name not in tally.names]
+    rest = tally.ranks.left_out  # of the members; the ensemble's own prediction is here
     table["ensemble"] |= {name: METRICS[name].value(ensemble, target, spec.bins) for name in rest}
+    if rest:
+        table["left_out"] = list(rest)
     return table, ensemble
 
 

@@ -1,6 +1,7 @@
 """Metrics of rows that come a piece at a time: sums over groups of rows, however many rows there are.
 
-Every metric that is a function of means over rows is exact. Its intervals are a bootstrap over the groups in place of
+Every metric that is a function of means over rows is exact; of the others something is kept of each row
+(``ranks``). Its intervals are a bootstrap over the groups in place of
 the rows: which group a row is in is a hash of its place, so a group is a random sample of the rows, and resampled
 groups vary as resampled rows do. Law: tallies of parts of the rows, joined in any order, are that of all of them.
 
@@ -20,16 +21,18 @@ from ensemble_svc.evaluate.classed import KNOWN, group_sums
 from ensemble_svc.evaluate.gain import Measured
 from ensemble_svc.evaluate.metrics import METRICS
 from ensemble_svc.evaluate.places import row_keys
+from ensemble_svc.evaluate.ranks import Ranks
 from ensemble_svc.evaluate.rows import Prediction
 
 GROUPS = 1000
+_EMPTY = "there are no rows, so nothing can be measured."
 
 
 class Tally:
     """What is known of the rows so far.
 
     Args:
-        names: metrics; those that are no function of means over rows are left out.
+        names: metrics.
         num_predictions: M, of every piece.
         bins: of the calibration errors.
         groups: of rows; 1 where no interval is wanted.
@@ -39,7 +42,10 @@ class Tally:
         self, names: Sequence[str], num_predictions: int, *, bins: int = 15, groups: int = GROUPS
     ) -> None:
         self.names = tuple(name for name in names if METRICS[name].resamples)
+        self.ranks = Ranks([name for name in names if name not in self.names], bins=bins)
+        """Of the metrics that are no function of means over rows."""
         self.rows = 0
+        self._asked = tuple(names)
         self._bins, self._num_predictions = bins, num_predictions
         self._count_G = torch.zeros(groups, dtype=torch.float64)
         self._widths: list[int] = []
@@ -60,6 +66,10 @@ class Tally:
         group_N = (key_N >> 31) * len(self._count_G) >> 32
         self.rows += len(target)
         self._count_G += torch.bincount(group_N, minlength=len(self._count_G))
+        if self.ranks.names:
+            self.ranks.add(predictions, target)
+        if not self.names:
+            return
         sums_GX = self._summed(predictions, target, group_N)
         self._sums_GX = sums_GX if self._sums_GX is None else self._sums_GX.add_(sums_GX)
 
@@ -69,22 +79,28 @@ class Tally:
         Raises:
             EnsembleError: of others.
         """
-        if (self.names, self._num_predictions) != (other.names, other._num_predictions):
+        if (self._asked, self._num_predictions) != (other._asked, other._num_predictions):
             raise EnsembleError("sums of other metrics or of another number of predictions cannot be joined.")
         self.rows += other.rows
         self._count_G += other._count_G
+        self.ranks.join(other.ranks)
         if other._sums_GX is None:
             return
         self._widths = other._widths
         self._sums_GX = other._sums_GX if self._sums_GX is None else self._sums_GX + other._sums_GX
 
     def point(self) -> dict[str, Tensor]:
-        """Each metric of each prediction, [M], exact.
+        """Each metric of each prediction, [M], exact; without those of ``ranks.left_out``.
 
         Raises:
             EnsembleError: no rows.
         """
-        return self._finished(self._sums_MGS().sum(1) / self.rows)
+        if not self.rows:
+            raise EnsembleError(_EMPTY)
+        found = self.ranks.values()
+        if self.names:
+            found |= self._finished(self._sums_MGS().sum(1) / self.rows)
+        return {name: found[name] for name in self._asked if name in found}
 
     def measured(self, *, resamples: int, seed: int) -> Measured:
         """The metrics, and what they are on resamples of the groups.
@@ -92,6 +108,8 @@ class Tally:
         Raises:
             EnsembleError: no rows.
         """
+        if not self.names:
+            return Measured(self.point(), {})
         filled_G = self._count_G > 0
         tables = [
             torch.cat([sums_GS, self._count_G[:, None]], dim=1)[filled_G] for sums_GS in self._sums_MGS()
@@ -120,7 +138,7 @@ class Tally:
 
     def _sums_MGS(self) -> Tensor:
         if self._sums_GX is None:
-            raise EnsembleError("there are no rows, so nothing can be measured.")
+            raise EnsembleError(_EMPTY)
         return self._sums_GX.unflatten(1, (self._num_predictions, -1)).transpose(0, 1)
 
     def _finished(self, means: Tensor) -> dict[str, Tensor]:

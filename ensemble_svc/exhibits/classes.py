@@ -5,7 +5,7 @@ Shapes: K members, N rows, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from ensemble_svc.aggregate.decision import Decision, apply
 from ensemble_svc.aggregate.uncertainty import entropy
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.exhibits.risk import Ranked, risk, some_of
+from ensemble_svc.exhibits.said import Said, pieces
 
 CLASSES = 25
 """Classes of the confusion matrix at most; of more those that are mistaken most often."""
@@ -24,9 +25,7 @@ MISTAKES = 12
 """Pairs of classes named at most."""
 
 
-def shown_of(
-    decision: Decision, members: Mapping[str, Tensor], target_N: Tensor, *, bins: int
-) -> dict[str, Any]:
+def shown_of(decision: Decision, members: Said, target_N: Tensor, *, bins: int) -> dict[str, Any]:
     """Everything that is shown of the ensemble's classes on some rows.
 
     Args:
@@ -36,17 +35,23 @@ def shown_of(
         ``risk`` of the error rate (``risk.risk``), ``confusion``, ``rows``; and where it is calibrated
         ``reliability_before``, the bins without the calibration.
     """
-    log_probs_NC = apply(decision, members)["log_probs"]
-    each = [members["log_probs"][k] for k in some_of(len(decision.members))]
+    log_probs_NC = _applied(decision, members)
+    each = [members["log_probs"][k] for k in range(len(decision.members))]
+    some = [each[k] for k in some_of(len(each))]
     found = {
-        "risk": risk(_ranked(log_probs_NC, target_N), (_ranked(own, target_N) for own in each)),
+        "risk": risk(_ranked(log_probs_NC, target_N), (_ranked(own, target_N) for own in some)),
         "confusion": confusion(log_probs_NC.argmax(1), target_N, log_probs_NC.shape[1]),
-        "rows": rows(log_probs_NC, members["log_probs"].argmax(2), target_N),
+        "rows": rows(log_probs_NC, (own_NC.argmax(1) for own_NC in each), target_N),
     }
     if decision.calibration is not None:
         raw = decision.model_copy(update={"calibration": None})
-        found["reliability_before"] = reliability(apply(raw, members)["log_probs"], target_N, bins=bins)
+        found["reliability_before"] = reliability(_applied(raw, members), target_N, bins=bins)
     return found
+
+
+def _applied(decision: Decision, members: Said) -> Tensor:
+    """Log probabilities of the ensemble, [N, C]."""
+    return torch.cat([apply(decision, some)["log_probs"] for _, some in pieces(members)])
 
 
 def _ranked(log_probs_NC: Tensor, target_N: Tensor) -> Ranked:
@@ -83,8 +88,13 @@ def _kept(pair_P: Tensor, count_P: Tensor, num_classes: int) -> list[int]:
     return sorted(mixed_C.argsort(descending=True, stable=True)[: CLASSES - 1].tolist())
 
 
-def rows(log_probs_NC: Tensor, said_KN: Tensor, target_N: Tensor) -> dict[str, list[dict[str, Any]]]:
+def rows(
+    log_probs_NC: Tensor, said_by: Iterable[Tensor], target_N: Tensor
+) -> dict[str, list[dict[str, Any]]]:
     """The rows that the ensemble doubts most, and those that it has wrong while it is surest.
+
+    Args:
+        said_by: of each member the classes that it says, [N].
 
     Returns:
         ``doubtful`` by entropy and ``wrong`` by confidence, the first ones first: position, truth and said (class
@@ -93,7 +103,9 @@ def rows(log_probs_NC: Tensor, said_KN: Tensor, target_N: Tensor) -> dict[str, l
     probs_NC = log_probs_NC.double().exp()
     confidence_N, said_N = probs_NC.max(dim=1)
     doubt_N = entropy(log_probs_NC[None])
-    agree_N = (said_KN == said_N).sum(dim=0)
+    agree_N = torch.zeros_like(said_N)
+    for own_N in said_by:
+        agree_N += own_N == said_N
 
     def fact(n: int) -> dict[str, Any]:
         return {

@@ -19,13 +19,14 @@ from ensemble_svc.exhibits import classes, numbers
 from ensemble_svc.exhibits.importance import importance
 from ensemble_svc.exhibits.inputs import inputs
 from ensemble_svc.exhibits.pairs import pairs
+from ensemble_svc.exhibits.said import Said
 from ensemble_svc.exhibits.trials import trials_of
 from ensemble_svc.nn.tasks import part_of
 from ensemble_svc.planning import Prepared
 from ensemble_svc.scoring import measured_by
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.tasks import Task
-from ensemble_svc.splits import Splits, chosen_of, only_members, targets_of
+from ensemble_svc.splits import Splits, only_members, targets_of
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.run import EXHIBITS, Run
 
@@ -46,7 +47,7 @@ def write_exhibits(
     split = next((name for name in REPORTED if name in predictions), None)
     if split is not None:
         members, target = only_members(predictions[split]), predictions[split]["target"]
-        tasks = exhibits(job, decision, chosen_of(decision, ids, members), target)
+        tasks = exhibits(job, decision, ids, members, target)
         body |= {"split": split, "rows": len(target), "tasks": tasks}
         if data is not None:
             body["inputs"] = _inputs(data, split, tasks)
@@ -54,31 +55,39 @@ def write_exhibits(
 
 
 def exhibits(
-    job: JobSpec, decision: Decision, chosen: Mapping[str, Tensor], target: Tensor
+    job: JobSpec, decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor], target: Tensor
 ) -> dict[str, dict[str, Any]]:
     """What is shown of each task; that of a lone one stands under the empty name.
 
     Args:
-        chosen: predictions of the decision's members, in its order.
+        ids: of the K candidates in ``members``.
     """
     if job.task != "multitask":
-        return {"": exhibit(job, job.task, decision, chosen, target)}
+        return {"": exhibit(job, job.task, decision, _chosen(decision, ids, members), target)}
     each = zip(job.tasks.items(), targets_of(job, target), strict=True)
     return {
-        name: exhibit(job, task.kind, decision.of(name), part_of(chosen, name), own)
+        name: exhibit(job, task.kind, decision.of(name), _chosen(decision, ids, part_of(members, name)), own)
         for (name, task), own in each
     }
 
 
-def exhibit(
-    job: JobSpec, task: Task, decision: Decision, chosen: Mapping[str, Tensor], target: Tensor
-) -> dict[str, Any]:
-    """What is shown of one task: as ``classes.shown_of`` or ``numbers.shown_of``, and ``pairs`` of several members."""
+def _chosen(decision: Decision, ids: Sequence[str], members: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+    """What each of the decision's members says, in its order, without a copy."""
+    place = {member: k for k, member in enumerate(ids)}
+    return {name: [stack[place[one]] for one in decision.members] for name, stack in members.items()}
+
+
+def exhibit(job: JobSpec, task: Task, decision: Decision, chosen: Said, target: Tensor) -> dict[str, Any]:
+    """What is shown of one task: as ``classes.shown_of`` or ``numbers.shown_of``, and ``pairs`` of several members.
+
+    Args:
+        chosen: predictions of the decision's members, in its order.
+    """
     if task == "classification":
         found = classes.shown_of(decision, chosen, target, bins=measured_by(job, task).bins)
     else:
-        found = numbers.shown_of(decision, chosen, target.reshape(chosen["mean"].shape[1:]))
-        target = target.reshape(chosen["mean"].shape[1:])
+        target = target.reshape(chosen["mean"][0].shape)
+        found = numbers.shown_of(decision, chosen, target)
     if len(decision.members) > 1:
         found["pairs"] = pairs(decision.members, decision.weights, chosen, target)
     return found

@@ -17,6 +17,7 @@ from ensemble_svc.aggregate.uncertainty import variance
 from ensemble_svc.exhibits.classes import ROWS
 from ensemble_svc.exhibits.plain import plain
 from ensemble_svc.exhibits.risk import Ranked, risk, some_of
+from ensemble_svc.exhibits.said import Said, pieces
 
 POINTS = 1500
 """Rows drawn at most, over all targets, evenly spread among all."""
@@ -24,7 +25,7 @@ TARGETS = 4
 LEVELS = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
 
 
-def shown_of(decision: Decision, members: Mapping[str, Tensor], target_NT: Tensor) -> dict[str, Any]:
+def shown_of(decision: Decision, members: Said, target_NT: Tensor) -> dict[str, Any]:
     """Everything that is shown of the ensemble's numbers on some rows.
 
     Args:
@@ -34,24 +35,36 @@ def shown_of(decision: Decision, members: Mapping[str, Tensor], target_NT: Tenso
         ``scatter``; with variances ``coverage``; ``risk`` of the squared error and ``rows``, where there is any doubt
         to rank rows by.
     """
-    calibrator = decision.calibrator
-    if isinstance(calibrator, VarianceScale):
-        members = {**members, "log_variance": calibrator.apply(members["log_variance"])}
     target_NT = target_NT.double()
-    weights_K = torch.tensor(decision.weights, dtype=torch.float64)
-    mean_NT = apply(decision, members)["mean"].double()
-    spread_NT = _spread(members, mean_NT, weights_K)
+    mean_NT, spread_NT = _mixed(decision, members)
     found: dict[str, Any] = {"scatter": scatter(mean_NT, spread_NT, target_NT)}
     if "log_variance" in members:
-        found["coverage"] = coverage(members, weights_K, target_NT)
+        found["coverage"] = coverage(decision, members, target_NT)
     if spread_NT.any():
-        each = _each(members, target_NT, len(weights_K))
         found["risk"] = risk(
             ((target_NT - mean_NT).square().mean(1), spread_NT.square().mean(1)),
-            each,
+            _each(decision, members, target_NT),
         )
         found["rows"] = rows(mean_NT, spread_NT, target_NT)
     return found
+
+
+def _calibrated(decision: Decision, some: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What members say with the scale that their variances were given."""
+    calibrator = decision.calibrator
+    if not isinstance(calibrator, VarianceScale):
+        return dict(some)
+    return {**some, "log_variance": calibrator.apply(some["log_variance"])}
+
+
+def _mixed(decision: Decision, members: Said) -> tuple[Tensor, Tensor]:
+    """The ensemble's mean and standard deviation, each [N, T] float64."""
+    weights_K = torch.tensor(decision.weights, dtype=torch.float64)
+    means, spreads = [], []
+    for _, some in pieces(members):
+        means.append(apply(decision, some)["mean"].double())
+        spreads.append(_spread(_calibrated(decision, some), means[-1], weights_K))
+    return torch.cat(means), torch.cat(spreads)
 
 
 def _spread(members: Mapping[str, Tensor], mean_NT: Tensor, weights_K: Tensor) -> Tensor:
@@ -62,10 +75,16 @@ def _spread(members: Mapping[str, Tensor], mean_NT: Tensor, weights_K: Tensor) -
     return (weights_K[:, None, None] * apart_KNT).sum(0).sqrt()
 
 
-def _each(members: Mapping[str, Tensor], target_NT: Tensor, number: int) -> Iterator[Ranked]:
-    for k in some_of(number) if "log_variance" in members else ():
-        loss_N = (target_NT - members["mean"][k].double()).square().mean(1)
-        yield loss_N, members["log_variance"][k].double().exp().mean(1)
+def _one(decision: Decision, members: Said, k: int) -> tuple[Tensor, Tensor]:
+    """A member's means and log variances, each [N, T] float64."""
+    own = _calibrated(decision, {name: value[k] for name, value in members.items()})
+    return own["mean"].double(), own["log_variance"].double()
+
+
+def _each(decision: Decision, members: Said, target_NT: Tensor) -> Iterator[Ranked]:
+    for k in some_of(len(decision.members)) if "log_variance" in members else ():
+        mean_NT, log_variance_NT = _one(decision, members, k)
+        yield (target_NT - mean_NT).square().mean(1), log_variance_NT.exp().mean(1)
 
 
 def scatter(mean_NT: Tensor, spread_NT: Tensor, target_NT: Tensor) -> list[dict[str, Any]]:
@@ -94,13 +113,13 @@ def scatter(mean_NT: Tensor, spread_NT: Tensor, target_NT: Tensor) -> list[dict[
     return drawn
 
 
-def coverage(members: Mapping[str, Tensor], weights_K: Tensor, target_NT: Tensor) -> dict[str, Any]:
+def coverage(decision: Decision, members: Said, target_NT: Tensor) -> dict[str, Any]:
     """Share of the targets inside the central intervals of each level, of the mixture and of single members."""
-    some = some_of(len(weights_K))
+    some = some_of(len(decision.members))
     mixture_NT, each = torch.zeros_like(target_NT), []
-    for k, weight in enumerate(weights_K):
-        scale_NT = members["log_variance"][k].double().div(2).exp()
-        level_NT = torch.special.ndtr((target_NT - members["mean"][k].double()) / scale_NT)
+    for k, weight in enumerate(decision.weights):
+        mean_NT, log_variance_NT = _one(decision, members, k)
+        level_NT = torch.special.ndtr((target_NT - mean_NT) / log_variance_NT.div(2).exp())
         mixture_NT += weight * level_NT
         if k in some:
             each.append(plain(_inside(level_NT)))

@@ -45,13 +45,17 @@ def risk(ensemble: Ranked, members: Iterable[Ranked]) -> dict[str, Any]:
         "aurc": curve_N.mean().item(),
         "excess": (curve_N - best_N).mean().item(),
     }
-    curves = [(risk_coverage(loss, doubt), risk_coverage(loss, loss)) for loss, doubt in members]
-    if curves:
-        mean_N = torch.stack([own for own, _ in curves]).mean(dim=0)
+    total_N, excess, number = torch.zeros_like(curve_N), 0.0, 0
+    for loss, doubt in members:
+        own_N = risk_coverage(loss, doubt)
+        excess += (own_N - risk_coverage(loss, loss)).mean().item()
+        total_N, number = total_N.add_(own_N), number + 1
+    if number:
+        mean_N = total_N / number
         found |= {
             "mean_member": plain(mean_N[at_P]),
             "mean_member_aurc": mean_N.mean().item(),
-            "mean_member_excess": sum((own - best).mean().item() for own, best in curves) / len(curves),
+            "mean_member_excess": excess / number,
         }
     return found
 

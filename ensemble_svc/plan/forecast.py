@@ -48,6 +48,19 @@ def forecast(slots: Sequence[Slot], resources: Resources) -> Forecast | None:
     )
 
 
+def in_turn(forecasts: Sequence[Forecast]) -> Forecast | None:
+    """What several plans take that train one after another; None of none."""
+    if not forecasts:
+        return None
+    return Forecast(
+        seconds=sum(each.seconds for each in forecasts),
+        device_hours=sum(each.device_hours for each in forecasts),
+        peak_memory_bytes=max(each.peak_memory_bytes for each in forecasts),
+        by="measured" if all(each.by == "measured" for each in forecasts) else "formula",
+        at_most=any(each.at_most for each in forecasts),
+    )
+
+
 def with_forecast(plan: Plan, resources: Resources) -> Plan:
     """The same slots with the forecast of all of them."""
     return plan.model_copy(update={"forecast": forecast(plan.slots, resources)})

@@ -215,6 +215,8 @@ def _sampled(summary: Mapping[str, Any]) -> Iterator[str]:
     if found := summary.get("sampled"):
         what = joined(name.replace("_", " ") for name in found["what"])
         yield f"From a sample of {found['rows']:,} of the {summary['rows']:,} rows: {what}."
+    if left_out := summary.get("left_out"):
+        yield f"Not of single members, for the rows are too many to be ranked: {joined(left_out)}."
 
 
 def _soup(summary: Mapping[str, Any]) -> Iterator[str]:

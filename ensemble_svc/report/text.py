@@ -115,6 +115,23 @@ def joined(parts: Iterable[str], last: str = "and") -> str:
     return f"{', '.join(head)} {last} {tail}" if head else tail
 
 
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Dotted keys by as few of their last parts as tell them apart: ``lr`` of ``training.optimizer.lr``."""
+    parts = {key: key.split(".") for key in keys}
+
+    def ends(key: str, size: int) -> list[str]:
+        return parts[key][-size:]
+
+    def is_alone(key: str, size: int) -> bool:
+        return all(other == key or ends(other, size) != ends(key, size) for other in parts)
+
+    sizes = {key: range(1, len(own) + 1) for key, own in parts.items()}
+    return {
+        key: ".".join(ends(key, next((n for n in sizes[key] if is_alone(key, n)), len(own))))
+        for key, own in parts.items()
+    }
+
+
 def value(thing: Any) -> str:
     """An option's value as a job file would show it, shortened."""
     if thing is None:

@@ -137,8 +137,9 @@ def _direction(gains: Gains) -> str:
     return "mixed" if up and down else "up" if up else "down" if down else "flat"
 
 
-def _negated(gain: Mapping[str, float]) -> Mapping[str, float]:
-    return {"estimate": -gain["estimate"], "low": -gain["high"], "high": -gain["low"]}
+def _negated(gain: Mapping[str, Any]) -> Mapping[str, Any]:
+    turned = {"estimate": gain["estimate"], "low": gain["high"], "high": gain["low"]}
+    return {name: None if value is None else -value for name, value in turned.items()}
 
 
 def _listed(gains: Gains, *, short: bool = False) -> str:

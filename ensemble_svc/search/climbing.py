@@ -5,6 +5,10 @@ only then lets anything go on: those that stop are sealed as they are, the other
 by slice. Of a population nobody stops, and some are gathered from another's slice. Trials that one pack holds need
 none of it; they are ranked inside it, with the same outcome. Each step follows from the journal alone, so a run that
 was stopped anywhere goes on as if it had not been.
+
+A trial that fails for good on its way to a rung is ranked last there, and stops. It holds up nobody, and no later
+start ranks it again: one that finds all trials asked for trains it up to that rung, and seals it as stopped. Where
+nobody came to the rung, as with a full disk, nothing is decided, and the next start tries all of them again.
 """
 
 from __future__ import annotations
@@ -21,13 +25,14 @@ from ensemble_svc.planning import measured_in, place_members
 from ensemble_svc.search.anew import begin_anew
 from ensemble_svc.search.leaving import train_left
 from ensemble_svc.search.populations import Populations
-from ensemble_svc.search.ranking import decided, paused, trial_losses
+from ensemble_svc.search.ranking import decided, failed_in, paused, trial_losses
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.population import Generations
 from ensemble_svc.store.commits import clear_passed, clear_spent
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.members import sealed
 from ensemble_svc.store.spending import is_spent
+from ensemble_svc.train.rungs import lost_in
 
 
 def climbed(ready: Ready, executor: Executor, listener: Listener) -> Course:
@@ -71,7 +76,7 @@ class _Climb:
     executor: Executor
     listener: Listener
     lost: set[str] = field(default_factory=set)
-    """Members that failed for good since the command was given."""
+    """Members that came to no rung since the command was given, where that decides nothing."""
 
     @property
     def journal(self) -> Journal:
@@ -99,14 +104,16 @@ class _Climb:
         rung = self._next(since)
         kept = self._kept(members, since, rung)
         placed = {member.digest for slot in kept for member in slot.pack.members}
-        left = [member for member in members if member.digest not in placed]
+        failed = self._failed(members)
+        gone = failed if len(failed) < len(members) else set[str]()
+        left = [member for member in members if member.digest not in placed | gone]
         fresh = [_until(slot, rung) for slot in self._placed(left, since)]
         note(self.journal, fresh)
         there = paused(self.journal, rung)
         slots = [slot for slot in (*kept, *fresh) if any(m.digest not in there for m in slot.pack.members)]
         plan = self.ready.left((*slots, *self._losers()), self.executor.resources())
         course = Course(self.ready, self.ready.plan, plan)
-        self.lost |= train_left(course, self.executor, self.listener)
+        train_left(course, self.executor, self.listener)
         self._decide(members, rung)
         self._clear(rung)
 
@@ -125,7 +132,7 @@ class _Climb:
         note(self.journal, slots)
         aside = (_only(slot, _is_aside) for slot in self.ready.plan.slots)
         others = settle(self.ready.run, [slot for slot in aside if slot is not None])
-        every = (*self._lone(), *slots, *others, *self._losers())
+        every = (*self._lone(), *slots, *others, *self._losers(), *self._losers(failed=True))
         first = begun(self.journal, [member.digest for member in self.ready.plan.members])
         placed = {member.digest for slot in first for member in slot.pack.members}
         never = (_only(slot, lambda m: m.digest not in placed) for slot in self.ready.plan.slots)
@@ -140,21 +147,43 @@ class _Climb:
         found = paused(self.journal, rung)
         done = sealed(self.ready.run.path)
         there = [m for m in members if m.digest in found and m.digest not in done]
-        waits = any(
-            m.digest not in found and m.digest not in done and m.digest not in self.lost for m in members
-        )
-        losses = trial_losses(self.ladder, self._members(), {m.digest: found[m.digest] for m in there}, done)
+        away = [m for m in members if m.digest not in found and m.digest not in done]
+        failed = self._failed(away)
+        self.lost |= {m.digest for m in away} - (failed if there else set())
+        if not there:
+            return
+        values, lost = {m.digest: found[m.digest] for m in there}, lost_in(self.journal)
+        losses = trial_losses(self.ladder, self._members(), values, done, failed=failed, lost=lost)
         stopped, taken = dict[int, str](), dict[str, Any]()
-        if not (waits and is_spent(self.ready.run.path)):
-            if isinstance(self.ladder, Ladder):
-                stopped = self.ladder.stopped(losses, rung)
-            elif self.populations is not None:
-                taken = self.populations.taken(there, losses, rung)
+        if len(failed) < len(away) and is_spent(self.ready.run.path):
+            self.lost |= failed
+            failed = set()
+        elif isinstance(self.ladder, Ladder):
+            stopped = self.ladder.stopped(losses, rung)
+        elif self.populations is not None:
+            taken = self.populations.taken(there, losses, rung)
         trials = {member.digest: self.ladder.trial(member.index) for member in there}
         on = [digest for digest, trial in trials.items() if trial not in stopped]
         out = {digest: stopped[trial] for digest, trial in trials.items() if trial in stopped}
-        self.lost |= {m.digest for m in members if m.digest not in trials and m.digest not in done}
-        self.journal.append("rung", epoch=rung, on=on, out=out, **({"taken": taken} if taken else {}))
+        out |= dict.fromkeys(failed, f"{self._rule}: failed before epoch {rung}, so ranked last")
+        facts = {"lost": [m.id for m in away if m.digest in failed], **({"taken": taken} if taken else {})}
+        self.journal.append("rung", epoch=rung, on=on, out=out, **facts)
+
+    @property
+    def _rule(self) -> str:
+        """The name of the scheduler."""
+        assert self.ready.job.search is not None
+        return self.ready.job.search.scheduler.name
+
+    def _failed(self, members: Iterable[MemberSpec]) -> set[str]:
+        """The digests of those that have failed for good and were not placed anew since.
+
+        Of a population nobody is ranked last for it: who failed is tried again at the next start.
+        """
+        if self.populations is not None:
+            return set()
+        names = failed_in(self.journal)
+        return {member.digest for member in members if member.id in names}
 
     def _clear(self, rung: int) -> None:
         """Remove commits from which nobody goes on any more, now that a rung is decided."""
@@ -234,15 +263,28 @@ class _Climb:
         plans = [place_members(ready.job, ready.prepared, some, resources, measured) for some in groups]
         return [slot.model_copy(update={"since": since}) for plan in plans for slot in plan.slots]
 
-    def _losers(self) -> list[Slot]:
-        """Slots that seal the members which have stopped at a rung, as they were there."""
+    def _losers(self, *, failed: bool = False) -> list[Slot]:
+        """Slots that seal the members which have stopped at a rung, as they were there.
+
+        Args:
+            failed: those that failed at an earlier start of the command and so have yet to come there; none while
+                there are trials to ask for, which would be told of them.
+        """
         done, (_, out) = sealed(self.ready.run.path), decided(self.journal)
         open_ = [m for m in self._members() if m.digest in out and m.digest not in done]
+        names, again = failed_in(self.journal), frozenset[str]()
+        if failed and self._has_asked_all():
+            again = failed_in(self.journal, before=self.journal.of_kind("begin")[-1]["time"])
+        open_ = [m for m in open_ if (m.id in again if failed else m.id not in names)]
         found = list[Slot]()
         for rung in sorted({out[member.digest] for member in open_}):
             some = [member for member in open_ if out[member.digest] == rung]
             found += [_until(slot, rung) for slot in self._placed(some, rung)]
         return found
+
+    def _has_asked_all(self) -> bool:
+        search = self.ready.written.search
+        return search is not None and len(self._members()) >= search.num_trials * search.seeds_per_trial
 
     def _next(self, since: int) -> int:
         return next(rung for rung in self.ladder.rungs if rung > since)

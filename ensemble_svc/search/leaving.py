@@ -10,18 +10,15 @@ from ensemble_svc.plan.progress import Progress
 from ensemble_svc.train.start import fit_own
 
 
-def train_left(course: Course, executor: Executor, listener: Listener) -> set[str]:
-    """Train the slots that are left; returns the digests of members that failed for good."""
-    lost = set[str]()
+def train_left(course: Course, executor: Executor, listener: Listener) -> None:
+    """Train the slots that are left."""
     if not course.left.slots:
-        return lost
+        return
     listener.planned(course.left, ())
 
     def failed(slot: Slot, reason: str, again: bool) -> None:
         course.failed(slot, reason, again)
         listener.failure(slot, reason, again)
-        if not again:
-            lost.update(member.digest for member in slot.pack.members)
 
     def heard(slot: Slot, progress: Progress) -> None:
         course.heard(progress)
@@ -29,4 +26,3 @@ def train_left(course: Course, executor: Executor, listener: Listener) -> set[st
 
     placed = executor.racing(course.races) if course.races else executor
     placed.run(course.left.slots, fit_own, course.payloads, on_progress=heard, on_failure=failed)
-    return lost

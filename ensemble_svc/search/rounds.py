@@ -6,12 +6,14 @@ their results turn out to be, and asks for further ones as the undisturbed run w
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from ensemble_svc.course import Ready
 from ensemble_svc.listening import Listener
+from ensemble_svc.measuring import expect, took
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.planning import make_plan, measured_in
@@ -137,7 +139,13 @@ def _with(ready: Ready, trials: tuple[Values, ...], again: Mapping[int, Values],
 
 def _train(ready: Ready, executor: Executor, listener: Listener) -> None:
     """Train what is not sealed of a round, and of those before it."""
+    journal, left = ready.run.journal, ready.left(ready.plan.slots, executor.resources())
+    if left.slots:
+        expect(journal, left, sum(1 for _ in ready.plan.members))
+    began = time.monotonic()
     train_left(climbed(ready, executor, listener), executor, listener)
+    if left.slots:
+        took(journal, time.monotonic() - began)
 
 
 def _more(ready: Ready, known: Ready, trials: tuple[Values, ...]) -> tuple[Values, ...]:

@@ -18,7 +18,7 @@ from ensemble_svc.course import Ready
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.search.asking import by_trial, losses
 from ensemble_svc.spec.aggregate import Greedy
-from ensemble_svc.spec.search import SearchMetric, SearchSpec
+from ensemble_svc.spec.search import SearchMetric, SearchSpec, full_epochs
 from ensemble_svc.store.members import Sealed, read_tensors, sealed, was_cut
 from ensemble_svc.store.run import Run
 
@@ -59,8 +59,8 @@ def candidates_of(ready: Ready, members: Sequence[MemberSpec]) -> tuple[list[int
     assert search is not None
     own = losses(search, members, seals)
     sound = [t for t, loss in enumerate(own) if loss is not None and math.isfinite(loss)]
-    trials = by_trial(search, members)
-    cut = [any(was_cut(seals[m.digest]) for m in trials[t] if m.digest in seals) for t in sound]
+    trials, full = by_trial(search, members), full_epochs(search, ready.job.training.epochs)
+    cut = [any(was_cut(seals[m.digest], full) for m in trials[t] if m.digest in seals) for t in sound]
     whole = [t for t, short in zip(sound, cut, strict=True) if not short]
     found = whole if whole and search.candidates == "finished" else sound
     return found, _pool(ready, search, members, found) if found else None

@@ -51,7 +51,8 @@ class SearchSpec(Spec):
     """What stops trials before their last epoch."""
     candidates: Literal["finished", "all"] = "finished"
     """Which trials may be in the ensemble: those that trained to their end, or also those that the scheduler or the
-    budget stopped; where no other is left, these are in any case."""
+    budget stopped, or that an earlier stage of ``coarse_to_fine`` trained shorter; where no other is left, these are in
+    any case."""
     coarse_to_fine: CoarseToFine | None = None
     """Stages in which the space shrinks around the best trials, and trials train longer."""
     refit: RefitSpec | None = None
@@ -116,3 +117,13 @@ def first_again(seeds_per_trial: int) -> int:
 def takes_cut(search: SearchSpec | None) -> bool:
     """Whether members that were stopped before their end may be in the ensemble; without a search all may."""
     return search is None or search.candidates == "all"
+
+
+def full_epochs(search: SearchSpec | None, epochs: int) -> int | None:
+    """Epochs of the last stage's trials, where those of earlier stages train fewer; None where there are no stages.
+
+    Args:
+        epochs: of the job.
+    """
+    stages = search.coarse_to_fine if search else None
+    return epochs if stages is not None and stages.growth > 1 else None

@@ -1,4 +1,4 @@
-"""Where else a finished run's numbers are kept: experiment trackers, which are optional packages."""
+"""Where else a run's numbers are kept while it goes on: experiment trackers, which are optional packages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class NoTracker(Tracker):
 class Mlflow(Tracker):
     """MLflow: a run for the ensemble, and under it a run for each member with its curves.
 
-    Written when the run has ended; the same command again adds what is new and nothing twice. A server's user and
-    password come from MLflow's own environment variables and belong in no job file.
+    Told while members train, by a process of its own that training never waits for; the same command again goes on
+    with the same runs and adds nothing twice. A server's user and password come from MLflow's own environment
+    variables and belong in no job file.
     """
 
     package: ClassVar[str] = "mlflow"
@@ -41,7 +42,10 @@ class Mlflow(Tracker):
 
 
 class Wandb(Tracker):
-    """Weights & Biases, offline: a run for each member in one group, in the run folder, for ``wandb sync``."""
+    """Weights & Biases, offline: a run for each member in one group, in the run folder, for ``wandb sync``.
+
+    The files of up to 64 members grow while these train; all are written whole when the run has ended.
+    """
 
     package: ClassVar[str] = "wandb"
     name: Literal["wandb"] = "wandb"

@@ -97,11 +97,27 @@ def read_verified(path: Path, expected: str) -> bytes:
         body = path.read_bytes()
     except FileNotFoundError:
         raise CorruptArtifact(f"{path} is missing; {_REMEDY}") from None
-    if sha256(body).hexdigest() != expected:
+    _check_hash(path, sha256(body).hexdigest(), expected)
+    return body
+
+
+def verify(path: Path, expected: str) -> None:
+    """As ``read_verified``, of a file that is not to be held.
+
+    Raises:
+        CorruptArtifact: missing file, or other bytes.
+    """
+    found = hash_file(path)
+    if found is None:
+        raise CorruptArtifact(f"{path} is missing; {_REMEDY}")
+    _check_hash(path, found, expected)
+
+
+def _check_hash(path: Path, found: str, expected: str) -> None:
+    if found != expected:
         raise CorruptArtifact(
             f"{path} is damaged: its SHA-256 is not the recorded {expected[:12]}…; {_REMEDY}"
         )
-    return body
 
 
 _REMEDY = "run the same training command again to make it anew"

@@ -89,7 +89,11 @@ class Folder:
             StoreError: the run has no such file yet.
             CorruptArtifact: its bytes are not those recorded.
         """
+        return read_verified(self.path / name, self._recorded(name))
+
+    def _recorded(self, name: str) -> str:
+        """The SHA-256 of a file that the manifest lists."""
         files: dict[str, str] = self.manifest().get("files", {})
         if name not in files:
             raise StoreError(f"{self.path} has no {name} yet; finish the training command first")
-        return read_verified(self.path / name, files[name])
+        return files[name]

@@ -62,3 +62,13 @@ def device_seconds(spans: Sequence[Span], slots: Sequence[Slot]) -> float:
     devices = {member.id: slot.gpus or slot.cpus for slot in slots for member in slot.pack.members}
     held = ((span, devices[member]) for span in spans for member in span.members[:1] if member in devices)
     return sum(span.seconds * (planned if span.devices is None else span.devices) for span, planned in held)
+
+
+def wall_seconds(spans: Sequence[Span]) -> float:
+    """Seconds in which some attempt was under way; those beside each other count once."""
+    total, until = 0.0, 0.0
+    for span in sorted(spans, key=lambda span: span.began):
+        end = span.began + span.seconds
+        total += max(0.0, end - max(span.began, until))
+        until = max(until, end)
+    return total

@@ -81,6 +81,16 @@ class PackRow:
     """Whether an attempt is under way."""
     sealed_up_to: int = 0
     """Members from the first on that are known to be sealed, so that a large pack is not gone through at every seal."""
+    pace_s: float | None = None
+    """Seconds that one of its epochs takes by now, the newest counting most; None before two have ended."""
+
+    def tick(self, tick: Tick) -> None:
+        """An epoch has ended."""
+        last = self.ticks[-1] if self.ticks else None
+        if last is not None and tick.epoch > last.epoch:
+            newest = (tick.seconds - last.seconds) / (tick.epoch - last.epoch)
+            self.pace_s = newest if self.pace_s is None else 0.7 * self.pace_s + 0.3 * newest
+        self.ticks = [*self.ticks[:1], tick]
 
     @property
     def held(self) -> float:

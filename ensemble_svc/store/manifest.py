@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ensemble_svc.data.dataset import InputSchema
-from ensemble_svc.plan.plan import MemberSpec, Plan, Slot
+from ensemble_svc.plan.forecast import in_turn
+from ensemble_svc.plan.plan import Forecast, MemberSpec, Plan, Slot
 from ensemble_svc.spec.job import JobSpec
-from ensemble_svc.spec.search import takes_cut
+from ensemble_svc.spec.search import full_epochs, takes_cut
 from ensemble_svc.store.document import read_document, write_document
-from ensemble_svc.store.held import Span, device_seconds, seconds_by_pack, spans_in
+from ensemble_svc.store.held import Span, device_seconds, seconds_by_pack, spans_in, wall_seconds
 from ensemble_svc.store.journal import Event, Journal
 from ensemble_svc.store.members import eligible, sealed, virtual_ids
 from ensemble_svc.store.spending import NOT_STARTED, account, is_spent
@@ -61,7 +62,7 @@ def write_manifest(
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
         "seconds": dict(seconds),
-        **_forecast_and_actual(journal, plan, seals, spans),
+        **_forecast_and_actual(journal, plan, seals, spans, whole=job.search is not None),
         **_budget(run, job),
     }
     write_document(run / "manifest.json", body)
@@ -127,30 +128,46 @@ def amend_manifest(
 
 
 def _forecast_and_actual(
-    journal: Journal, plan: Plan, seals: Mapping[str, Event], spans: Sequence[Span]
+    journal: Journal, plan: Plan, seals: Mapping[str, Event], spans: Sequence[Span], *, whole: bool
 ) -> dict[str, Any]:
-    """What the last training was expected to take, and what it took.
+    """What training was expected to take, and what it took. Either is None where it is unknown.
 
-    Only attempts since the forecast count, so that a run that went on compares like with like. Either is None
-    where it is unknown.
+    Of the last training alone only attempts since the forecast count, so that a run that went on compares like with
+    like.
+
+    Args:
+        whole: whether all rounds of a search count, in all starts: of each the forecast at its first beginning.
     """
-    expected, actual, since = None, None, 0.0
+    expected, actual, since = dict[int, Any](), None, 0.0
     for event in journal.of_kind("forecast", "trained"):
-        if event["event"] == "forecast":
-            expected, since, actual = event["forecast"], event["time"], None
-        else:
+        if event["event"] == "trained":
             actual = {
                 "seconds": event["seconds"],
                 "device_hours": device_seconds([s for s in spans if s.began >= since], plan.slots) / 3600,
                 "peak_memory_bytes": _peak(seal for seal in seals.values() if seal["time"] >= since),
             }
-    return {"forecast": expected, "actual": actual}
+        elif whole:
+            expected.setdefault(event.get("members", 0), event["forecast"])
+            actual = None
+        else:
+            expected, since, actual = {0: event["forecast"]}, event["time"], None
+    if whole and actual is not None:
+        actual["seconds"] = wall_seconds(spans)
+    return {"forecast": _summed(list(expected.values())), "actual": actual}
+
+
+def _summed(forecasts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | None:
+    """The forecast of all, one after another; None where that of one is unknown."""
+    known = [Forecast.model_validate(each) for each in forecasts if each is not None]
+    found = in_turn(known) if len(known) == len(forecasts) else None
+    return None if found is None else found.model_dump(mode="json")
 
 
 def _candidates(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> list[str]:
     """What the ensemble was chosen from."""
     done = [entry for entry in entries if entry["status"] == "done"]
-    may = eligible(done, cut=takes_cut(job.search))
+    full = full_epochs(job.search, job.training.epochs)
+    may = eligible(done, cut=takes_cut(job.search), full=full)
     return [own for entry, one in zip(done, may, strict=True) if one for own in virtual_ids(entry)]
 
 

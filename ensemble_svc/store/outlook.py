@@ -17,6 +17,7 @@ from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.schedulers import Asha
 from ensemble_svc.spec.search import SearchSpec
+from ensemble_svc.store.ahead import goes_beyond_its_slots, search_left_s
 from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
 GROUPS = ("pending", "running", "stopped", "done", "sick", "failed")
@@ -132,10 +133,13 @@ def left_s(reached: Reached, now: float) -> float | None:
     """Seconds until the slots are done; None where nothing is known yet.
 
     Those under way at their own pace so far, side by side; after them those that wait, as many at a time, each as
-    long as the ended ones took on average, or as was forecast.
+    long as the ended ones took on average, or as was forecast. Of a search whose trials stop or are yet to come, all
+    of them.
     """
     if reached.state != "running":
         return None
+    if goes_beyond_its_slots(reached.spec().search):
+        return search_left_s(reached, now)
     rows = list(reached.packs.values())
     spent = [row.held_s for row in rows if reached.over(row)]
     running = [

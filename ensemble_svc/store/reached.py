@@ -52,6 +52,8 @@ class Reached:
         """Of the last start, seconds since 1970; ``ended`` is 0 until it is finished."""
         self.changed = 0.0
         """Time of the last thing that is known."""
+        self.beside = 1
+        """The most attempts that were under way at once since the last start."""
         self._journal_at = self._progress_at = 0
 
     def update(self) -> bool:
@@ -120,8 +122,7 @@ class Reached:
             case "start":
                 self._start(event)
             case "paused":
-                if (row := self.packs.get(event["pack"])) is not None:
-                    row.close(event["time"])
+                self._pause(event)
             case "sealed":
                 self._seal(event)
             case "unsealed":
@@ -144,9 +145,9 @@ class Reached:
 
     def _begin(self, event: Event) -> None:
         self.job = self._read(JobSpec.from_json, event["job"])
-        self.starts, self.began, self.ended = self.starts + 1, event["time"], 0.0
+        self.starts, self.began, self.ended, self.beside = self.starts + 1, event["time"], 0.0, 1
         for member in (*self.members.values(), *([self.single] if self.single else [])):
-            if not member.sealed:
+            if not (member.sealed or (member.ranked_out and member.status == "failed")):
                 member.status = "pending"
 
     def _read(self, read: Callable[[str], T], text: str) -> T:
@@ -157,13 +158,14 @@ class Reached:
             raise CorruptArtifact(f"{self.path}: its job cannot be read by this version") from None
 
     def _place(self, slot: Slot) -> None:
-        self.packs[slot.pack.id] = PackRow(slot)
+        known = self.packs.get(slot.pack.id)
+        self.packs[slot.pack.id] = PackRow(slot, held_s=known.held_s if known else 0.0)
         for member in slot.pack.members:
-            known = self.find(member.index)
-            if known is None or known.spec.digest != member.digest:
+            own = self.find(member.index)
+            if own is None or own.spec.digest != member.digest:
                 self._put(Member(member, slot.pack.id))
             else:
-                known.pack = slot.pack.id
+                own.pack = slot.pack.id
 
     def _put(self, member: Member) -> None:
         """Count it; a single model takes the place of that of a smaller ensemble."""
@@ -178,12 +180,22 @@ class Reached:
         row = self.packs.get(event["pack"])
         if row is not None:
             row.close(event["time"])
-            row.started, row.open, row.ticks = event["time"], True, []
+            row.started, row.open, row.ticks, row.pace_s = event["time"], True, [], None
             row.where = {"node": event.get("node", ""), "pid": event.get("pid")}
+            self.beside = max(self.beside, sum(other.open for other in self.packs.values()))
         for name in event["members"]:
             member = self._member(name)
             if member is not None and not (member.sealed or member.ranked_out):
                 member.status, member.where = "training", row.where if row else {}
+
+    def _pause(self, event: Event) -> None:
+        """A pack has come to a rung, where its members wait to be ranked."""
+        if (row := self.packs.get(event["pack"])) is None:
+            return
+        row.close(event["time"])
+        for member in self.of(row):
+            if member.spec.digest in event["metric"] and not member.sealed:
+                member.status = "pending"
 
     def _seal(self, event: Event) -> None:
         member = self._member(event["member"])
@@ -212,7 +224,9 @@ class Reached:
         here = {*event["on"], *out}
         for member in self.members.values():
             if member.spec.digest in out and not member.sealed:
-                member.status, member.stopped, member.ranked_out = "stopped", True, True
+                member.ranked_out = True
+                if member.status != "failed":
+                    member.status, member.stopped = "stopped", True
             elif member.spec.digest in here and not member.sealed:
                 member.status = "pending"
             if (told := event.get("taken", {}).get(member.spec.digest)) is not None:
@@ -248,7 +262,7 @@ class Reached:
             self._note(tick.note)
         row = self.packs.get(tick.pack)
         if row is not None and tick.epochs:
-            row.ticks = [*row.ticks[:1], tick]
+            row.tick(tick)
         for point in tick.points:
             member = self.find(point.index)
             if member is None or (member.sealed and point.epoch > member.epoch):
@@ -256,6 +270,8 @@ class Reached:
             member.see(point.epoch, point.train_loss, point.metric)
             if member.sealed:  # the driver may hear of a last epoch after the slot has sealed it
                 continue
+            if row is not None and not row.open and point.status == "training":
+                continue  # nor does one train that has come to a rung
             member.stopped = point.status == "stopped"
             member.status = _STATUS.get(point.status, member.status)
 

@@ -6,10 +6,11 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from ensemble_svc.errors import StoreError
-from ensemble_svc.store.atomic import read_verified
+from ensemble_svc.store.atomic import read_verified, verify
 from ensemble_svc.store.folder import DISTILLATION as DISTILLATION
 from ensemble_svc.store.folder import EXHIBITS as EXHIBITS
 from ensemble_svc.store.folder import Folder
+from ensemble_svc.store.mapped import map_tensors
 from ensemble_svc.store.members import read_tensors
 from ensemble_svc.store.tensors import Tensors, decode
 
@@ -24,6 +25,12 @@ class Run(Folder):
         """The members' outputs on a split, [K, N, …], with ``target`` and ``row``."""
         name = f"predictions/{split}.safetensors"
         return decode(self.verified(name), self.path / name)[0]
+
+    def mapped(self, split: str) -> Tensors:
+        """As ``predictions``, but looked at through the pages of their file; not to be written to."""
+        name = f"predictions/{split}.safetensors"
+        verify(self.path / name, self._recorded(name))
+        return map_tensors(self.path / name)
 
     def history(self, member: str) -> pd.DataFrame:
         """One row per epoch of a sealed member."""

@@ -19,22 +19,29 @@ FEW = 32
 """Members whose seals are looked for one by one rather than among all."""
 
 
-def was_cut(facts: Mapping[str, Any]) -> bool:
-    """Whether a finished member was stopped before its training was over, by a scheduler or for its budget.
+def was_cut(facts: Mapping[str, Any], full: int | None = None) -> bool:
+    """Whether a finished member was stopped before its training was over, or was never to train so far.
 
-    Early stopping gives no reason; it is an end of training like another.
+    A scheduler or a budget stops a member and gives a reason; early stopping gives none, and is an end of training
+    like another.
+
+    Args:
+        full: epochs that members train which are whole, where some are meant to train fewer.
     """
-    return bool(facts.get("stopped") and facts.get("reason"))
+    if facts.get("stopped") and facts.get("reason"):
+        return True
+    return full is not None and int(facts["spec"]["training"]["epochs"]) < full
 
 
-def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool) -> list[bool]:
+def eligible(members: Sequence[Mapping[str, Any]], *, cut: bool, full: int | None = None) -> list[bool]:
     """Which finished members may be in the ensemble.
 
     Args:
         members: their seals, or their entries in the manifest.
         cut: whether those may that were stopped before their end; where there are no others, they do.
+        full: as for ``was_cut``.
     """
-    whole = [not was_cut(facts) for facts in members]
+    whole = [not was_cut(facts, full) for facts in members]
     return whole if any(whole) and not cut else [True] * len(members)
 
 

@@ -23,7 +23,7 @@ from ensemble_svc.store.tensors import Tensors
 
 PIECE_BYTES = 4 << 20
 """Read at once, about."""
-_TYPES = {
+TYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -66,7 +66,7 @@ def places(path: Path) -> dict[str, Place]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length) if length < size else b"")
         found = {
-            name: (_TYPES[one["dtype"]], tuple(one["shape"]), one["data_offsets"])
+            name: (TYPES[one["dtype"]], tuple(one["shape"]), one["data_offsets"])
             for name, one in header.items()
             if name != "__metadata__"
         }

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import read_verified
 from ensemble_svc.store.history import Columns, decode_history
 from ensemble_svc.store.run import Run
+from ensemble_svc.tracking.naming import mark_of
 
 OPEN = frozenset({"pending"})
 """Members that there is nothing to tell of yet."""
@@ -61,6 +61,8 @@ class Book:
     """Changes when the numbers of the ensemble do."""
     finals: Mapping[str, float]
     """The ensemble's, by split and metric."""
+    report: str
+    """Hash of ``report.html``; empty where there is none."""
     pages: tuple[Page, ...]
 
 
@@ -77,7 +79,7 @@ def book_of(run: Run) -> Book:
     has_metrics = "metrics.json" in manifest["files"]
     chosen = {name.partition("#")[0] for name in manifest["ensemble"].get("members") or ()}
     return Book(
-        mark=sha256(run.journal.path.open("rb").readline()).hexdigest()[:16],
+        mark=mark_of(run.journal.path),
         name=run.path.resolve().name,
         job=run.job(),
         began=begins[0],
@@ -85,6 +87,7 @@ def book_of(run: Run) -> Book:
         number=max(1, len(ends)),
         seal=manifest["files"].get("metrics.json", "")[:16] + f"-{manifest['ensemble']['version']}",
         finals=dict(_flat({s: m["ensemble"] for s, m in run.metrics().items()})) if has_metrics else {},
+        report=manifest["files"].get("report.html", ""),
         pages=tuple(
             _page(run, entry, times.get(entry["digest"], begins[-1]), chosen=entry["id"] in chosen)
             for entry in manifest["members"]
@@ -128,17 +131,3 @@ def _flat(metrics: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, float
         for name, value in own.items():
             if isinstance(value, int | float) and math.isfinite(value):
                 yield f"{split}/{name}", float(value)
-
-
-def parameters(job: JobSpec) -> dict[str, str]:
-    """The job's own options by dotted path, without where it runs."""
-    body = job.model_dump(mode="json", exclude={"compute", "name"})
-    return dict(_leaves("", body))
-
-
-def _leaves(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _leaves(f"{prefix}.{key}" if prefix else key, item)
-    elif value not in (None, {}, []):
-        yield prefix, str(value)

@@ -1,6 +1,7 @@
 """Trials that stop at a rung: ranked inside their pack where it holds all of them, else as the journal says.
 
-Only members that still train are ranked. A trial of several seeds is ranked by their mean, and stops with all of them.
+Only members that still train are ranked, and those that failed for good since the rung before, which are last. A trial
+of several seeds is ranked by their mean, and stops with all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble_svc.plan.plan import MemberSpec, Pack, Slot
+from ensemble_svc.plan.plan import MemberSpec, Pack, Slot, index_of
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.journal import Journal
@@ -64,12 +65,18 @@ def lost_for_good(member: MemberSpec, status: str) -> bool:
     return status == "diverged" and member.training.on_sick != "restart"
 
 
+def lost_in(journal: Journal) -> frozenset[str]:
+    """Ids of the members that failed for good on their way to a rung, and were ranked last there."""
+    return frozenset(name for event in journal.of_kind("rung") for name in event.get("lost") or ())
+
+
 def _sick_before(ladder: Ladder, run: Path) -> frozenset[int]:
-    """The trials of which a sealed member was lost."""
+    """The trials of which a sealed member was lost, or one that never came to a rung."""
     diverged = (seal["spec"] for seal in sealed(run).values() if seal["status"] == "diverged")
     members = (MemberSpec.from_json(json.dumps(spec)) for spec in diverged)
     lost = (member for member in members if _is_ranked(member) and lost_for_good(member, "diverged"))
-    return frozenset(ladder.trial(member.index) for member in lost)
+    failed = (index_of(name) for name in lost_in(Journal(run / "journal.jsonl")))
+    return frozenset(map(ladder.trial, [*(member.index for member in lost), *failed]))
 
 
 def pause(run: Path, pack: Pack, ledger: Ledger, epoch: int, metric: str) -> None:

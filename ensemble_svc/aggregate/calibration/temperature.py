@@ -14,6 +14,7 @@ Shapes: K members, N held-out rows, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -88,12 +89,35 @@ def fit_before(log_probs_KNC: Tensor, target_N: Tensor, weights_K: Tensor | None
     Raises:
         EnsembleError: predictions, weights and targets that do not belong together.
     """
-    mixture_NC = average(log_probs_KNC, weights_K)  # checks the members
-    check_classes(mixture_NC, target_N)
-    index_N1 = target_N[:, None].long()
+    return fit_before_pooling(lambda: [(log_probs_KNC, target_N)], weights_K)
+
+
+def fit_before_pooling(
+    pieces: Callable[[], Iterable[tuple[Tensor, Tensor]]], weights_K: Tensor | None = None
+) -> Temperature:
+    """As ``fit_before``, of rows that are looked at a piece at a time.
+
+    Args:
+        pieces: log probabilities [K, n, C] and targets [n] of all rows, as often as it is called.
+
+    Raises:
+        EnsembleError: as ``fit_before``.
+    """
+    num_rows = 0
+    for log_probs_KnC, target_n in pieces():
+        check_classes(average(log_probs_KnC, weights_K), target_n)  # the average checks the members
+        num_rows += len(target_n)
 
     def loss(temperature: float) -> float:
-        tempered = Temperature(temperature, before=True).pool(log_probs_KNC.double(), weights_K)
-        return -tempered.gather(1, index_N1).clamp(min=FLOOR).mean().item()
+        tempered = Temperature(temperature, before=True)
+        total = sum(
+            tempered.pool(log_probs_KnC.double(), weights_K)
+            .gather(1, target_n[:, None].long())
+            .clamp(min=FLOOR)
+            .sum()
+            .item()
+            for log_probs_KnC, target_n in pieces()
+        )
+        return -total / num_rows
 
     return Temperature(least_on(loss, COLDEST, HOTTEST), before=True)

@@ -12,6 +12,7 @@ Shapes: K members, N held-out rows, D targets.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -64,10 +65,30 @@ def fit_mixture(
     Raises:
         EnsembleError: predictions, weights and targets that do not belong together.
     """
-    check_numbers(mean_KND[0], None, target_ND)
+    return fit_mixtures(lambda: [(mean_KND, log_variance_KND, target_ND)], weights_K)
+
+
+def fit_mixtures(
+    pieces: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]], weights_K: Tensor | None = None
+) -> VarianceScale:
+    """As ``fit_mixture``, of rows that are looked at a piece at a time.
+
+    Args:
+        pieces: means and log variances [K, n, D] and targets [n, D] of all rows, as often as it is called.
+
+    Raises:
+        EnsembleError: as ``fit_mixture``.
+    """
+    num_rows = 0
+    for mean_KnD, _, target_nD in pieces():
+        check_numbers(mean_KnD[0], None, target_nD)
+        num_rows += len(target_nD)
 
     def loss(scale: float) -> float:
-        scaled_KND = log_variance_KND.double() + math.log(scale)
-        return -mixture_log_density(mean_KND, scaled_KND, target_ND, weights_K).mean().item()
+        total = 0.0
+        for mean_KnD, log_variance_KnD, target_nD in pieces():
+            scaled_KnD = log_variance_KnD.double() + math.log(scale)
+            total += mixture_log_density(mean_KnD, scaled_KnD, target_nD, weights_K).sum().item()
+        return -total / num_rows
 
     return VarianceScale(least_on(loss, SMALLEST, LARGEST), before=True)
