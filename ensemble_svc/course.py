@@ -31,7 +31,7 @@ from ensemble_svc.spec.search import Repeated, SearchSpec
 from ensemble_svc.store.begin import begin, check_folder
 from ensemble_svc.store.commits import clear_spent
 from ensemble_svc.store.journal import Journal
-from ensemble_svc.store.manifest import record_ensemble, write_manifest
+from ensemble_svc.store.manifest import amend_manifest, record_ensemble, write_manifest
 from ensemble_svc.store.members import intact, sealed
 from ensemble_svc.store.progress import note_progress
 from ensemble_svc.store.run import Run
@@ -205,21 +205,23 @@ class Course:
         members, single = parts(tuple(self.whole.members))
         files: dict[str, str] = {}
 
-        def publish() -> None:
-            write_manifest(
-                self.run.path,
-                job,
-                members,
-                self.whole,
-                prepared.schema,
-                rows={n: len(getattr(prepared.split, n)) for n in ("train", "validation", "test")},
-                files=files,
-                warnings=prepared.warnings,
-                seconds=clock.seconds,
-                single=single,
-            )
+        write_manifest(
+            self.run.path,
+            job,
+            members,
+            self.whole,
+            prepared.schema,
+            rows={n: len(getattr(prepared.split, n)) for n in ("train", "validation", "test")},
+            files=files,
+            warnings=prepared.warnings,
+            seconds=clock.seconds,
+            single=single,
+        )
 
-        publish()
+        def publish() -> None:
+            """Nothing but these has changed: no member trains any more."""
+            amend_manifest(self.run.path, files, seconds=clock.seconds)
+
         with clock.stage("evaluate"):
             decision, written = conclude(self.run, job, prepared, members, single)
             files |= written

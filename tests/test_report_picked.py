@@ -85,3 +85,11 @@ def test_a_status_of_very_many_members_counts_those_it_does_not_show() -> None:
     assert text.count("-abc") <= STATUS_UP_TO + 20 + 5
     assert "0000-abc" in text
     assert "0899-abc" in text
+
+
+def test_many_members_of_one_epoch_have_their_percentiles_drawn() -> None:
+    """An area of one epoch has no width: a stroke and a dot stand for it."""
+    page = render(make_view(members=60, rows=20, epochs=1))
+    curves = page.partition('<section id="curves">')[2].partition("</section>")[0]
+    assert "spread-line" in curves
+    assert curves.count("member-dot") >= 3

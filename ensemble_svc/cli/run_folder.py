@@ -31,11 +31,11 @@ def status(
         look_on(run, as_json=as_json)
         return
     from ensemble_svc.errors import CorruptArtifact
-    from ensemble_svc.store.run import Run
+    from ensemble_svc.store.folder import Folder
     from ensemble_svc.store.status import damage, status_of
 
-    found = status_of(Run.open(run))
-    broken = damage(Run.open(run)) if verify else []
+    found = status_of(Folder.open(run))
+    broken = damage(Folder.open(run)) if verify else []
     if as_json:
         print_json({**found, **({"damaged": broken} if verify else {})})
     else:

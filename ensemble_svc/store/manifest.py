@@ -101,17 +101,25 @@ def record_ensemble(journal: Journal, decision: Mapping[str, Any], *, reselected
         journal.append("ensemble", decision=decision, **({"reselected": True} if reselected else {}))
 
 
-def amend_manifest(run: Path, files: Mapping[str, str], dropped: Sequence[str] = ()) -> dict[str, Any]:
+def amend_manifest(
+    run: Path,
+    files: Mapping[str, str],
+    dropped: Sequence[str] = (),
+    *,
+    seconds: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
     """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written.
 
     Args:
         dropped: files that the run no longer has; they are taken from the folder once the manifest is without them.
+        seconds: wall time of each stage of the pipeline, where there are more by now.
     """
     body = read_document(run / "manifest.json")
     body = {name: value for name, value in body.items() if name not in ("schema_version", "checksum")}
     body |= {
         "ensemble": current_ensemble(Journal(run / "journal.jsonl")),
         "files": {n: sha for n, sha in {**body["files"], **files}.items() if n not in dropped},
+        "seconds": body["seconds"] if seconds is None else dict(seconds),
     }
     write_document(run / "manifest.json", body)
     for name in dropped:

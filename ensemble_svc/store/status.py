@@ -8,13 +8,13 @@ from typing import Any
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import hash_file
-from ensemble_svc.store.members import intact, sealed
+from ensemble_svc.store.folder import Folder
 from ensemble_svc.store.placed import placed
-from ensemble_svc.store.run import Run
+from ensemble_svc.store.seals import intact, sealed
 from ensemble_svc.store.spending import NOT_STARTED, is_spent
 
 
-def status_of(run: Run) -> dict[str, Any]:
+def status_of(run: Folder) -> dict[str, Any]:
     """Name, state and members of a run; each member with its status, epochs and metrics so far."""
     events = run.journal.of_kind("begin", "plan", "start", "commit", "failed", "retry", "finished")
     starts = [e for e in events if e["event"] == "begin"]
@@ -53,7 +53,7 @@ def status_of(run: Run) -> dict[str, Any]:
     }
 
 
-def damage(run: Run) -> list[str]:
+def damage(run: Folder) -> list[str]:
     """Every file of the run that is missing or is not what was written."""
     broken = [name for event in sealed(run.path).values() if (name := intact(run.path, event))]
     try:

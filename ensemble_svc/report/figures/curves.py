@@ -142,6 +142,11 @@ def _bands(panel: Panel, lines: Sequence[tuple[Vector, Vector]]) -> None:
     known = np.isfinite(table).sum(0) >= min(5, len(lines))
     table[~np.isfinite(table)] = np.nan
     quantiles = np.nanquantile(table[:, known], [0.05, 0.25, 0.5, 0.75, 0.95], axis=0)
+    if known.sum() == 1:  # an area of one epoch has no width
+        (epoch,), (low, *_, high) = epochs[known], quantiles[:, 0]
+        panel.pen.line(panel.at(epoch, low), panel.at(epoch, high), "spread-line")
+        panel.dots([epoch], [quantiles[2, 0]], "member-dot", 4)
+        return
     panel.band(epochs[known], quantiles[0], quantiles[4], "band-outer")
     panel.band(epochs[known], quantiles[1], quantiles[3], "band-inner")
     panel.line(epochs[known], quantiles[2], "median-line")
