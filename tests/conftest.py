@@ -52,7 +52,9 @@ def own_start(request: pytest.FixtureRequest) -> None:
     if not os.environ.get("CI"):
         seed ^= int.from_bytes(os.urandom(4), "little")
     print(f"torch.manual_seed({seed})")
-    if torch := sys.modules.get("torch"):
+    if "torch" in sys.modules:
+        import torch  # waits where a thread of the test before is still at it
+
         torch.set_num_threads(1)
         torch.manual_seed(seed)
 
