@@ -18,6 +18,7 @@ from ensemble_svc.cli.roster import members_table, status_table
 from ensemble_svc.cli.tables import choices_table, metrics_table, plan_table
 from ensemble_svc.plan.members import make_members
 from ensemble_svc.plan.plan import Pack, Plan, Slot
+from ensemble_svc.report.rows import member_table
 from ensemble_svc.spec.catalogue import choices
 from ensemble_svc.spec.job import JobSpec
 
@@ -47,6 +48,34 @@ def test_members_are_cut_at_the_limit_with_the_lost_ones_kept() -> None:
     for member in view.members[-2:]:
         assert f"{member['id']} {member['status']}: the loss of step 12" in text
     assert "…" not in text
+
+
+def test_good_trials_are_told_apart_however_far_bad_ones_scatter() -> None:
+    losses = [0.031, 0.034, 0.038, 0.052, 1.9, 2.3]
+    members = [
+        {"id": f"m{k}", "status": "done", "metrics": {"test": {"nll": loss}}} for k, loss in enumerate(losses)
+    ]
+    cells = [row.metrics[0] for row in member_table(members, [("test", "nll")]).rows]
+    assert len(set(cells)) == len(losses)
+    assert [float(cell) for cell in cells] == pytest.approx(losses, abs=0.0051)
+
+
+def test_a_time_that_all_share_is_said_once() -> None:
+    members = [
+        {
+            "id": f"m{k}",
+            "status": "done",
+            "seconds": 2.5,
+            "hyperparameters": {"training.optimizer.lr": 0.00174861 * k},
+        }
+        for k in range(1, 4)
+    ]
+    words = shown(members_table({"members": members}))
+    assert words.count("2.5 s") == 1
+    assert "0.00175" in words
+    assert "0.001748" not in words
+    members[0]["seconds"] = 9.0
+    assert shown(members_table({"members": members})).count("2.5 s") == 2
 
 
 @given(

@@ -35,18 +35,31 @@ def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
     found = member_table(shown, _metric_columns(members), of=members)
     places = _places_of(members)
     where = ["Where"] if len(places) > 1 else []
-    heads = [*(head for head, _ in found.varied[:VARIED_UP_TO]), "Best epoch", *found.metrics, "Time", *where]
+    together = len(found.rows) > 1 and len({row.seconds for row in found.rows}) == 1
+    time = [] if together else ["Time"]
+    heads = [*(head for head, _ in found.varied[:VARIED_UP_TO]), "Best epoch", *found.metrics, *time, *where]
     table = blank(["Member", "Status", *heads], words=2)
     table.columns[1].no_wrap = True
     table.title = Text("\nMembers", style="bold")
     for row in found.rows:
-        values = [clean(cell, limit=16) for cell in row.varied[:VARIED_UP_TO]]
-        plain = [*values, row.epochs, *row.metrics, row.seconds]
+        values = [_brief(clean(cell, limit=16)) for cell in row.varied[:VARIED_UP_TO]]
+        plain = [*values, row.epochs, *row.metrics, *([] if together else [row.seconds])]
         plain += [clean(row.where, limit=24)] if where else []
         status = (row.status.removesuffix(" early"), _STATES[row.state])
         add(table, [(row.id, ""), status, *((cell, "") for cell in plain)])
-    table.caption = Text("\n".join(_remarks(members, found.rows, places)))
+    remarks = _remarks(members, found.rows, places)
+    table.caption = Text(
+        "\n".join([*remarks, f"each trained for {found.rows[0].seconds}"] if together else remarks)
+    )
     return table
+
+
+def _brief(cell: str) -> str:
+    """A fraction to three digits; all else as it is."""
+    try:
+        return f"{float(cell):.3g}" if "." in cell or "e" in cell else cell
+    except ValueError:
+        return cell
 
 
 def _lines_of(
