@@ -79,6 +79,7 @@ COMPANIONS = {
     "markupsafe": "jinja2",
     "pydantic-core": "pydantic",
     "requests": "ray",
+    "sqlalchemy": "optuna",  # and of MLflow, whose errors it is known by
 }
 """Packages that one of ours cannot do without, and that speak its language at the border."""
 

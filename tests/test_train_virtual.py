@@ -228,7 +228,7 @@ class TestMasks:
             for piece in x.split(cut):
                 begin()
                 pieces.append(net(piece))
-        torch.testing.assert_close(torch.cat(pieces), whole)
+        torch.testing.assert_close(torch.cat(pieces), whole, rtol=1e-5, atol=1e-5)
 
     def test_its_mixture_over_draws_is_that_of_a_draw_per_row(self) -> None:
         """Mean and spread over draws of each row's outputs, to the error of 3000 draws."""
