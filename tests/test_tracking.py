@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -305,6 +306,16 @@ def test_a_server_that_never_answers_holds_up_nothing(
         "mlflow was not brought up to date (it took more than 2 s); the same command tries again"
     ]
     assert found.journal.of_kind("untracked")[0]["reason"] == heard[0]
+
+
+def test_what_a_package_prints_is_no_answer_to_the_driver() -> None:
+    """MLflow prints an address for each run that ends on a server; the driver reads answers, a line each."""
+    code = (
+        "from ensemble_svc.tracking.clerk import Say; say = Say(); print('View run', flush=True); "
+        "say(3, done='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"run": 3, "done": ""}]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
