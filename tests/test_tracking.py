@@ -29,7 +29,7 @@ from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.spec.load import dump_job
 from ensemble_svc.store.run import Run
-from ensemble_svc.tracking import reporter
+from ensemble_svc.tracking import clerk, reporter
 from ensemble_svc.tracking.book import book_of
 from ensemble_svc.tracking.check import check_tracker
 from ensemble_svc.tracking.naming import parameters
@@ -316,6 +316,20 @@ def test_what_a_package_prints_is_no_answer_to_the_driver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [json.loads(line) for line in done.stdout.splitlines()] == [{"run": 3, "done": ""}]
+
+
+def test_who_still_tells_of_a_run_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of a start that was killed may be held up by a server; this start's other runs are told of."""
+    monkeypatch.setattr(clerk, "LEAVE_S", 0.1)
+    run, said = train(job_of(), tmp_path / "run"), list[str]()
+    desk = clerk.Desk(0, run.path, lambda number, done: said.append(done))
+    with FileLock(run.path / clerk.LOCK):
+        desk.end()
+    desk.end()
+    assert "still tells it" in said[0]
+    assert said[1:] == [""]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

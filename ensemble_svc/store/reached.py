@@ -132,9 +132,9 @@ class Reached:
             case "rung":
                 self._rank(event)
             case "anew":
-                for member in self.members.values():
-                    if member.spec.digest in event["members"]:
-                        member.forget()
+                for known in self.members.values():
+                    if known.spec.digest in event["members"]:
+                        known.forget()
             case "turn":
                 for name, told in event["taken"].items():
                     if (member := self._member(name)) is not None:

@@ -77,11 +77,18 @@ class Desk:
         from ensemble_svc.tracking.track import track
 
         self._reached.update()
-        with self._lock.acquire(timeout=LEAVE_S):
-            if isinstance(self._live, LiveWandb):
-                self._live.stop()
-            self._live = None
-            self._say(self._number, done=track(Run(self._run), self._tracker()))
+        try:
+            with self._lock.acquire(timeout=LEAVE_S):
+                if isinstance(self._live, LiveWandb):
+                    self._live.stop()
+                self._live = None
+                words = track(Run(self._run), self._tracker())
+        except Timeout:
+            why = "the process of an earlier start still tells it"
+            words = (
+                f"{self._tracker().package} was not brought up to date ({why}); the same command tries again"
+            )
+        self._say(self._number, done=words)
 
     def _tracker(self) -> Tracker:
         return self._reached.spec().compute.track
