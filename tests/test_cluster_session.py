@@ -204,3 +204,16 @@ def test_when_the_driver_is_killed_nothing_of_it_goes_on_and_nothing_is_left(tmp
     assert [folder.exists() for folder in folders] == [False]
     assert output == b""
     assert not (home / ".ray").exists()
+
+
+@pytest.mark.ray
+def test_who_sees_to_sigterm_does_so_once_connected(tmp_path: Path) -> None:
+    """Ray's own handler would end the process with status 15, and without a word, while data are read."""
+    code = (
+        "import signal; from ensemble_svc.cluster.session import connect\n"
+        "def mine(*_): print('mine', flush=True)\n"
+        "signal.signal(signal.SIGTERM, mine)\n"
+        "with connect(num_cpus=1): signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "mine\n")

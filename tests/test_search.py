@@ -10,8 +10,10 @@ import pytest
 from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
 from typer.testing import CliRunner
 
+from ensemble_svc import pipeline
 from ensemble_svc.cli.main import app
 from ensemble_svc.errors import OtherJob, SpecError
+from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.plan import MemberSpec
 from ensemble_svc.search.asking import WORST, ask, losses
 from ensemble_svc.spec.draws import drawn
@@ -95,6 +97,16 @@ def test_rounds_are_asked_trained_and_told(learned: Run) -> None:
     assert [len(pack["members"]) for pack in learned.manifest()["packs"]] == [4, 4, 2]
     assert {member["status"] for member in learned.manifest()["members"]} == {"done"}
     assert set(learned.manifest()["seconds"]) >= {"search", "train"}
+
+
+def test_what_was_forecast_of_some_rounds_is_not_held_against_all(learned: Run, tmp_path: Path) -> None:
+    """The last round of runs that train together is nobody's alone, so it is not forecast."""
+    assert learned.manifest()["forecast"]
+    assert learned.manifest()["actual"]
+    jobs = {tmp_path / str(seed): job_of(TPE).model_copy(update={"seed": seed}) for seed in range(2)}
+    for outcome in pipeline.train_together(jobs, directory=Path.cwd(), executor=LocalExecutor()):
+        manifest = outcome.run.manifest()
+        assert (manifest["forecast"], manifest["actual"]) == (None, None)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 5])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.spec.model import PythonModel
 from ensemble_svc.store.journal import Journal
+from ensemble_svc.store.progress import FILE
+from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 
 DECAY = "training.optimizer.weight_decay"
@@ -198,6 +201,22 @@ def test_a_damaged_member_is_trained_again_with_all_of_its_population(what: str,
     assert weights(again) == whole
     assert len(again.journal.of_kind("anew")) == 1
     assert lineages(again) == lineages(Run(tmp_path / "run"))
+    seen = _seen_up_to(again, b'"anew"', tmp_path / "seen")
+    assert [(m.epoch, m.curve, m.taken) for m in seen.ordered()] == [(0, [], {})] * 4
+
+
+def _seen_up_to(run: Run, words: bytes, copy: Path) -> Reached:
+    """Who looks at the run right after the first event with these words; the members have shown epochs before."""
+    lines = run.journal.path.read_bytes().splitlines(keepends=True)
+    at = next(number for number, line in enumerate(lines) if words in line)
+    when = json.loads(lines[at].partition(b" ")[2])["time"]
+    copy.mkdir()
+    (copy / "journal.jsonl").write_bytes(b"".join(lines[: at + 1]))
+    ticks = (run.path / FILE).read_bytes().splitlines(keepends=True)
+    (copy / FILE).write_bytes(b"".join(t for t in ticks if json.loads(t)["time"] < when))
+    seen = Reached(copy)
+    seen.update()
+    return seen
 
 
 def test_what_is_left_of_a_population_goes_on_in_one_pack(tmp_path: Path) -> None:

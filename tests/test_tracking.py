@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -28,7 +29,7 @@ from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.spec.load import dump_job
 from ensemble_svc.store.run import Run
-from ensemble_svc.tracking import reporter
+from ensemble_svc.tracking import clerk, reporter
 from ensemble_svc.tracking.book import book_of
 from ensemble_svc.tracking.check import check_tracker
 from ensemble_svc.tracking.naming import parameters
@@ -305,6 +306,30 @@ def test_a_server_that_never_answers_holds_up_nothing(
         "mlflow was not brought up to date (it took more than 2 s); the same command tries again"
     ]
     assert found.journal.of_kind("untracked")[0]["reason"] == heard[0]
+
+
+def test_what_a_package_prints_is_no_answer_to_the_driver() -> None:
+    """MLflow prints an address for each run that ends on a server; the driver reads answers, a line each."""
+    code = (
+        "from ensemble_svc.tracking.clerk import Say; say = Say(); print('View run', flush=True); "
+        "say(3, done='')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [{"run": 3, "done": ""}]
+
+
+def test_who_still_tells_of_a_run_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of a start that was killed may be held up by a server; this start's other runs are told of."""
+    monkeypatch.setattr(clerk, "LEAVE_S", 0.1)
+    run, said = train(job_of(), tmp_path / "run"), list[str]()
+    desk = clerk.Desk(0, run.path, lambda number, done: said.append(done))
+    with FileLock(run.path / clerk.LOCK):
+        desk.end()
+    desk.end()
+    assert "still tells it" in said[0]
+    assert said[1:] == [""]
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:

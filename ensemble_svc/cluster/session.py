@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,7 +97,8 @@ def connect(
 
 def _start(settings: dict[str, Any], address: str | None) -> Any:
     try:
-        return ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+        with _own_sigterm():
+            return ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as fault:
         why = " ".join(str(fault).split())[:400]
         if address is None:
@@ -104,6 +107,17 @@ def _start(settings: dict[str, Any], address: str | None) -> Any:
             f"the cluster at {address} cannot be joined: {why}. train runs on a node of the cluster; from "
             "elsewhere use submit."
         ) from fault
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Who has seen to SIGTERM goes on to: Ray would leave the process in the middle of what it does."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _embedded(stack: ExitStack, directory: Path | None) -> dict[str, Any]:

@@ -136,7 +136,8 @@ def _forecast_and_actual(
     like.
 
     Args:
-        whole: whether all rounds of a search count, in all starts: of each the forecast at its first beginning.
+        whole: whether all rounds of a search count, in all starts: of each the forecast at its first beginning. Where
+            the last one trained beside other runs, which nobody forecast, both are None.
     """
     expected, actual, since = dict[int, Any](), None, 0.0
     for event in journal.of_kind("forecast", "trained"):
@@ -151,6 +152,8 @@ def _forecast_and_actual(
             actual = None
         else:
             expected, since, actual = {0: event["forecast"]}, event["time"], None
+    if whole and expected.keys().isdisjoint({0, sum(1 for _ in plan.members)}):  # 0: of an earlier version
+        return {"forecast": None, "actual": None}
     if whole and actual is not None:
         actual["seconds"] = wall_seconds(spans)
     return {"forecast": _summed(list(expected.values())), "actual": actual}

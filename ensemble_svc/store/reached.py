@@ -131,6 +131,10 @@ class Reached:
                 self._trouble(event)
             case "rung":
                 self._rank(event)
+            case "anew":
+                for known in self.members.values():
+                    if known.spec.digest in event["members"]:
+                        known.forget()
             case "turn":
                 for name, told in event["taken"].items():
                     if (member := self._member(name)) is not None:

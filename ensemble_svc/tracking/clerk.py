@@ -40,8 +40,8 @@ HTTP = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "
 class Desk:
     """One run and its tracker."""
 
-    def __init__(self, number: int, run: Path) -> None:
-        self._number, self._run = number, run
+    def __init__(self, number: int, run: Path, say: Say) -> None:
+        self._number, self._run, self._say = number, run, say
         self._reached, self._lock = Reached(run), FileLock(run / LOCK, timeout=0)
         self._live: LiveMlflow | LiveWandb | None = None
         self._again_at, self._again_s, self._warned = 0.0, AGAIN_S, False
@@ -77,11 +77,18 @@ class Desk:
         from ensemble_svc.tracking.track import track
 
         self._reached.update()
-        with self._lock.acquire(timeout=LEAVE_S):
-            if isinstance(self._live, LiveWandb):
-                self._live.stop()
-            self._live = None
-            say(self._number, done=track(Run(self._run), self._tracker()))
+        try:
+            with self._lock.acquire(timeout=LEAVE_S):
+                if isinstance(self._live, LiveWandb):
+                    self._live.stop()
+                self._live = None
+                words = track(Run(self._run), self._tracker())
+        except Timeout:
+            why = "the process of an earlier start still tells it"
+            words = (
+                f"{self._tracker().package} was not brought up to date ({why}); the same command tries again"
+            )
+        self._say(self._number, done=words)
 
     def _tracker(self) -> Tracker:
         return self._reached.spec().compute.track
@@ -93,7 +100,7 @@ class Desk:
         if not self._warned:
             self._warned = True
             what = f"{tracker.package} cannot be told how the run goes ({shortly(fault)})"
-            say(
+            self._say(
                 self._number,
                 warning=f"{what}; training goes on; what is missing is sent at its end, or by the same command",
             )
@@ -109,11 +116,21 @@ def _live(reached: Reached, tracker: Tracker, run: Path) -> LiveMlflow | LiveWan
             raise ValueError(f"{tracker.name} is told nothing")
 
 
-def say(number: int, **facts: str) -> None:
-    """Tell the driver; one that is gone hears nothing."""
-    line = json.dumps({"run": number, **facts}).encode() + b"\n"
-    with suppress(OSError):
-        os.write(1, line)
+class Say:
+    """Answers to the driver, who has standard output to itself: what packages print there goes nowhere from now on.
+
+    MLflow prints where a run can be looked at, each time one ends on a server.
+    """
+
+    def __init__(self) -> None:
+        self._file = os.dup(1)
+        os.dup2(2, 1)
+
+    def __call__(self, number: int, **facts: str) -> None:
+        """Tell the driver of a run; one that is gone hears nothing."""
+        line = json.dumps({"run": number, **facts}).encode() + b"\n"
+        with suppress(OSError):
+            os.write(self._file, line)
 
 
 class _Orders:
@@ -137,7 +154,8 @@ def main(folders: Sequence[str]) -> None:
     for name, value in HTTP.items():
         os.environ.setdefault(name, value)
     os.nice(10)
-    desks = {number: Desk(number, Path(folder)) for number, folder in enumerate(folders)}
+    say = Say()
+    desks = {number: Desk(number, Path(folder), say) for number, folder in enumerate(folders)}
     going, orders, pause_s = set[int](), _Orders(), EVERY_S
     while not orders.over:
         for line in orders.within(pause_s):
