@@ -268,7 +268,7 @@ def _log_densities(own: HeldOut, decision: Decision, scale: float) -> Iterator[T
     weights_M = torch.tensor(decision.weights, dtype=torch.float64)
     for some in own.pieces():
         assert some.seen_KN is not None
-        wide = some.said | {"log_variance": some.said["log_variance"].double() + math.log(scale)}
+        wide = {**some.said, "log_variance": some.said["log_variance"].double() + math.log(scale)}
         told_n, voters_n = out_of_bag_likelihood(log_likelihood(wide, some.target), some.seen_KN, weights_M)
         yield told_n[voters_n > 0]
 
