@@ -34,7 +34,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.search import full_epochs, takes_cut
 from ensemble_svc.splits import TRAINED, Splits, only_members, only_trained, targets_of
-from ensemble_svc.store.atomic import hash_file, read_verified
+from ensemble_svc.store.atomic import hash_file, read_verified, sweep
 from ensemble_svc.store.document import write_document
 from ensemble_svc.store.journal import Event
 from ensemble_svc.store.mapped import laid_out, let_go, map_tensors
@@ -173,6 +173,7 @@ def _gather(
     if split.unseen:
         positions["train"] = split.train
     files, predictions = dict[str, str](), dict[str, Tensors]()
+    sweep(run.path / "predictions")
     for name, rows in positions.items():
         if not len(rows):
             continue

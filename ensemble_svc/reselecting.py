@@ -35,7 +35,7 @@ from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.splits import Splits, read_predictions
-from ensemble_svc.store.atomic import TEMPORARY
+from ensemble_svc.store.atomic import TEMPORARY, sweep
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
 from ensemble_svc.store.manifest import amend_manifest, record_ensemble
@@ -147,6 +147,7 @@ def _said(run: Run, ids: Sequence[str], rows: Dataset) -> HeldOut:
     ensemble = Ensemble.load(run.path, members=ids)
     step = piece_rows(ensemble.schema)
     each = (ensemble.members(rows.x[start : start + step]) for start in range(0, max(1, len(rows)), step))
+    sweep(run.path / "predictions")
     path = run.path / "predictions" / f"{TEMPORARY}{os.getpid()}-said.safetensors"
     said = {name: stack.transpose(0, 1) for name, stack in _by_row(path, each, len(rows)).items()}
     return HeldOut("data", said, torch.from_numpy(np.ascontiguousarray(rows.y)))

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.aggregate import decision as decision_module
+from ensemble_svc.aggregate.calibration.variance import VarianceScale
 from ensemble_svc.aggregate.choosing import decide
 from ensemble_svc.aggregate.decision import Decision, HeldOut, apply, equal
+from ensemble_svc.aggregate.likelihood import log_likelihood
+from ensemble_svc.aggregate.outofbag import out_of_bag_likelihood
 from ensemble_svc.aggregate.predictions import combine
 from ensemble_svc.errors import EnsembleError
 from ensemble_svc.registry import Choice
@@ -268,3 +271,24 @@ def assert_alike(found: Any, expected: Any) -> None:
             assert_alike(one, other)
     else:
         assert found == (pytest.approx(expected, rel=1e-5) if isinstance(expected, float) else expected)
+
+
+@law
+@given(seed=st.integers(0, 2**31), size=st.sampled_from([400, 1 << 22]))
+def test_no_scale_suits_the_rows_that_some_did_not_see_better_than_the_one_fitted(seed, size) -> None:
+    """It scales the members' variances, of which those of their mixture are not a multiple."""
+    own, draw = numbers(seed), torch.Generator().manual_seed(seed)
+    narrow = {**own.said, "log_variance": torch.full((K, N, D), -3.0)}
+    rows = HeldOut("oob", narrow, own.target, torch.rand(K, N, generator=draw) < 0.6)
+
+    def loss(scale: float) -> float:
+        wide = VarianceScale(scale, before=True).apply(narrow["log_variance"].double())
+        told = log_likelihood({**narrow, "log_variance": wide}, own.target)
+        return -out_of_bag_likelihood(told, rows.seen_KN)[0].nanmean().item()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decision_module, "PIECE_NUMBERS", size)
+        fitted = decide(AggregateSpec(calibrate=Variance()), IDS, rows, seed=0).calibrator
+    assert isinstance(fitted, VarianceScale)
+    for ratio in (0.5, 0.9, 1.1, 2):
+        assert loss(fitted.value) < loss(fitted.value * ratio)

@@ -145,6 +145,7 @@ def test_what_is_said_of_new_rows_is_written_in_pieces_and_leaves_no_file(
     prepared, ids = own_data(run), run.manifest()["candidates"]
     assert not isinstance(prepared, str)
     rows, before = prepared.dataset, sorted((run.path / "predictions").iterdir())
+    (run.path / "predictions" / ".tmp-1-said.safetensors").write_text("of one that was killed")
     whole = Ensemble.load(run.path, members=ids).members(rows.x)
     monkeypatch.setattr(inputs, "PIECE_ROWS", 100)
     said = reselecting._said(run, ids, rows)

@@ -14,6 +14,7 @@ from ensemble_svc.aggregate.decision import Decision, equal
 from ensemble_svc.appraising import measure
 from ensemble_svc.cli.measures import remarks
 from ensemble_svc.evaluate import pieces
+from ensemble_svc.evaluate.tally import Tally
 from ensemble_svc.report.decision import decided
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_job
@@ -134,3 +135,11 @@ def test_what_each_member_says_is_let_go_once_it_is_written(
     assert len(alive) == 6
     assert held == [0] * 6
     assert not any(one() is not None for one in alive)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_is_measured_stays_as_it_is(dtype: torch.dtype) -> None:
+    log_probs, target = torch.randn(20, 3, dtype=dtype).log_softmax(1), torch.arange(20) % 3
+    before = log_probs.clone()
+    Tally(("accuracy", "nll", "brier", "ece"), 1).add([{"log_probs": log_probs}], target)
+    assert torch.equal(log_probs, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -17,7 +18,18 @@ from ensemble_svc.evaluate.overlap import overlap
 from ensemble_svc.exhibits.trials import Trial
 from ensemble_svc.report.examples import examples
 from ensemble_svc.report.figure import Figure, Numbers
-from ensemble_svc.report.figures import confusion, doubt, numbers, pairs, parallel, reliability, risk, trials
+from ensemble_svc.report.figures import (
+    confusion,
+    doubt,
+    numbers,
+    pairs,
+    parallel,
+    picks,
+    reliability,
+    risk,
+    size,
+    trials,
+)
 from ensemble_svc.report.html import render
 from ensemble_svc.report.looks import look
 from ensemble_svc.report.panel import HALF, Panel, Range
@@ -288,3 +300,20 @@ def test_a_page_of_sixteen_members_and_one_of_many_members_and_classes_stay_smal
     assert len(render(make_view(members=16, rows=400, names=tuple(map(str, range(10)))))) < 600_000
     large = make_view(members=200, rows=60, epochs=10, names=tuple(map(str, range(1000))), splits=("test",))
     assert len(render(large)) < 2_000_000
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_loss_that_is_infinite_everywhere_has_no_curve_and_the_rest_is_shown(searched: bool) -> None:
+    """One row whose truth every member holds to be impossible makes it so."""
+    view = make_view(members=4)
+    curve: list[dict[str, Any]] = [
+        {key: dict.fromkeys(own, math.inf) if key == "nll" else own for key, own in point.items()}
+        for point in view.summary["size_curve"]
+    ]
+    picked = [{"picks": n, "members": n, "accuracy": 0.5 + n / 10, "nll": math.inf} for n in (1, 2, 3)]
+    changed = {"searched": True, "pick_curve": picked} if searched else {"size_curve": curve}
+    summary = {name: value for name, value in view.summary.items() if name != "size_curve"} | changed
+    shown = replace(view, metrics={view.split: summary})
+    titles = [figure.title for module in (picks, size) for figure in module.draw(shown)]
+    assert titles == [f"Accuracy against {'picks' if searched else 'ensemble size'}"]
+    assert "</html>" in render(shown)

@@ -158,3 +158,17 @@ def test_the_answer_of_a_search_is_against_the_best_trial_alone(mean: Any, best:
     assert (found.answer == "No") == (high < 0)
     assert "the best trial chosen on validation" in found.detail
     assert "mean member" not in found.detail
+
+
+@pytest.mark.parametrize("gain", [{}, {"nll": {"estimate": float("nan"), "low": None, "high": None}}])
+def test_there_is_no_answer_to_a_search_without_rows_that_did_not_choose_the_best_trial(gain: Any) -> None:
+    """That it beats its mean trial is none."""
+    metrics = _metrics((1.0, 2.0), (0.0, 0.0))
+    summary = metrics["test"] | {"searched": True}
+    summary["gain"] = {"over_mean_member": summary["gain"]["over_mean_member"]}
+    if gain:
+        summary["gain"]["over_best_member"] = gain
+    found = judge({"test" if gain else "validation": summary}, MANIFEST)
+    assert (found.tone, found.answer) == ("none", "No answer yet")
+    assert "was not compared with the best trial" in found.detail
+    assert ("data.test" in found.detail) == (not gain)

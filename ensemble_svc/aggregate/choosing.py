@@ -28,6 +28,7 @@ from ensemble_svc.aggregate.outofbag import (
     OutOfBagPool,
     greedy_out_of_bag,
     out_of_bag_classes,
+    out_of_bag_likelihood,
     out_of_bag_numbers,
 )
 from ensemble_svc.aggregate.pools import LikelihoodPool, Pool, accuracy_pool, brier_pool, squared_error_pool
@@ -235,8 +236,7 @@ def _calibrate(choice: Calibrate, decision: Decision, own: HeldOut) -> Calibrati
             if own.seen_KN is None:
                 weights_M = torch.tensor(decision.weights, dtype=torch.float64)
                 return variance.fit_mixtures(lambda: _numbers(own), weights_M)
-            pooled, target = _pooled(decision, own)
-            return variance.fit_gaussian(pooled["mean"], pooled["log_variance"], target)
+            return variance.fit_scale(lambda scale: _log_densities(own, decision, scale))
         case Temperature():
             return _temperature(choice, decision, own)
         case Vector():
@@ -261,6 +261,16 @@ def _temperature(choice: Temperature, decision: Decision, own: HeldOut) -> tempe
         for t in (after, before)
     ]
     return after if losses[0] <= losses[1] else before
+
+
+def _log_densities(own: HeldOut, decision: Decision, scale: float) -> Iterator[Tensor]:
+    """Of the rows [n] that some did not see, a piece at a time: of the mixture of those, their variances scaled."""
+    weights_M = torch.tensor(decision.weights, dtype=torch.float64)
+    for some in own.pieces():
+        assert some.seen_KN is not None
+        wide = {**some.said, "log_variance": some.said["log_variance"].double() + math.log(scale)}
+        told_n, voters_n = out_of_bag_likelihood(log_likelihood(wide, some.target), some.seen_KN, weights_M)
+        yield told_n[voters_n > 0]
 
 
 def _classes(own: HeldOut) -> Iterator[tuple[Tensor, Tensor]]:

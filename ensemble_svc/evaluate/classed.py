@@ -26,7 +26,7 @@ def group_sums(
     Args:
         names: of ``KNOWN``.
     """
-    probs_NC = log_probs_NC.double().exp_()
+    probs_NC = log_probs_NC.double().exp()
     confidence_N, predicted_N = probs_NC.max(dim=1)
     right_N = (predicted_N == target_N).double()
 

@@ -54,7 +54,8 @@ def _beside(summary: Mapping[str, Any], row: MetricRow) -> dict[str, Any]:
         return {}
     if summary.get("searched") and row.over_best:
         return {"below": "over the best trial", "gain": row.over_best}
-    return {"below": f"members {row.mean}" + (f" ± {row.std}" if row.std else ""), "gain": row.over_mean}
+    below = f"members {row.mean}" + (f" ± {row.std}" if row.std else "")
+    return {"below": below, "gain": None if summary.get("searched") else row.over_mean}
 
 
 def _finished(view: RunView) -> Tile:

@@ -57,7 +57,7 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
 
     The answer is *yes* when an interval of the gain over the mean member lies above 0 and none below,
     and the same holds against the best member chosen on validation, where there is one. Of a search it is the
-    best trial alone: its mean trial is nobody's other choice.
+    best trial alone, on rows that did not choose it: its mean trial is nobody's other choice.
     """
     split = report_split(metrics)
     if split is None:
@@ -76,9 +76,17 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
         headline(summary["ensemble"]),
     )
     best = _gains(gain, "over_best_member", names)
-    if summary.get("searched") and best:
-        return _over(subject, "the best trial chosen on validation", best)
+    if summary.get("searched") and (best or split in _LAST or "over_best_member" in gain):
+        return _of_search(subject, split, best)
     return _compare(subject, _gains(gain, "over_mean_member", names), best)
+
+
+def _of_search(subject: str, split: str, best: Gains) -> Verdict:
+    """Against the best trial alone; on the rows that chose it there is no answer."""
+    if best:
+        return _over(subject, "the best trial chosen on validation", best)
+    remedy = "; these rows chose it, and data.test keeps others for that" if split in _LAST else ""
+    return Verdict("none", "No answer yet", f"{subject} was not compared with the best trial{remedy}.")
 
 
 def _of_tasks(each: Mapping[str, Verdict]) -> Verdict:

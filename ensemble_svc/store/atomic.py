@@ -69,6 +69,14 @@ def _make_folder(folder: Path) -> set[Path]:
     return {folder, *(place.parent for place in made)}
 
 
+def sweep(folder: Path) -> None:
+    """Remove the files that were never finished; for whoever alone writes there."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if path.name.startswith(TEMPORARY):
+                path.unlink(missing_ok=True)
+
+
 def sync(path: Path) -> None:
     """Make a file's bytes, or a folder's own entries, durable."""
     handle = os.open(path, os.O_RDONLY)

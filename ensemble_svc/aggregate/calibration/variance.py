@@ -12,7 +12,7 @@ Shapes: K members, N held-out rows, D targets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -79,16 +79,33 @@ def fit_mixtures(
     Raises:
         EnsembleError: as ``fit_mixture``.
     """
-    num_rows = 0
     for mean_KnD, _, target_nD in pieces():
         check_numbers(mean_KnD[0], None, target_nD)
-        num_rows += len(target_nD)
 
-    def loss(scale: float) -> float:
-        total = 0.0
+    def densities(scale: float) -> Iterator[Tensor]:
         for mean_KnD, log_variance_KnD, target_nD in pieces():
             scaled_KnD = log_variance_KnD.double() + math.log(scale)
-            total += mixture_log_density(mean_KnD, scaled_KnD, target_nD, weights_K).sum().item()
+            yield mixture_log_density(mean_KnD, scaled_KnD, target_nD, weights_K)
+
+    return fit_scale(densities)
+
+
+def fit_scale(densities: Callable[[float], Iterable[Tensor]]) -> VarianceScale:
+    """The scale of the members' variances under which what is mixed of them gives the rows the greatest likelihood.
+
+    Args:
+        densities: log densities [n] of all rows, a piece at a time, with the members' variances scaled by so much.
+
+    Raises:
+        EnsembleError: no rows.
+    """
+
+    def loss(scale: float) -> float:
+        total, num_rows = 0.0, 0
+        for density_n in densities(scale):
+            total, num_rows = total + density_n.sum().item(), num_rows + len(density_n)
+        if not num_rows:
+            raise EnsembleError("there is no row to fit the scale of the variance on.")
         return -total / num_rows
 
     return VarianceScale(least_on(loss, SMALLEST, LARGEST), before=True)

@@ -18,17 +18,16 @@ Curve = Sequence[Mapping[str, Any]]
 
 
 def draw(view: RunView) -> list[Figure]:
-    """One figure for each headline metric that the curve holds; none where nothing was picked."""
+    """One figure for each headline metric that the curve holds; none where nothing was picked, or is no number."""
     curve: Curve = view.summary.get("pick_curve") or ()
-    if len(curve) < 2:
-        return []
     names = headline(name for point in curve for name in point if name not in ("picks", "members"))
-    return [_figure(curve, name, clean(view.split, limit=40)) for name in names]
+    known = {name: [point for point in curve if is_number(point.get(name))] for name in names}
+    split = clean(view.split, limit=40)
+    return [_figure(points, name, split) for name, points in known.items() if len(points) > 1]
 
 
-def _figure(curve: Curve, name: str, split: str) -> Figure:
+def _figure(points: Curve, name: str, split: str) -> Figure:
     face = look(name)
-    points = [point for point in curve if is_number(point.get(name))]
     picks, values = [float(point["picks"]) for point in points], [float(point[name]) for point in points]
     log = picks[-1] >= LOG_FROM
     across = (

@@ -18,20 +18,21 @@ Curve = Sequence[Mapping[str, Any]]
 
 
 def draw(view: RunView) -> list[Figure]:
-    """One figure for each headline metric that the curve holds."""
+    """One figure for each headline metric that the curve holds numbers of."""
     curve: Curve = view.summary.get("size_curve") or ()
-    if len(curve) < 2:
-        return []
     names = headline(name for point in curve for name in point if name != "size")
-    return [_figure(curve, name, clean(view.split, limit=40)) for name in names]
+    known = {
+        name: [point for point in curve if is_number((point.get(name) or {}).get("mean"))] for name in names
+    }
+    split = clean(view.split, limit=40)
+    return [_figure(points, name, split) for name, points in known.items() if len(points) > 1]
 
 
-def _figure(curve: Curve, name: str, split: str) -> Figure:
+def _figure(points: Curve, name: str, split: str) -> Figure:
     face = look(name)
-    points = [point for point in curve if is_number((point.get(name) or {}).get("mean"))]
     sizes = [float(point["size"]) for point in points]
     mean, low, high = ([point[name][part] for point in points] for part in ("mean", "low", "high"))
-    log = bool(sizes) and sizes[-1] >= LOG_FROM
+    log = sizes[-1] >= LOG_FROM
     span = (
         Range(sizes[0] * 0.93, sizes[-1] * 1.06, log=True, whole=True)
         if log
