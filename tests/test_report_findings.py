@@ -40,12 +40,19 @@ def test_the_gravest_come_first_and_say_what_was_done():
         "0003-abc: The training diverged. Left out of the ensemble.",
         (
             "0001-abc: Never better than guessing. Started again twice, down to 0.25 of the rate, in vain; "
-            "kept in the ensemble."
+            "kept among those to choose from."
         ),
         "0002-abc: Never better than guessing. Left out of the ensemble.",
         "0000-abc: " + DEAD["sentence"],
         "0004-abc: sick at the given learning rate, no longer at 0.5 of it (started again once).",
     ]
+
+
+def test_what_a_scheduler_stopped_is_not_told_that_it_learnt_little():
+    cut = {"stopped": True, "reason": "halving: rank 9 of 16 at epoch 1"}
+    assert told([member(0, DEAD, IDLE, **cut), member(1, **cut)]) == []
+    (line,) = told([member(0, DEAD, WILD, status="diverged", sick="not finite", **cut)])
+    assert "diverged" in str(line)
 
 
 def test_members_of_older_runs_have_nothing_to_tell():

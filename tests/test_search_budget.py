@@ -19,6 +19,7 @@ from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.plan.executor import Executor
 from ensemble_svc.plan.progress import MemberProgress, Progress
+from ensemble_svc.report.decision import decided
 from ensemble_svc.search import budget as metering
 from ensemble_svc.search.budget import Meter
 from ensemble_svc.spec.budgets import BudgetSpec
@@ -77,6 +78,10 @@ def test_what_trains_stops_and_is_kept_and_the_rest_is_not_begun(tmp_path: Path,
     assert run.manifest()["budget"]["spent"]
     assert "Budget used" in (run.path / "report.html").read_text()
     assert set(run.manifest()["ensemble"]["members"]) <= {member["id"] for member in done}
+    (told,) = [
+        line for line in decided(run.manifest(), run.metrics()) if line.startswith("The budget is used up")
+    ]
+    assert f"stopped {len(done)} of {len(done) + len(waiting)} members and kept {len(waiting)} from" in told
 
 
 def test_a_larger_budget_goes_on_and_counts_what_was_used(tmp_path: Path) -> None:

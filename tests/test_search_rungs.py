@@ -228,14 +228,17 @@ def session(kept_ray: KeptRay) -> Session:
 
 
 @pytest.mark.ray
-def test_ray_ranks_and_trains_what_this_process_does(session: Session, tmp_path: Path) -> None:
-    """Law 2, bit for bit."""
+def test_ray_ranks_and_trains_what_this_process_does(
+    session: Session, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Law 2, bit for bit; and Tune prints nothing of its own."""
     job = ranked(HALVING, MIXED, trials=6, compute={"pack": 2, "cpus_per_slot": 1})
     local = train(job, tmp_path / "local")
     executor = RayExecutor(tmp_path / "ray" / "tune", job.compute.retries)
     run = pipeline.train(job, out=tmp_path / "ray", directory=Path.cwd(), executor=executor)
     assert weights(run) == weights(local)
     assert decisions(run) == decisions(local)
+    assert "Last result" not in "".join(capfd.readouterr())
 
 
 def ladder(scheduler: Halving | Hyperband, epochs: int) -> Ladder:

@@ -23,7 +23,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ensemble_svc.cluster.cargo import Cargo
 from ensemble_svc.cluster.interrupt import Interrupts, catch_interrupts
-from ensemble_svc.cluster.listener import Halted, Listener
+from ensemble_svc.cluster.listener import Halted, Listener, Silence
 from ensemble_svc.cluster.races import Referees
 from ensemble_svc.cluster.session import connect
 from ensemble_svc.cluster.worker import NamedByPack, pack_of, run_task, train_slot
@@ -135,7 +135,7 @@ class RayExecutor:
                 name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f"),
                 storage_path=str(self.state.absolute()),
                 failure_config=tune.FailureConfig(max_failures=self.retries),
-                callbacks=[listener],
+                callbacks=[listener, Silence()],
                 verbose=0,
             ),
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from ensemble_svc import errors
 from ensemble_svc.cluster.interrupt import Interrupts
@@ -28,6 +29,15 @@ DEATHS = (
 )
 """What Ray writes about a dead worker, and what it means."""
 KILLED = "its process died (killed from outside, out of memory, or crashed in native code)"
+
+
+class Silence(TrialProgressCallback):
+    """In the place of Tune's own, which prints a line of each trial that ends, however silent it is told to be."""
+
+    def on_trial_result(self, *args: Any, **info: Any) -> None:
+        """Nothing."""
+
+    on_trial_error = on_trial_complete = on_trial_result
 
 
 class Halted(Exception):

@@ -28,6 +28,7 @@ def decided(manifest: Mapping[str, Any], metrics: Metrics) -> list[str]:
     summary = metrics[split] if split else {}
     return [
         *_who(ensemble, manifest),
+        *_ended(manifest),
         *_how(ensemble),
         *_by_task(_against, summary),
         *_single(summary, manifest),
@@ -63,6 +64,24 @@ def _who(ensemble: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[s
         f"{len(chosen)} of {len(candidates)} members{spread}, chosen on {ensemble['num_rows']:,} {rows}; "
         "numbers of those rows flatter it."
     )
+
+
+def _ended(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """What a search's budget has ended, where it was used up."""
+    members = manifest.get("members") or ()
+    reasons = [str(member.get("reason") or "") for member in members]
+    never = sum(why.startswith("not started (budget") for why in reasons)
+    stopped = sum(why.startswith("budget") for why in reasons)
+    if never or stopped:
+        parts = [
+            f"{part['used']:.3g} of {part['limit']:g} {clean(name.replace('_', '-'), limit=20)}"
+            for name, part in (manifest.get("budget") or {}).items()
+            if isinstance(part, Mapping)
+        ]
+        yield (
+            f"The budget is used up ({', '.join(parts)}): it stopped {stopped:,} of {len(members):,} members and kept "
+            f"{never:,} from beginning. Give a larger one and the same command to go on."
+        )
 
 
 def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:

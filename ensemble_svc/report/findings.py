@@ -41,8 +41,13 @@ def told(members: Sequence[Member]) -> list[Told]:
 def _findings(members: Sequence[Member]) -> Iterator[Told]:
     groups: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for member in members:
+        cut = bool(
+            member.get("stopped") and member.get("reason")
+        )  # by a scheduler: no wonder that it learnt little
         for finding in member.get("findings") or ():
             kind = str(finding.get("kind"))
+            if cut and kind != KINDS[0]:
+                continue
             key = (kind, _done(member) if kind in GRAVE else "")
             groups.setdefault(key, []).append((str(member.get("id")), str(finding.get("sentence"))))
     order = {kind: number for number, kind in enumerate(KINDS)}
@@ -63,7 +68,7 @@ def _done(member: Member) -> str:
         else ""
     )
     stays = member.get("status") == "done"
-    ending = "kept in the ensemble." if stays else "left out of the ensemble."
+    ending = "kept among those to choose from." if stays else "left out of the ensemble."
     return tried + ending if tried else ending.capitalize()
 
 
