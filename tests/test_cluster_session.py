@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from kept_ray import KeptRay
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ensemble_svc.cluster import jobs
+from ensemble_svc.cluster import jobs, session
 from ensemble_svc.cluster.auth import authenticated, find_token, make_token_file
 from ensemble_svc.cluster.jobs import Jobs, train_command
 from ensemble_svc.cluster.session import PREFIX, connect
@@ -217,3 +217,15 @@ def test_who_sees_to_sigterm_does_so_once_connected(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "mine\n")
+
+
+def test_who_sees_to_sigterm_hears_of_it_while_ray_starts() -> None:
+    """Ray's handler, which is there by then, leaves the process with the signal's number."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
+    try:
+        with pytest.raises(SystemExit), session._own_sigterm():
+            sys.exit(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
