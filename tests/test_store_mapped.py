@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from hashlib import file_digest
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 import torch
@@ -11,8 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact, StoreError
-from ensemble_svc.store.atomic import hash_file, verify
+from ensemble_svc.store import atomic
+from ensemble_svc.store.atomic import hash_file, write_atomic
+from ensemble_svc.store.document import write_document
 from ensemble_svc.store.mapped import laid_out, let_go, map_tensors
+from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import encode
 
 law = settings(max_examples=60, deadline=None)
@@ -116,10 +121,29 @@ def test_other_bytes_than_those_recorded_are_refused(folder) -> None:
     path.write_bytes(encode({"a": torch.zeros(4)}))
     known = hash_file(path)
     assert known is not None
-    verify(path, known)
+    assert not map_tensors(path, known)["a"].any()
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(CorruptArtifact, match="damaged"):
-        verify(path, known)
+        map_tensors(path, known)
     path.unlink()
     with pytest.raises(CorruptArtifact, match="missing"):
-        verify(path, known)
+        map_tensors(path, known)
+
+
+def test_what_is_mapped_is_what_was_verified(folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another driver may put its file in the place while this one is hashed."""
+    run = Run(folder)
+    path = folder / "predictions" / "test.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(encode({"a": torch.zeros(4)}))
+    write_document(folder / "manifest.json", {"files": {"predictions/test.safetensors": hash_file(path)}})
+
+    def meanwhile(file: IO[bytes], name: str) -> Any:
+        found = file_digest(file, name)
+        write_atomic(path, encode({"a": torch.ones(4), "b": torch.ones(9)}))
+        return found
+
+    monkeypatch.setattr(atomic, "file_digest", meanwhile)
+    said = run.mapped("test")
+    assert list(said) == ["a"]
+    assert not said["a"].any()

@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from ensemble_svc.errors import CorruptArtifact, StoreError
 
@@ -109,16 +109,23 @@ def read_verified(path: Path, expected: str) -> bytes:
     return body
 
 
-def verify(path: Path, expected: str) -> None:
-    """As ``read_verified``, of a file that is not to be held.
+def open_verified(path: Path, expected: str) -> IO[bytes]:
+    """As ``read_verified``, of a file that is not to be held: it is open at its start, and stays the one that was
+    looked at whatever takes its place.
 
     Raises:
         CorruptArtifact: missing file, or other bytes.
     """
-    found = hash_file(path)
-    if found is None:
-        raise CorruptArtifact(f"{path} is missing; {_REMEDY}")
-    _check_hash(path, found, expected)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise CorruptArtifact(f"{path} is missing; {_REMEDY}") from None
+    with ExitStack() as wrong:
+        wrong.enter_context(file)
+        _check_hash(path, file_digest(file, "sha256").hexdigest(), expected)
+        file.seek(0)
+        wrong.pop_all()
+    return file
 
 
 def _check_hash(path: Path, found: str, expected: str) -> None:

@@ -26,8 +26,9 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.errors import CorruptArtifact
+from ensemble_svc.store.atomic import open_verified
 from ensemble_svc.store.growing import growing
-from ensemble_svc.store.slices import TYPES, Place, places
+from ensemble_svc.store.slices import TYPES, Place, places_in
 from ensemble_svc.store.tensors import METADATA, Tensors, check_metadata, metadata_of
 
 Layout = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -90,14 +91,18 @@ def _end(place: Place) -> int:
     return place.begin + math.prod(place.shape) * place.dtype.itemsize
 
 
-def map_tensors(path: Path) -> Tensors:
+def map_tensors(path: Path, expected: str | None = None) -> Tensors:
     """The tensors of a file, mapped: to look at, not to write to.
 
+    Args:
+        expected: SHA-256 of the file; not looked at when absent.
+
     Raises:
-        CorruptArtifact: no tensor file of this project, or one that is cut short.
+        CorruptArtifact: no tensor file of this project, one that is cut short, or other bytes than those expected.
     """
-    known = places(path)
-    with path.open("rb") as file:
+    with path.open("rb") if expected is None else open_verified(path, expected) as file:
+        known = places_in(file, path)
+        file.seek(0)
         size = int.from_bytes(file.read(8), "little")
         check_metadata(json.loads(file.read(size)).get(METADATA, {}), path)
         pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

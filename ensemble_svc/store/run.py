@@ -6,7 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from ensemble_svc.errors import StoreError
-from ensemble_svc.store.atomic import read_verified, verify
+from ensemble_svc.store.atomic import read_verified
 from ensemble_svc.store.folder import DISTILLATION as DISTILLATION
 from ensemble_svc.store.folder import EXHIBITS as EXHIBITS
 from ensemble_svc.store.folder import Folder
@@ -29,8 +29,7 @@ class Run(Folder):
     def mapped(self, split: str) -> Tensors:
         """As ``predictions``, but looked at through the pages of their file; not to be written to."""
         name = f"predictions/{split}.safetensors"
-        verify(self.path / name, self._recorded(name))
-        return map_tensors(self.path / name)
+        return map_tensors(self.path / name, self._recorded(name))
 
     def history(self, member: str) -> pd.DataFrame:
         """One row per epoch of a sealed member."""

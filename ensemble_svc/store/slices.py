@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -60,11 +61,20 @@ def places(path: Path) -> dict[str, Place]:
     Raises:
         CorruptArtifact: no tensor file, or one that is cut short.
     """
-    size = path.stat().st_size
+    with path.open("rb") as file:
+        return places_in(file, path)
+
+
+def places_in(file: IO[bytes], path: Path) -> dict[str, Place]:
+    """As ``places``, of a file that is open at its start; ``path`` is for the message alone.
+
+    Raises:
+        CorruptArtifact: as ``places``.
+    """
+    size = os.fstat(file.fileno()).st_size
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length) if length < size else b"")
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length) if length < size else b"")
         found = {
             name: (TYPES[one["dtype"]], tuple(one["shape"]), one["data_offsets"])
             for name, one in header.items()
