@@ -12,6 +12,7 @@ from search_runs import job_of, train
 from typer.testing import CliRunner
 
 from ensemble_svc.cli.main import app
+from ensemble_svc.errors import StoreError
 from ensemble_svc.report.verdict import verdict
 from ensemble_svc.spec.advice import advice, num_left
 from ensemble_svc.spec.load import dump_job
@@ -93,3 +94,13 @@ def test_the_answer_of_a_search_that_ends_with_one_member_says_how_it_gets_more(
     assert "One member is no ensemble" not in more.output
     one = CliRunner().invoke(app, ["reselect", str(run.path), "--select", "{name: top_k, k: 1}"])
     assert "search.candidates=all" in " ".join(one.output.split())
+
+
+def test_status_of_a_folder_of_runs_names_the_option_that_shows_them(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "journal.jsonl").touch()
+    found = CliRunner().invoke(app, ["status", str(tmp_path)])
+    assert isinstance(found.exception, StoreError)
+    assert "2 runs" in str(found.exception)
+    assert "--watch" in str(found.exception)

@@ -164,9 +164,9 @@ def _clearly(gains: Gains, *, short: bool = False) -> str:
 
 
 def _phrase(name: str, gain: Mapping[str, float], short: bool) -> str:
-    unit = look(name).gain_unit
-    of = "" if short and unit else f" of {_inside(name)}" if unit else f" {_inside(name)}"
     amount, bounds = gain_parts(name, gain)
+    unit = look(name).gained(amount)
+    of = "" if short and unit else f" of {_inside(name)}" if unit else f" {_inside(name)}"
     return f"{amount}{f' {unit}' if unit else ''}{of}{f' {bounds}' if bounds else ''}"
 
 
