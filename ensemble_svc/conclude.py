@@ -68,13 +68,10 @@ def conclude(
         single: the single model that the ensemble is measured against.
     """
     seals = sealed(run.path)
-    done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
-    full = full_epochs(job.search, job.training.epochs)
-    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search), full=full)
-    done = [member for member, one in zip(done, may, strict=True) if one]
+    done = those_eligible(job, members, seals)
     if not done:
         return Concluded(None, {})
-    files, predictions = _gather(run, job, prepared, done, seals)
+    files, predictions = gather(run, job, prepared, done, seals)
     known = {own: metrics for m in done for own, metrics in candidates(seals[m.digest]).items()}
     ids = list(known)
     decision = decided(job, job.aggregate, ids, held_out(job, predictions))
@@ -164,10 +161,18 @@ def read_rival(
     return rival_of(run, job, schema, single, done, sealed(run.path), targets)
 
 
-def _gather(
+def those_eligible(job: JobSpec, members: Sequence[MemberSpec], seals: Sealed) -> list[MemberSpec]:
+    """The members that finished and that the job lets into the ensemble, in order."""
+    done = [m for m in members if m.digest in seals and seals[m.digest]["status"] == "done"]
+    full = full_epochs(job.search, job.training.epochs)
+    may = eligible([seals[m.digest] for m in done], cut=takes_cut(job.search), full=full)
+    return [member for member, one in zip(done, may, strict=True) if one]
+
+
+def gather(
     run: Run, job: JobSpec, prepared: Prepared, done: Sequence[MemberSpec], seals: Sealed
 ) -> tuple[dict[str, str], dict[str, Tensors]]:
-    """The members' predictions of every split, written a member at a time and mapped."""
+    """The members' predictions of every split, written a member at a time and mapped; the files' SHA-256 with them."""
     split = prepared.split
     positions = {"validation": split.validation, "test": split.test}
     if split.unseen:

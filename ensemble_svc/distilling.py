@@ -45,6 +45,8 @@ FREE = ("name", "model", "training", "compute", "evaluate")
 def student_overrides(run: Run, overrides: Sequence[str]) -> list[str]:
     """What makes the teacher's job the student's: one member of all training rows, then the user's own.
 
+    A search is dropped: the student's recipe is the job's own, not a trial's.
+
     Raises:
         SpecError: an override of what the student shares with its teacher.
     """
@@ -56,7 +58,8 @@ def student_overrides(run: Run, overrides: Sequence[str]) -> list[str]:
     job = run.job()
     name = f"{job.name[:90]}-student"
     rows = ["data.validation=0"] if job.data.validation in UNSEEN else []
-    return [f"name={name}", "ensemble={members: 1}", "aggregate={}", *rows, *overrides]
+    search = ["search=null"] if job.search is not None else []
+    return [f"name={name}", *search, "ensemble={members: 1}", "aggregate={}", *rows, *overrides]
 
 
 def distill(

@@ -23,6 +23,7 @@ from ensemble_svc.plan.placement import place, place_trials
 from ensemble_svc.plan.plan import MemberSpec, Plan
 from ensemble_svc.plan.rooms import num_devices
 from ensemble_svc.plan.single import single_of
+from ensemble_svc.spec.advice import advice
 from ensemble_svc.spec.data import Column
 from ensemble_svc.spec.job import JobSpec, NoResample
 from ensemble_svc.spec.preprocess import Impute, Whiten
@@ -33,7 +34,7 @@ from ensemble_svc.store.journal import Journal
 
 @dataclass(frozen=True)
 class Prepared:
-    """Data that has been read, split and checked."""
+    """Data that has been read, split and checked, with what a person should know of them and of the job."""
 
     dataset: Dataset
     split: Split
@@ -52,7 +53,7 @@ def prepare(job: JobSpec, directory: Path, *, read: DataSets | None = None) -> P
     """
     dataset = (read or DataSets()).load(job, directory)
     split = make_split(dataset, job.data, task=job.task, seed=job.seed, directory=directory)
-    warnings = check(dataset, split, job.data, task=job.task)
+    warnings = (*advice(job), *check(dataset, split, job.data, task=job.task))
     return Prepared(dataset, split, describe(dataset, split, job.data), warnings)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ensemble_svc.aggregate.decision import Decision, HeldOut
-from ensemble_svc.conclude import read_rival, write_metrics
+from ensemble_svc.conclude import gather, read_rival, those_eligible, write_metrics
 from ensemble_svc.data.conform import conform
 from ensemble_svc.data.dataset import Dataset, InputSchema
 from ensemble_svc.data.inputs import piece_rows
@@ -26,6 +26,7 @@ from ensemble_svc.exhibits.exhibit import write_exhibits
 from ensemble_svc.familiar import DECIDING, keep_deciding, marks
 from ensemble_svc.foreign import extend_metrics, imputes
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.planning import Prepared
 from ensemble_svc.predictor import Ensemble
 from ensemble_svc.report.html import write_report
 from ensemble_svc.rereading import own_data
@@ -33,16 +34,20 @@ from ensemble_svc.rival import Rival
 from ensemble_svc.souping import FILE, make, soup_members
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.load import parse_source
+from ensemble_svc.spec.search import takes_cut
 from ensemble_svc.spec.tasks import kinds
 from ensemble_svc.splits import Splits, read_predictions
 from ensemble_svc.store.atomic import TEMPORARY, sweep
 from ensemble_svc.store.begin import changes
 from ensemble_svc.store.lock import sole_driver
-from ensemble_svc.store.manifest import amend_manifest, record_ensemble
+from ensemble_svc.store.manifest import amend_manifest, candidate_ids, record_ensemble
 from ensemble_svc.store.mapped import laid_out, let_go, map_tensors
 from ensemble_svc.store.members import candidates, sealed
 from ensemble_svc.store.run import Run
 from ensemble_svc.store.tensors import Tensors
+
+MAY_CHANGE = ("aggregate", "compute", "evaluate", "search.candidates")
+"""Keys that may differ from the run's own job where members only become another ensemble."""
 
 
 def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path) -> Decision:
@@ -51,7 +56,7 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
     The old one stays in the journal; the new one has the next version in the manifest.
 
     Args:
-        job: the run's own with another ``aggregate`` section.
+        job: the run's own with another ``aggregate`` section, or other ``search.candidates``.
         data: a labelled source whose rows decide, in place of the run's validation rows. They must be neither
             rows that are reported nor rows that members were trained on.
 
@@ -62,10 +67,11 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
     """
     with sole_driver(run.path):
         manifest = run.manifest()
-        ids = manifest["candidates"]
+        ids = candidate_ids(job, manifest["members"])
         if not ids:
             raise StoreError(f"{run.path} has no finished member to choose from")
-        predictions = read_predictions(run)
+        own = own_data(run)
+        predictions, gathered = _predictions(run, job, ids, own)
         new = None if data is None else _new_rows(run, job, data, directory)
         rows = held_out(job, predictions) if new is None else _said(run, ids, new)
         decision = decided(job, job.aggregate, ids, rows)
@@ -73,18 +79,18 @@ def reselect(run: Run, job: JobSpec, *, data: str | None = None, directory: Path
         metrics = {own: m for entry in manifest["members"] for own, m in candidates(entry).items()}
         best = best_on_validation(job, [metrics[own] for own in ids])
         rival = _rival(run, job, manifest, predictions)
-        own = own_data(run)
         members = soup_members(decision, [_spec(entry) for entry in finished(manifest)])
         soup, files = make(run, job, own, members, sealed(run.path))
         files["metrics.json"] = write_metrics(
             run, job, decision, ids, predictions, best=best, soup=soup, rival=rival
         )
-        files |= {} if new is None else keep_deciding(run, new)
+        files |= gathered | ({} if new is None else keep_deciding(run, new))
         known = None if isinstance(own, str) else own
         files |= write_exhibits(run, job, decision, ids, predictions, known)
-        other = new is not None or job.aggregate != run.job().aggregate
+        other = new is not None or _chooses_otherwise(job, run.job())
         record_ensemble(run.journal, decision.model_dump(mode="json"), reselected=other)
-        amend_manifest(run.path, files, dropped=[name for name in (FILE, DECIDING) if name not in files])
+        dropped = [name for name in (FILE, DECIDING) if name not in files]
+        amend_manifest(run.path, files, dropped=dropped, candidates=ids)
         amend_manifest(run.path, extend_metrics(run, job, directory))
         amend_manifest(run.path, {"report.html": write_report(run)})
     return decision
@@ -96,10 +102,31 @@ def check_change(run: Run, job: JobSpec) -> None:
     Raises:
         OtherJob: it would train other members, or split other rows.
     """
-    if found := changes(run.job(), job):
-        raise OtherJob(
-            f"only the aggregate and evaluate sections can change without training: {', '.join(found)}"
-        )
+    if found := changes(run.job(), job, MAY_CHANGE):
+        words = "only the aggregate and evaluate sections and search.candidates can change without training"
+        raise OtherJob(f"{words}: {', '.join(found)}")
+
+
+def _predictions(
+    run: Run, job: JobSpec, ids: Sequence[str], own: Prepared | str
+) -> tuple[Splits, dict[str, str]]:
+    """What the candidates say by split, with the files and their SHA-256 where it was gathered anew.
+
+    Raises:
+        StoreError: others than the run's last may be chosen now, and its data cannot be read again.
+    """
+    manifest = run.manifest()
+    if ids == manifest["candidates"]:
+        return read_predictions(run), {}
+    if isinstance(own, str):
+        raise StoreError(f"{run.path}: other members may be chosen now, and {own}")
+    seals, members = sealed(run.path), [_spec(entry) for entry in finished(manifest)]
+    files, predictions = gather(run, job, own, those_eligible(job, members, seals), seals)
+    return predictions, files
+
+
+def _chooses_otherwise(job: JobSpec, before: JobSpec) -> bool:
+    return job.aggregate != before.aggregate or takes_cut(job.search) != takes_cut(before.search)
 
 
 def _spec(entry: Mapping[str, Any]) -> MemberSpec:

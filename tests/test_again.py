@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_runs import job_of, train
 from typer.testing import CliRunner
 
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import app
+from ensemble_svc.errors import OtherJob
 from ensemble_svc.local import LocalExecutor
 from ensemble_svc.spec.load import parse_job
 from ensemble_svc.store.run import Run
@@ -89,3 +91,29 @@ def test_a_rule_for_the_other_kind_of_task_names_its_own() -> None:
     for aggregate, instead in (({"combine": "vote"}, "use mean"), ({"calibrate": "vector"}, "use variance")):
         with pytest.raises(SpecError, match=re.escape(f"is for classification, not regression; {instead}")):
             parse_job(job | {"aggregate": aggregate})
+
+
+def test_reselecting_among_all_trials_chooses_as_training_with_them_does(tmp_path: Path) -> None:
+    """Halving leaves one trial whole; those that it stopped are candidates once the job says so, and none trains."""
+    halved = {"trials": 6, "scheduler": {"name": "halving", "factor": 3}}
+    run = train(job_of(halved, training={"epochs": 6}), tmp_path / "run").path
+    (alone,) = Run(run).manifest()["candidates"]
+    twin = Path(shutil.copytree(run, tmp_path / "twin"))
+    said("reselect", run, "--set", "search.candidates=all")
+    said("train", twin / "job.yaml", "--out", twin, "--set", "search.candidates=all")
+    chosen = Run(run).manifest()
+    assert len(chosen["candidates"]) == 6
+    for key in ("candidates", "members"):
+        assert chosen[key] == Run(twin).manifest()[key]
+    assert chosen["ensemble"] == Run(twin).manifest()["ensemble"]
+    assert Run(run).metrics() == Run(twin).metrics()
+    said("evaluate", run)
+    said("reselect", run, "--set", "search.candidates=finished")
+    assert Run(run).manifest()["candidates"] == Run(run).manifest()["ensemble"]["members"] == [alone]
+
+
+@pytest.mark.parametrize("change", ["ensemble.members=2", "ensemble.quorum=0.5", "training.epochs=9"])
+def test_reselecting_passes_over_no_key_in_silence(change: str, run: Path) -> None:
+    found = CliRunner().invoke(app, ["reselect", str(run), "--set", change])
+    assert isinstance(found.exception, OtherJob), found.output
+    assert change.split("=")[0] in str(found.exception)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from search_runs import job_of
+from search_runs import train as trained
 
 from ensemble_svc import pipeline
 from ensemble_svc.cli.main import run as run_app
@@ -258,3 +260,19 @@ def test_the_verb_prints_how_the_student_stands(more, folder, monkeypatch, capsy
         assert "Gain over ensemble" in printed
         assert "Distance" in printed
     assert torch.isfinite(torch.tensor(list(facts["student"].values()))).all()
+
+
+def test_the_student_of_a_search_is_one_member_with_the_recipe_of_the_job(tmp_path, monkeypatch):
+    search = {"trials": 4, "scheduler": {"name": "halving", "factor": 2}, "candidates": "all"}
+    teacher = trained(job_of(search), tmp_path / "teacher")
+    words = ["distill", str(teacher.path), "--output", str(tmp_path / "student"), "--json"]
+    monkeypatch.setattr(sys, "argv", ["ensemble-svc", *words])
+    with pytest.raises(SystemExit) as left:
+        run_app()
+    assert not left.value.code
+    student = Run.open(tmp_path / "student")
+    job = student.job()
+    assert (job.search, job.ensemble.members, job.training) == (None, 1, teacher.job().training)
+    assert len(student.manifest()["members"]) == 1
+    facts = read_document(student.path / DISTILLATION)
+    assert facts["members"] == len(teacher.manifest()["ensemble"]["members"])

@@ -172,3 +172,13 @@ def test_there_is_no_answer_to_a_search_without_rows_that_did_not_choose_the_bes
     assert (found.tone, found.answer) == ("none", "No answer yet")
     assert "was not compared with the best trial" in found.detail
     assert ("data.test" in found.detail) == (not gain)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "low", "high", "words"),
+    [(0.01, -0.04, 0.06, "1 point of accuracy"), (0.02, -0.04, 0.08, "2 points of accuracy")],
+)
+def test_one_point_is_one_point(estimate: float, low: float, high: float, words: str) -> None:
+    gain = {"accuracy": {"estimate": estimate, "low": low, "high": high}}
+    summary = {"rows": 90, "ensemble": {"accuracy": 0.9}, "gain": {"over_mean_member": gain}}
+    assert words in verdict({"test": summary}, {"ensemble": {"members": ["a", "b"]}})

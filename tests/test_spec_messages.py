@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.spec.job import SCHEMA_VERSION
-from ensemble_svc.spec.load import load_job
+from ensemble_svc.spec.load import load_job, parse_source
 from ensemble_svc.spec.yaml import write
 
 MESSAGES = [
+    (
+        "search: {space: {training.epochs: {randint: [1, 9]}}, algorithm: tpe}",
+        "search.algorithm",
+        "It is a sampler of optuna: write {name: optuna, sampler: tpe}.",
+    ),
+    (
+        "search: {space: {training.epochs: {randint: [1, 9]}}, algorithm: {name: gp}}",
+        "search.algorithm.name",
+        "write {name: optuna, sampler: gp}.",
+    ),
+    (
+        "search: {space: {training.epochs: {choice: [3]}}, algorithm: grid, trials: 2}",
+        "search.trials",
+        "2 trials, and the grid has 1 configuration;",
+    ),
+    (
+        "search: {space: {model.dropout: {normal: [0.1, 0.1]}}}",
+        "search.space.model.dropout.normal",
+        "-0.2 is not allowed",
+    ),
     ("task: regresion", "task", "Did you mean 'regression'?"),
     ("seed: '3'", "seed", "Take the quotes off."),
     ("seed: true", "seed", "true is not allowed; must be a whole number of at least 0."),
@@ -83,6 +104,19 @@ def refusal(text: str, tmp_path: Path) -> SpecError:
         load_job(file)
     assert caught.value.source == str(file)
     return caught.value
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("later.csv", "{name: csv, path: later.csv, target: …}"),
+        ("a/b.parquet", "{name: parquet, path: a/b.parquet, target: …}"),
+        ("{name: rows.npz}", "{name: npz, path: rows.npz}"),
+    ],
+)
+def test_a_file_in_place_of_a_source_is_told_how_a_source_has_it(given: str, meant: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(f"For a file write {meant}.")):
+        parse_source(given)
 
 
 def test_a_fault_reads_as_the_design_says(tmp_path: Path) -> None:

@@ -30,10 +30,15 @@ def validate(
 
         typer.echo(dump_job(spec), nl=False)
         return
+    from ensemble_svc.report.text import count
+    from ensemble_svc.spec.advice import advice
     from ensemble_svc.tracking.check import check_tracker
 
     check_tracker(spec)
-    typer.echo(f"{job}: valid ({spec.task}, {spec.ensemble.members} members, model {spec.model.name})")
+    members = count(spec.ensemble.members, "member")
+    typer.echo(f"{job}: valid ({spec.task}, {members}, model {spec.model.name})")
+    for warning in advice(spec):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def schema() -> None:

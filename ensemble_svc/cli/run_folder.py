@@ -30,10 +30,15 @@ def status(
 
         look_on(run, as_json=as_json)
         return
-    from ensemble_svc.errors import CorruptArtifact
+    from ensemble_svc.errors import CorruptArtifact, StoreError
+    from ensemble_svc.report.text import count
+    from ensemble_svc.store.driven import runs_in
     from ensemble_svc.store.folder import Folder
     from ensemble_svc.store.status import damage, status_of
 
+    if (runs := runs_in(run)) and run not in runs:
+        words = f"is no run but holds {count(len(runs), 'run')}; give one, or --watch, which shows a folder of runs"
+        raise StoreError(f"{run} {words}")
     found = status_of(Folder.open(run))
     broken = damage(Folder.open(run)) if verify else []
     if as_json:

@@ -31,14 +31,15 @@ def export(
 ) -> None:
     """Write the whole chosen ensemble as one graph, preprocessing included, checked against the run."""
     from ensemble_svc.exporting import export as write
+    from ensemble_svc.report.text import count
     from ensemble_svc.store.run import Run
 
     found = write(Run.open(run), output)
     if as_json:
         print_json(_facts(found))
         return
-    typer.echo(f"{found.num_members} members, {found.num_bytes:,} bytes → {found.path}")
-    rows = " and ".join(f"{count:,} {name} rows" for name, count in found.checked.items())
+    typer.echo(f"{count(found.num_members, 'member')}, {found.num_bytes:,} bytes → {found.path}")
+    rows = " and ".join(f"{number:,} {name} rows" for name, number in found.checked.items())
     each = ", ".join(f"{name} {value:.1g}" for name, value in found.differences.items())
     typer.echo(f"largest difference from the run on {rows}: {each}")
     if found.note:

@@ -39,6 +39,10 @@ class Look:
         scaled = stored * self.factor if isinstance(stored, float | int) else None
         return number(scaled, places, signed=signed)
 
+    def gained(self, amount: str) -> str:
+        """The unit of a gain that is shown as ``amount``: ``1 point``, ``1.3 points``; empty where it has none."""
+        return self.gain_unit.removesuffix("s") if amount.lstrip("+−") == "1" else self.gain_unit
+
     def places(self, *spreads: Any) -> int:
         """Decimals for this metric when its values scatter by the smallest positive of ``spreads``."""
         known = [abs(s) * self.factor for s in spreads if is_number(s) and abs(s) > 1e-12]

@@ -10,6 +10,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
+from ensemble_svc.spec.wording import count as count
+
 DASH = "—"
 """Stands where there is no number."""
 
@@ -102,11 +104,6 @@ def memory(size: Any) -> str:
     if not is_number(size):
         return DASH
     return f"{size / 1e9:.1f} GB" if size >= 9.995e8 else f"{size / 1e6:.0f} MB"
-
-
-def count(amount: int, noun: str) -> str:
-    """``1 member``, ``1,200 members``."""
-    return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
 
 
 def joined(parts: Iterable[str], last: str = "and") -> str:

@@ -69,7 +69,7 @@ def judge(metrics: Metrics, manifest: Mapping[str, Any]) -> Verdict:
     num_members = _num_members(summary, manifest)
     place = _place(split, summary)
     if num_members < 2:
-        return _lone(summary, place)
+        return _lone(summary, place, manifest)
     subject, gain, names = (
         f"{place} the ensemble of {num_members:,}",
         summary.get("gain", {}),
@@ -164,9 +164,9 @@ def _clearly(gains: Gains, *, short: bool = False) -> str:
 
 
 def _phrase(name: str, gain: Mapping[str, float], short: bool) -> str:
-    unit = look(name).gain_unit
-    of = "" if short and unit else f" of {_inside(name)}" if unit else f" {_inside(name)}"
     amount, bounds = gain_parts(name, gain)
+    unit = look(name).gained(amount)
+    of = "" if short and unit else f" of {_inside(name)}" if unit else f" {_inside(name)}"
     return f"{amount}{f' {unit}' if unit else ''}{of}{f' {bounds}' if bounds else ''}"
 
 
@@ -186,14 +186,27 @@ def gain_parts(name: str, gain: Mapping[str, Any], *, signed: bool = False) -> t
     return face.bare(gain.get("estimate"), places, signed=signed), f"[{', '.join(bounds)}]"
 
 
-def _lone(summary: Mapping[str, Any], place: str) -> Verdict:
+def _lone(summary: Mapping[str, Any], place: str, manifest: Mapping[str, Any]) -> Verdict:
     ensemble = summary["ensemble"]
     reached = joined(
         f"{_inside(name)} {look(name).show(ensemble[name], look(name).places())}"
         for name in headline(ensemble)
     )
-    detail = f"{place} it has {reached}; averaging needs two members or more."
-    return Verdict("none", "One member is no ensemble", detail)
+    detail = f"{place} it has {reached}; averaging needs two members or more"
+    return Verdict("none", "One member is no ensemble", f"{detail}{_more_of_search(summary, manifest)}.")
+
+
+def _more_of_search(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """How a search whose ensemble is one member gets more of them, or nothing."""
+    if not summary.get("searched"):
+        return ""
+    offered = len(manifest.get("candidates") or ())
+    if offered > 1:
+        return f", and aggregate.select chose one of {offered:,}; reselect with another, such as top_k"
+    if sum(member.get("status") == "done" for member in manifest.get("members", ())) < 2:
+        return "; search.refit trains the best again"
+    among = "reselect with search.candidates=all chooses among the stopped trials too"
+    return f"; {among}, and search.refit trains the best again"
 
 
 def _num_members(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -136,12 +137,12 @@ def _wrong_choice(path: KeyPath, value: Any, choices: Mapping[str, type[Choice]]
     """The finding for what does not name one of ``choices``."""
     known = ", ".join(choices)
     if isinstance(value, str):
-        return Finding(path, unknown_choice(kind_of(choices), escaped(value), choices))
+        return Finding(path, _unknown_name(value, choices))
     if not isinstance(value, Mapping):
         words = f"must be one of {known}, or a mapping {{name: …}} with its options"
         return Finding(path, f"{shown(value)} is not allowed; {words}.")
     if isinstance(name := value.get("name"), str):
-        return Finding((*path, "name"), unknown_choice(kind_of(choices), escaped(name), choices))
+        return Finding((*path, "name"), _unknown_name(name, choices))
     if "name" in value:
         return Finding((*path, "name"), f"{shown(name)} is not allowed; must be one of {known}.")
     keys = [key for key in value if isinstance(key, str)]
@@ -151,6 +152,33 @@ def _wrong_choice(path: KeyPath, value: Any, choices: Mapping[str, type[Choice]]
     meant = next((key for key in keys if key in choices), None)
     example = f" Write {{name: {meant}, …}}." if meant else f" Known: {known}."
     return Finding(path, f"the name is missing, which tells which {kind_of(choices)} it is.{example}")
+
+
+def _unknown_name(name: str, choices: Mapping[str, type[Choice]]) -> str:
+    """What is wrong with a name that none of ``choices`` has: it may be a choice's option, or a file for a source."""
+    kind, known = kind_of(choices), ", ".join(sorted(choices))
+    begin = f"{kind} '{escaped(name)}' is unknown."
+    for choice, options in choices.items():
+        for key, field in options.model_fields.items():
+            if key != "name" and name != "auto" and name in get_args(field.annotation):
+                return f"{begin} It is a {key} of {choice}: write {{name: {choice}, {key}: {name}}}. Known: {known}."
+    if kind == "source" and (meant := _of_file(name)):
+        return f"{begin} For a file write {meant}. Known: {known}."
+    return unknown_choice(kind, escaped(name), choices)
+
+
+def _of_file(name: str) -> str:
+    """How a file is given as a source; nothing where the name does not end as one of them."""
+    path = escaped(name)
+    match Path(name).suffix.lower():
+        case ".csv" | ".tsv" | ".txt":
+            return f"{{name: csv, path: {path}, target: …}}"
+        case ".parquet":
+            return f"{{name: parquet, path: {path}, target: …}}"
+        case ".npz":
+            return f"{{name: npz, path: {path}}}"
+        case _:
+            return ""
 
 
 def _unknown_key(path: KeyPath, data: Any, start: Shape) -> str:

@@ -13,6 +13,7 @@ from ensemble_svc.spec.refiningrules import refining_clashes
 from ensemble_svc.spec.schedulerrules import scheduler_clashes
 from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.spec.spacerules import first_clashes, space_clashes
+from ensemble_svc.spec.wording import count
 
 _METRICS = {"classification": ("nll", "accuracy"), "regression": ("nll", "rmse"), "multitask": ("nll",)}
 
@@ -37,8 +38,8 @@ def _trials(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
     where: KeyPath = ("search", "trials")
     whole = search.model_copy(update={"trials": "auto"}).num_wanted
     if isinstance(search.algorithm, Grid) and search.num_wanted != whole:
-        words = f"{search.num_wanted:,} trials, and the grid has {whole:,} configurations; leave the key out"
-        yield Clash((where, ("search", "algorithm")), words)
+        words = f"{count(search.num_wanted, 'trial')}, and the grid has {count(whole, 'configuration')}"
+        yield Clash((where, ("search", "algorithm")), f"{words}; leave the key out")
     elif search.num_trials < len(search.first):
         words = f"{search.num_trials} trials are too few for the {len(search.first)} of search.first"
         yield Clash((where, ("search", "first")), words)
@@ -54,7 +55,7 @@ def _trials(job: JobSpec, search: SearchSpec) -> Iterator[Clash]:
         )
         yield Clash((where, ("search", "seeds_per_trial")), f"{words}; at most {MOST_MEMBERS:,} are allowed")
     elif job.ensemble.members != search.num_members:
-        words = f"{job.ensemble.members:,} members, and the search has {search.num_members:,}"
+        words = f"{count(job.ensemble.members, 'member')}, and the search has {search.num_members:,}"
         yield Clash(
             (("ensemble", "members"), where), f"{words} (its trials are the members); leave the key out"
         )

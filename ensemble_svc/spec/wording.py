@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import isclose
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -17,6 +18,11 @@ from ensemble_svc.spec.source import escaped
 
 _MAX_SHOWN_ITEMS = 8
 _TRUTH = {"yes": "true", "on": "true", "y": "true", "no": "false", "off": "false", "n": "false"}
+
+
+def count(amount: int, noun: str) -> str:
+    """``1 member``, ``1,200 members``."""
+    return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
 
 
 def shown(value: Any) -> str:
@@ -132,6 +138,8 @@ def _flow(value: Any, *, depth: int) -> str:
             return f"'{value[:200]}'"
         case float() if value in (float("inf"), float("-inf")) or value != value:
             return f"{value}".replace("inf", ".inf").replace("nan", ".nan")
+        case float():
+            return _decimal(value)
         case Mapping():
             items = (f"{str(k)[:200]}: {_flow(v, depth=depth + 1)}" for k, v in _first(value.items()))
             return "{" + ", ".join(items) + "}"
@@ -139,6 +147,12 @@ def _flow(value: Any, *, depth: int) -> str:
             return "[" + ", ".join(_flow(item, depth=depth + 1) for item in _first(value)) + "]"
         case _:
             return str(value)
+
+
+def _decimal(value: float) -> str:
+    """A number without the round-off of a sum: -0.2 for -0.20000000000000004."""
+    whole, short = str(value), f"{value:.12g}"
+    return short if len(short) + 3 < len(whole) and isclose(float(short), value, rel_tol=1e-14) else whole
 
 
 def _first(items: Any) -> Iterator[Any]:

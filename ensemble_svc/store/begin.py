@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,10 +82,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def changes(old: JobSpec, new: JobSpec) -> list[str]:
-    """``key: old → new`` for every key in which two jobs would train other members."""
+def changes(old: JobSpec, new: JobSpec, free: Sequence[str] = FREE) -> list[str]:
+    """``key: old → new`` for every key but the free ones; by default those in which two jobs train other members."""
     before, after = dict(_flat("", old.model_dump(mode="json"))), dict(_flat("", new.model_dump(mode="json")))
-    keys = sorted(key for key in before.keys() | after.keys() if not _free(key))
+    keys = sorted(key for key in before.keys() | after.keys() if not _free(key, free))
     return [f"{k}: {before.get(k)} → {after.get(k)}" for k in keys if before.get(k) != after.get(k)]
 
 
@@ -125,5 +125,5 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield prefix, value
 
 
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+def _free(key: str, free: Sequence[str]) -> bool:
+    return any(key == one or key.startswith(f"{one}.") for one in free)

@@ -57,7 +57,7 @@ def write_manifest(
         "members": entries,
         **({"single": _entry(single, seals.get(single.digest), failures.get(single.id))} if single else {}),
         "packs": [_pack(slot, seconds_of[slot.pack.id]) for slot in plan.slots],
-        "candidates": _candidates(job, entries),
+        "candidates": candidate_ids(job, entries),
         "ensemble": current_ensemble(journal),
         "files": {"job.yaml": begun["job_sha256"], **files},
         "warnings": list(warnings),
@@ -107,12 +107,14 @@ def amend_manifest(
     dropped: Sequence[str] = (),
     *,
     seconds: Mapping[str, float] | None = None,
+    candidates: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Bring the manifest's ensemble up to date with the journal, and the hashes of the files just written.
 
     Args:
         dropped: files that the run no longer has; they are taken from the folder once the manifest is without them.
         seconds: wall time of each stage of the pipeline, where there are more by now.
+        candidates: what the ensemble is chosen from, where that has changed.
     """
     body = read_document(run / "manifest.json")
     body = {name: value for name, value in body.items() if name not in ("schema_version", "checksum")}
@@ -120,6 +122,7 @@ def amend_manifest(
         "ensemble": current_ensemble(Journal(run / "journal.jsonl")),
         "files": {n: sha for n, sha in {**body["files"], **files}.items() if n not in dropped},
         "seconds": body["seconds"] if seconds is None else dict(seconds),
+        "candidates": body["candidates"] if candidates is None else list(candidates),
     }
     write_document(run / "manifest.json", body)
     for name in dropped:
@@ -166,8 +169,12 @@ def _summed(forecasts: Sequence[Mapping[str, Any] | None]) -> dict[str, Any] | N
     return None if found is None else found.model_dump(mode="json")
 
 
-def _candidates(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What the ensemble was chosen from."""
+def candidate_ids(job: JobSpec, entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the ensemble is chosen from.
+
+    Args:
+        entries: of the manifest's members.
+    """
     done = [entry for entry in entries if entry["status"] == "done"]
     full = full_epochs(job.search, job.training.epochs)
     may = eligible(done, cut=takes_cut(job.search), full=full)

@@ -85,7 +85,7 @@ def _labels(d: Drawing, face: Look, summary: Mapping[str, Any], middle: float) -
     d.text((RIGHT + 14, middle - 1), face.show(summary["ensemble"][face.name], places), "row-value")
     if gain:
         amount, bounds = gain_parts(face.name, gain, signed=True)
-        unit = f" {face.gain_unit}" if face.gain_unit else ""
+        unit = f" {face.gained(amount)}" if face.gain_unit else ""
         d.text(
             (RIGHT + 14, middle + 15),
             f"{'over best' if over == 'best' else 'gain'} {amount}{unit} {bounds}",
