@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.store.lineage import in_force
 from ensemble_svc.store.progress import Tick
 
 Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pending", "stopped", "done"]
@@ -43,7 +44,7 @@ class Member:
     @property
     def values(self) -> Mapping[str, Any]:
         """What it varies, as it trains now."""
-        return {**self.spec.varied, **self.taken}
+        return in_force(self.spec.varied, self.taken)
 
     def last(self, metric: str) -> float | None:
         """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
