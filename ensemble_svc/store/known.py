@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ensemble_svc.plan.plan import MemberSpec, Slot
+from ensemble_svc.spec.direction import toward_less
 from ensemble_svc.store.lineage import in_force
 from ensemble_svc.store.progress import Tick
 
@@ -25,6 +27,8 @@ class Member:
     status: Status = "pending"
     reason: str = ""
     epoch: int = 0
+    best_epoch: int = 0
+    """Whose weights it was sealed with."""
     stopped: bool = False
     """Whether it ended before its last epoch, by early stopping or by a search's scheduler."""
     ranked_out: bool = False
@@ -38,30 +42,58 @@ class Member:
     """By split, once it is sealed."""
     where: Mapping[str, Any] = field(default_factory=dict)
     seconds: float | None = None
-    taken: Mapping[str, Any] = field(default_factory=dict)
-    """The values that a population's member took over last."""
+    tops: list[tuple[int, float]] = field(default_factory=list)
+    """The epochs that were better than all before them, with their validation metric; the last one is the best."""
+    turns: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """The values that a population's member took over, by the epoch after which."""
 
     @property
     def values(self) -> Mapping[str, Any]:
         """What it varies, as it trains now."""
-        return in_force(self.spec.varied, self.taken)
+        return in_force(self.spec.varied, self.turns[max(self.turns)] if self.turns else {})
+
+    def values_at(self, epoch: int) -> Mapping[str, Any]:
+        """What it varied in that epoch."""
+        before = max((at for at in self.turns if at < epoch), default=None)
+        return in_force(self.spec.varied, {} if before is None else self.turns[before])
 
     def last(self, metric: str) -> float | None:
         """Its newest value of the validation metric: the sealed one, or that of its last epoch."""
         held = self.metrics.get("validation") or self.metrics.get("oob") or {}
         return held.get(metric, self.curve[-1][2] if self.curve else None)
 
+    def reached(self, metric: str, *, ended: bool) -> tuple[int, float] | None:
+        """The best that it was worth so far, and after which epoch; None before it was worth anything.
+
+        Args:
+            ended: whether its run has: what it was sealed with counts alone.
+        """
+        held = (self.metrics.get("validation") or self.metrics.get("oob") or {}).get(metric)
+        known = [] if held is None or not math.isfinite(held) else [(self.best_epoch, held)]
+        if self.tops and not (ended and known):
+            known.append(self.tops[-1])
+        return min(known, key=lambda one: (toward_less(metric) * one[1], one[0]), default=None)
+
     def forget(self) -> None:
         """It trains anew."""
         self.status, self.reason, self.epoch, self.sick, self.seconds = "pending", "", 0, "", None
         self.stopped = self.ranked_out = self.sealed = False
-        self.curve, self.metrics, self.taken = [], {}, {}
+        self.curve, self.metrics, self.tops, self.turns = [], {}, [], {}
 
-    def see(self, epoch: int, loss: float | None, metric: float | None) -> None:
-        """The end of an epoch; what came after it in an attempt that was lost no longer counts."""
+    def see(self, epoch: int, loss: float | None, metric: float | None, name: str = "") -> None:
+        """The end of an epoch; what came after it in an attempt that was lost no longer counts.
+
+        Args:
+            name: of the metric.
+        """
         while self.curve and self.curve[-1][0] >= epoch:
             self.curve.pop()
         self.curve.append((epoch, loss, metric))
+        while self.tops and self.tops[-1][0] >= epoch:
+            self.tops.pop()
+        sign = toward_less(name)
+        if metric is not None and (not self.tops or sign * metric < sign * self.tops[-1][1]):
+            self.tops.append((epoch, metric))
         self.epoch = max(epoch, self.epoch) if self.sealed else epoch
 
 
