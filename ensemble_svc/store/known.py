@@ -16,6 +16,8 @@ Status = Literal["training", "retrying", "failed", "diverged", "excluded", "pend
 
 SICK = frozenset({"diverged", "excluded"})
 """A member that is sealed and in no ensemble."""
+PACE_OVER_S = 10.0
+"""Over how long a pack's pace is taken: one epoch of a few milliseconds says little."""
 
 
 @dataclass
@@ -115,14 +117,20 @@ class PackRow:
     sealed_up_to: int = 0
     """Members from the first on that are known to be sealed, so that a large pack is not gone through at every seal."""
     pace_s: float | None = None
-    """Seconds that one of its epochs takes by now, the newest counting most; None before two have ended."""
+    """Seconds that an epoch takes with the members that train now, the newest counting most; None before two ended."""
+    paced: int = 0
+    """Epochs that it is known from."""
 
     def tick(self, tick: Tick) -> None:
         """An epoch has ended."""
         last = self.ticks[-1] if self.ticks else None
         if last is not None and tick.epoch > last.epoch:
-            newest = (tick.seconds - last.seconds) / (tick.epoch - last.epoch)
-            self.pace_s = newest if self.pace_s is None else 0.7 * self.pace_s + 0.3 * newest
+            taken_s = tick.seconds - last.seconds
+            newest = taken_s / (tick.epoch - last.epoch)
+            as_many = self.pace_s is not None and len(tick.points) == len(last.points)
+            self.paced = self.paced + 1 if as_many else 1
+            weight = max(1 / self.paced, 1 - math.exp(-max(0.0, taken_s) / PACE_OVER_S))
+            self.pace_s = newest if self.pace_s is None else self.pace_s + weight * (newest - self.pace_s)
         self.ticks = [*self.ticks[:1], tick]
 
     @property
