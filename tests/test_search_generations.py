@@ -202,7 +202,7 @@ def test_a_damaged_member_is_trained_again_with_all_of_its_population(what: str,
     assert len(again.journal.of_kind("anew")) == 1
     assert lineages(again) == lineages(Run(tmp_path / "run"))
     seen = _seen_up_to(again, b'"anew"', tmp_path / "seen")
-    assert [(m.epoch, m.curve, m.taken) for m in seen.ordered()] == [(0, [], {})] * 4
+    assert [(m.epoch, m.curve, m.turns) for m in seen.ordered()] == [(0, [], {})] * 4
 
 
 def _seen_up_to(run: Run, words: bytes, copy: Path) -> Reached:

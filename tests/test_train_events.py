@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from whole_runs import job_of, train
 
 from ensemble_svc.spec.job import EVENTS_UP_TO, ComputeSpec
+from ensemble_svc.store.lineage import settings_of
 from ensemble_svc.store.run import Run
 from ensemble_svc.train.events import EventFiles
 from ensemble_svc.train.ledger import Entry
@@ -57,7 +58,7 @@ def check(run: Run) -> None:
         assert times == sorted(times)
         told = hyperparameters(events)
         assert told.pop("index") == member["index"]
-        own = member["hyperparameters"]
+        own = settings_of(member)
         assert {key: told[key] for key in own} == pytest.approx(own)
         for split, metrics in member["metrics"].items():
             for name, value in metrics.items():
@@ -88,6 +89,17 @@ def test_a_trial_has_its_values_and_its_number(tmp_path: Path) -> None:
         assert set(told) == {"index", "trial", *SPACE}
         assert told["trial"] == member["index"] // 2
         assert told[RATE] == pytest.approx(member["hyperparameters"][RATE])
+    check(run)
+
+
+def test_a_population_is_told_by_the_values_it_ended_with(tmp_path: Path) -> None:
+    pbt = {"trials": 6, "scheduler": {"name": "pbt", "interval": 1}}
+    run = search(search_of(pbt, training={"epochs": 4}, compute={"commit_every_s": 0.0}), tmp_path / "run")
+    turned = [m for m in run.manifest()["members"] if m.get("lineage")]
+    assert turned
+    for member in turned:
+        told, last = hyperparameters(events_of(run, member["id"])), member["lineage"][-1]["values"]
+        assert {key: told[key] for key in last} == pytest.approx(last)
     check(run)
 
 

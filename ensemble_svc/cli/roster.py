@@ -19,6 +19,7 @@ from ensemble_svc.report.picked import LOST, best_first, picked
 from ensemble_svc.report.rows import MemberRow, member_table
 from ensemble_svc.report.text import DASH, clean, count, duration
 from ensemble_svc.report.verdict import report_split
+from ensemble_svc.store.lineage import changed_words
 
 _STATES = {"done": "green", "stopped": "green", "lost": "bold red", "waiting": "yellow"}
 VARIED_UP_TO = 3
@@ -84,6 +85,7 @@ def _remarks(members: Sequence[Mapping[str, Any]], rows: Sequence[MemberRow], pl
     lost = [member for member in members if member.get("status") in LOST][:REASONS_UP_TO]
     more = len(members) - len(rows)
     remarks = [f"the best and the worst; {more:,} more members stand in manifest.json"] if more else []
+    remarks += [words] if (words := changed_words(members)) else []
     remarks += [f"all on {place}" for place in places if len(places) == 1]
     remarks += [f"{row.id} {row.status}: {row.reason}" for row in member_table(lost, ()).rows if row.reason]
     return remarks

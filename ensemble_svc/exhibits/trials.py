@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from ensemble_svc.store.lineage import settings_of
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -16,7 +18,7 @@ class Trial:
     number: int
     """From 0, in the order in which they were asked for."""
     values: Mapping[str, Any]
-    """Of the searched keys; one that the trial does not have is absent."""
+    """Of the searched keys, those in force at the end; one that the trial does not have is absent."""
     value: float | None
     """Of the metric on held-out rows, the mean over its members; None where none of them has a finite one."""
     error: float | None
@@ -41,12 +43,13 @@ def trials_of(space: Sequence[str], metric: str, entries: Sequence[Mapping[str, 
     for entry in sorted(entries, key=lambda entry: entry["index"]):
         own = entry.get("hyperparameters") or {}
         key = repr([(name, own.get(name)) for name in space])
+        key += entry["id"] if entry.get("lineage") else ""  # a population's members are trials of their own
         together.setdefault(key, []).append(entry)
     return [_trial(number, space, metric, some) for number, some in enumerate(together.values())]
 
 
 def _trial(number: int, space: Sequence[str], metric: str, some: Sequence[Mapping[str, Any]]) -> Trial:
-    own = some[0].get("hyperparameters") or {}
+    own = settings_of(some[0])
     scores = [score for entry in some if (score := _score(entry, metric)) is not None]
     longest = max(some, key=lambda entry: entry.get("epochs") or 0)
     status = str(longest.get("status", ""))

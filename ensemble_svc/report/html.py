@@ -51,6 +51,7 @@ from ensemble_svc.report.tiles import tiles
 from ensemble_svc.report.verdict import judge, unfinished
 from ensemble_svc.report.view import RunView, view_of
 from ensemble_svc.store.atomic import write_atomic
+from ensemble_svc.store.lineage import changed_words
 from ensemble_svc.store.members import parted
 from ensemble_svc.store.run import Run
 
@@ -143,6 +144,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "portrayed": clean(view.split or "", limit=40),
         "findings": told(view.members),
         "members": members,
+        "members_changed": changed_words(view.members),
         "members_open": len(members.rows) <= OPEN_UP_TO,
         "members_all": len(view.members),
         "lost": member_table(lost[:LOST_UP_TO], ()).rows,
@@ -195,7 +197,9 @@ def _sections(view: RunView) -> list[Section]:
         for number, (task, part) in enumerate(view.parts.items())
         for section in _of(part, task, number)
     ]
-    found.insert(2, Section("search", "What the search found", tuple(_search(view))))
+    found.insert(
+        2, Section("search", "What the search found", tuple(_search(view)), changed_words(view.members))
+    )
     return found
 
 

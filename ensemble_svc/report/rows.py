@@ -14,6 +14,7 @@ from typing import Any
 from ensemble_svc.report.looks import look, ordered
 from ensemble_svc.report.text import DASH, clean, duration, is_number, value
 from ensemble_svc.report.verdict import gain_parts
+from ensemble_svc.store.lineage import settings_of
 
 SKEWED = 3
 """How much more than the better half of the members all scatter where a normal distribution would not: 1.7 there."""
@@ -109,6 +110,8 @@ class MemberRow:
     metrics: tuple[str, ...]
     seconds: str
     where: str
+    took_over: str = ""
+    """Whose state it went on from after which epoch, the last time; empty where it never did."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class MemberTable:
     """(head, dotted path) of each column of differing hyper-parameters."""
     metrics: tuple[str, ...]
     rows: tuple[MemberRow, ...]
+    took_over: bool = False
+    """Whether any member of the run went on from another's state."""
 
 
 def member_table(
@@ -138,12 +143,13 @@ def member_table(
     places = [_places(every, split, name) for split, name in metrics]
     heads = tuple(f"{clean(split, limit=20)} {look(name).label}" for split, name in metrics)
     rows = tuple(_member_row(member, varied, metrics, places) for member in members)
-    return MemberTable(tuple(zip(short(varied), map(clean, varied), strict=True)), heads, rows)
+    named = tuple(zip(short(varied), map(clean, varied), strict=True))
+    return MemberTable(named, heads, rows, any(member.get("lineage") for member in every))
 
 
 def differing(members: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Hyper-parameters in which at least two members differ, by dotted path."""
-    every = [member.get("hyperparameters") or {} for member in members]
+    """Hyper-parameters in which at least two members differ at their end, by dotted path."""
+    every = [settings_of(member) for member in members]
     keys = dict.fromkeys(key for one in every for key in one)
     return [
         key
@@ -180,7 +186,7 @@ def _member_row(
     metrics: Sequence[tuple[str, str]],
     places: Sequence[int],
 ) -> MemberRow:
-    own = member.get("hyperparameters") or {}
+    own = settings_of(member)
     where = member.get("where") or {}
     shown = (
         look(name).bare(_metric(member, split, name), p)
@@ -197,7 +203,17 @@ def _member_row(
         metrics=tuple(shown),
         seconds=duration(member.get("seconds")),
         where=" · ".join(clean(where[key], limit=40) for key in ("node", "device") if where.get(key)) or DASH,
+        took_over=_took_over(member.get("lineage") or ()),
     )
+
+
+def _took_over(lineage: Sequence[Mapping[str, Any]]) -> str:
+    """``0003-0123456789ab after epoch 40, the last of 3``."""
+    if not lineage:
+        return ""
+    last = lineage[-1]
+    more = f", the last of {len(lineage)}" if len(lineage) > 1 else ""
+    return f"{clean(last['from'], limit=40)} after epoch {last['epoch']}{more}"
 
 
 def status_words(member: Mapping[str, Any]) -> str:

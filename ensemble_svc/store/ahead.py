@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.spec.ladder import Ladder
 from ensemble_svc.spec.search import SearchSpec
+from ensemble_svc.store.pace import Pace
 from ensemble_svc.store.reached import Member, PackRow, Reached
 
 
@@ -22,38 +24,104 @@ def goes_beyond_its_slots(search: SearchSpec | None) -> bool:
 
 
 def search_left_s(reached: Reached, now: float) -> float | None:
-    """Seconds until all trials have trained; None before any epoch has ended."""
-    members = reached.ordered()
-    trained = sum(member.epoch for member in members)
-    if not trained:
+    """Seconds until all trials have trained; None before any epoch has ended.
+
+    Stretch by stretch, from one rung to the next: what a pack's epoch takes with as many members as are left then.
+    """
+    rows, members = list(reached.packs.values()), reached.ordered()
+    pace = Pace.of(rows)
+    if pace is None:
         return None
-    ahead = epochs_ahead(reached.spec(), members)
-    open_ = [row for row in reached.packs.values() if not reached.over(row)]
-    if len(open_) == 1 and open_[0].open and open_[0].slot.until is None:
-        return _alone_s(open_[0], ahead, len(_training(reached, open_[0])), now)
-    held_s = sum(row.since_start(now) for row in reached.packs.values())
-    beside = max(1, min(reached.beside, len(open_)) if open_ else reached.beside)
-    return ahead * held_s / trained / beside
+    live = [row for row in rows if _trains_on(reached, row)]
+    stretches = stretches_ahead(reached.spec(), members)
+    cut = any(row.slot.until is not None for row in rows)
+    at_once = sum(not (member.sealed or member.ranked_out) for member in members)
+    total_s = sum(_stretch_s(one, pace, len(live), reached.beside, at_once, cut=cut) for one in stretches)
+    last = max((row.ticks[-1].time for row in live if row.open and row.ticks), default=now)
+    return max(0.0, total_s - min(now - last, pace.epoch_s(max(1, at_once))))
 
 
-def _training(reached: Reached, row: PackRow) -> list[Member]:
-    return [member for member in reached.of(row) if member.status == "training"]
+def _trains_on(reached: Reached, row: PackRow) -> bool:
+    """Whether a pack has members that are to train further in it."""
+    end = row.slot.until
+    return any(
+        not (member.sealed or member.ranked_out)
+        and member.pack == row.slot.pack.id
+        and (end is None or member.epoch < end)
+        for member in reached.of(row)
+    )
 
 
-def _alone_s(row: PackRow, ahead: float, num_members: int, now: float) -> float | None:
-    """Seconds of the only pack that still trains, whose members leave it one rung after another.
-
-    What an epoch takes is partly the same however many are left; half of it, until it shows.
+def _stretch_s(
+    stretch: Stretch, pace: Pace, num_packs: int, beside: int, at_once: int, *, cut: bool
+) -> float:
+    """Seconds of the packs that train a stretch.
 
     Args:
-        ahead: epochs of all its members together.
-        num_members: that train now.
+        num_packs: that train now; fewer where fewer members are left.
+        beside: packs that have trained at once.
+        at_once: members that there are now, of a search that asks for its trials in rounds the most at once.
+        cut: whether packs end at rungs.
     """
-    if row.pace_s is None:
-        return None
-    last = row.ticks[-1]
-    epochs = 0.5 * (last.epochs - last.epoch) + 0.5 * ahead / max(1, num_members)
-    return max(0.0, epochs * row.pace_s - (now - last.time))
+    members = min(stretch.members, at_once) if stretch.in_rounds and at_once else stretch.members
+    packs = max(1.0, min(num_packs, members))
+    epochs = stretch.ahead / members
+    starts = packs * (stretch.share if cut else 0.0) * pace.start_s
+    return (packs * epochs * pace.epoch_s(members / packs) + starts) / min(max(1, beside), packs)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What is left to train between two rungs."""
+
+    ahead: float
+    """Epochs of all its members together."""
+    members: float
+    """That train it beside each other, one at least."""
+    share: float = 0.0
+    """Of it that is left where it begins in other packs; 0 once it has begun."""
+    in_rounds: bool = False
+    """Whether some of its members are not asked for before others have trained."""
+
+
+def stretches_ahead(job: JobSpec, members: Sequence[Member]) -> list[Stretch]:
+    """What is left of a search, from rung to rung; without rungs in one.
+
+    Args:
+        members: those that there are, by index.
+    """
+    search = job.search
+    assert search is not None
+    ladder = Ladder.of(search, job.training.epochs)
+    rounds = search.goes_in_rounds and len(members) < search.num_trials * search.seeds_per_trial
+    if ladder is None:
+        ahead = epochs_ahead(job, members)
+        going = sum(not member.sealed for member in members)
+        return [Stretch(ahead, max(1, going), in_rounds=rounds)] if ahead else []
+    own = [member for member in members if not member.spec.is_again]
+    again = [m for m in members if m.spec.is_again and not m.sealed]
+    rest = sum(m.spec.training.epochs - m.epoch for m in again)
+    found = [Stretch(rest, len(again))] if rest else []
+    for since, until, number in _by_rungs(ladder, search.num_trials):
+        done = sum(min(max(0, member.epoch - since), until - since) for member in own)
+        ahead = max(0, number * (until - since) - done)
+        turns = len({ladder.bracket(trial) for trial in range(search.num_trials)}) if ladder.in_turn else 1
+        if ahead:
+            found.append(Stretch(ahead, max(1.0, number / turns), float(done == 0), rounds))
+    return found
+
+
+def _by_rungs(ladder: Ladder, num_trials: int) -> list[tuple[int, int, int]]:
+    """From which epoch to which so many members train, where some trials stop at each rung."""
+    edges = [0, *ladder.rungs, ladder.epochs]
+    training = Counter[int]()
+    brackets = ladder.scheduler.brackets(ladder.epochs)
+    for (_, bracket), left in Counter(map(ladder.bracket, range(num_trials))).items():
+        for since in edges[:-1]:
+            if since in brackets[bracket]:
+                left = max(1, left // ladder.scheduler.factor)
+            training[since] += left * ladder.seeds
+    return [(since, until, training[since]) for since, until in zip(edges, edges[1:], strict=False)]
 
 
 def epochs_ahead(job: JobSpec, members: Sequence[Member]) -> float:
@@ -76,14 +144,7 @@ def epochs_ahead(job: JobSpec, members: Sequence[Member]) -> float:
 
 def _by_ladder(ladder: Ladder, num_trials: int) -> float:
     """Epochs that all members of so many trials train where some stop at each rung."""
-    brackets, total = ladder.scheduler.brackets(ladder.epochs), 0
-    for (_, bracket), number in Counter(map(ladder.bracket, range(num_trials))).items():
-        since, left = 0, number
-        for rung in brackets[bracket]:
-            total += left * (rung - since)
-            since, left = rung, max(1, left // ladder.scheduler.factor)
-        total += left * (ladder.epochs - since)
-    return total * ladder.seeds
+    return sum(number * (until - since) for since, until, number in _by_rungs(ladder, num_trials))
 
 
 def _to_ask(job: JobSpec, num_known: int) -> float:

@@ -6,7 +6,6 @@ search each member stands for itself.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,9 +31,9 @@ class Best:
     metric: str
     value: float
     values: Mapping[str, Any]
-    """What it varies."""
+    """What it varied in that epoch."""
     epoch: int
-    sealed: bool
+    """After which it was reached."""
 
 
 @dataclass(frozen=True)
@@ -90,20 +89,24 @@ def seeds(reached: Reached) -> int:
 
 
 def best(reached: Reached) -> Best | None:
-    """The best trial so far by its last value; None before there is any."""
-    metric, size = metric_of(reached), seeds(reached)
+    """The best that any trial was worth so far, after whichever epoch; None before there is any.
+
+    A trial of several seeds is worth the mean of the best of each. Of a run that has ended each counts by what it was
+    sealed with.
+    """
+    metric, size, ended = metric_of(reached), seeds(reached), bool(reached.ended)
     sign = toward_less(metric)
     trials: dict[int, list[Member]] = {}
     for member in reached.ordered():
         trials.setdefault(member.spec.index // size, []).append(member)
     found: list[Best] = []
     for number, some in trials.items():
-        values = [member.last(metric) for member in some]
-        known = [value for value in values if value is not None and math.isfinite(value)]
-        if len(known) < len(some) or any(group_of(member) in ("sick", "failed") for member in some):
+        tops = [top for member in some if (top := member.reached(metric, ended=ended)) is not None]
+        if len(tops) < len(some) or any(group_of(member) in ("sick", "failed") for member in some):
             continue
-        epoch, sealed = min(member.epoch for member in some), all(member.sealed for member in some)
-        found.append(Best(number, metric, fmean(known), some[0].values, epoch, sealed))
+        epoch = max(epoch for epoch, _ in tops)
+        values = some[0].values if ended else some[0].values_at(epoch)
+        found.append(Best(number, metric, fmean(value for _, value in tops), values, epoch))
     return min(found, key=lambda one: (sign * one.value, one.number), default=None)
 
 

@@ -138,7 +138,7 @@ class Reached:
             case "turn":
                 for name, told in event["taken"].items():
                     if (member := self._member(name)) is not None:
-                        member.taken = told["values"]
+                        member.turns[event["epoch"]] = told["values"]
             case "ensemble":
                 self.chosen = tuple(event["decision"].get("members") or ())
             case "finished":
@@ -209,6 +209,7 @@ class Reached:
         member.status = event["status"] if event["status"] in SICK else "done"
         member.reason, member.sick = event.get("reason") or "", event.get("sick") or ""
         member.epoch, member.metrics = int(event["epochs"]), event.get("metrics") or {}
+        member.best_epoch = int(event.get("best_epoch") or member.epoch)
         member.where, member.seconds = event.get("where") or {}, event.get("seconds")
         row = self.packs.get(member.pack)
         if row is not None and row.all_sealed(self._is_sealed):
@@ -234,7 +235,7 @@ class Reached:
             elif member.spec.digest in here and not member.sealed:
                 member.status = "pending"
             if (told := event.get("taken", {}).get(member.spec.digest)) is not None:
-                member.taken = told["values"]
+                member.turns[event["epoch"]] = told["values"]
         for row in self.packs.values():
             if any(member.digest in here for member in row.slot.pack.members):
                 row.close(event["time"])
@@ -271,7 +272,7 @@ class Reached:
             member = self.find(point.index)
             if member is None or (member.sealed and point.epoch > member.epoch):
                 continue
-            member.see(point.epoch, point.train_loss, point.metric)
+            member.see(point.epoch, point.train_loss, point.metric, tick.metric)
             if member.sealed:  # the driver may hear of a last epoch after the slot has sealed it
                 continue
             if row is not None and not row.open and point.status == "training":

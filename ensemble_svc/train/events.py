@@ -22,6 +22,7 @@ from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboardX.record_writer import masked_crc32c
 
 from ensemble_svc.plan.plan import MemberSpec
+from ensemble_svc.store.lineage import in_force, last_taken
 from ensemble_svc.train.ledger import Entry
 
 LIVE_UP_TO = 64
@@ -59,6 +60,10 @@ class EventFiles:
         if self._broken:
             return
         with self._harmless():
+            if (
+                entry.turns
+            ):  # a page takes the first hyper-parameters that it finds: written anew with the last ones
+                self._written.pop(position, None)
             self._add(position, entry)
             path, _ = self._written[position]
             _append(path, _ending(facts, step=entry.epochs))
@@ -76,7 +81,8 @@ class EventFiles:
         rows = entry.history[known[1] :] if known else entry.history
         if known is None:
             path = self._begin(position)
-            _append(path, _opening(hyperparameters(self._members[position], self._seeds), now))
+            own = hyperparameters(self._members[position], self._seeds, taken=last_taken(entry.turns))
+            _append(path, _opening(own, now))
         else:
             path = known[0]
         if rows:
@@ -90,16 +96,19 @@ class EventFiles:
         return folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
 
 
-def hyperparameters(member: MemberSpec, seeds: int | None = None) -> dict[str, float | str | bool]:
+def hyperparameters(
+    member: MemberSpec, seeds: int | None = None, *, taken: Mapping[str, Any] | None = None
+) -> dict[str, float | str | bool]:
     """What tells the member from others: its number, and each key in which it departs from the job.
 
     Args:
         seeds: members of each trial of a search.
+        taken: by what it went on after its last turn, in a population.
     """
     flat: dict[str, float | str | bool] = {"index": float(member.index)}
     if seeds is not None:
         flat["trial"] = float(member.index // seeds)
-    for key, value in member.varied.items():
+    for key, value in in_force(member.varied, taken or {}).items():
         flat[key] = value if isinstance(value, bool) else float(value) if _is_number(value) else str(value)
     return flat
 

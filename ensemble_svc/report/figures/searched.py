@@ -13,6 +13,7 @@ from ensemble_svc.report.search import WIDE
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
 from ensemble_svc.spec.spaces import laws_by_key
+from ensemble_svc.store.lineage import settings_of
 
 PLOTS_UP_TO = 12
 DOTS_UP_TO = 1000
@@ -41,7 +42,7 @@ def _dots(view: RunView, key: str, face: Look) -> list[Dot]:
     dots = list[Dot]()
     for place in spread(len(view.members), DOTS_UP_TO, own[:DOTS_UP_TO]):
         member = view.members[place]
-        x = (member.get("hyperparameters") or {}).get(key)
+        x = settings_of(member).get(key)
         measured = member.get("metrics") or {}
         y = (measured.get("validation") or measured.get("oob") or {}).get(face.name)
         if is_number(x) and is_number(y):
