@@ -161,3 +161,11 @@ def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="larger than 1 MiB"):
         read(huge)
     assert process_time() - start < 1
+
+
+@pytest.mark.parametrize("letter", ["\u2028", "\x07", "é", "\\", '"'])
+@pytest.mark.parametrize("before", [1, 38, 60])
+def test_a_long_text_with_escapes_reads_back(letter: str, before: int) -> None:
+    for number in range(1, 80):
+        data = {"data": {"test": f"a{' ' * before}b{letter * number} and more words that follow"}}
+        assert read(write(data))[0] == data

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.emitter import Emitter
 from ruamel.yaml.nodes import Node
 from ruamel.yaml.representer import SafeRepresenter
 
@@ -36,6 +37,7 @@ def read(text: str | bytes | Path) -> tuple[Any, Lines]:
 def write(data: Mapping[str, Any]) -> str:
     """YAML that ``read`` turns into equal values (law): sections in lines, what is small in one line."""
     yaml: Any = YAML(typ="safe", pure=True)
+    yaml.Emitter = _Emitter
     yaml.default_flow_style = None
     yaml.allow_unicode = True
     yaml.width = 100
@@ -46,6 +48,13 @@ def write(data: Mapping[str, Any]) -> str:
     stream = StringIO()
     yaml.dump(_Section({k: _Section(v) if isinstance(v, Mapping) else v for k, v in data.items()}), stream)
     return stream.getvalue()
+
+
+class _Emitter(Emitter):
+    """Quoted text stays on one line: ruamel breaks it beside an escape, where the break is read as a space more."""
+
+    def write_double_quoted(self, text: Any, split: bool = True) -> None:
+        super().write_double_quoted(text, split=False)
 
 
 class _Section(dict[str, Any]):
