@@ -8,6 +8,9 @@ from replaying import replayed
 from search_runs import job_of, train
 from test_store_pace import RUNGS, Recorder
 
+from ensemble_svc.cli.live import STYLES as LIVE
+from ensemble_svc.cli.watching import STYLES as WATCH
+from ensemble_svc.dashboard.state import detail
 from ensemble_svc.store.folder import Folder
 from ensemble_svc.store.outlook import group_of
 from ensemble_svc.store.reached import Reached
@@ -43,3 +46,23 @@ def test_a_search_that_has_ended_is_told_alike(tmp_path: Path) -> None:
     found = Reached(run.path)
     found.update()
     alike(run, found)
+
+
+def test_every_place_has_the_same_word_for_the_same_state(tmp_path: Path) -> None:
+    """The table of ``train``, ``status``, ``--watch`` and the dashboard, of a member in each state."""
+    (tmp_path / "run").mkdir()
+    Recorder(tmp_path / "run", 1.0, 0.1, 1.0).search()
+    words = {"pending", "training", "stopped", "done"}
+    seen = set[str]()
+    for _, found in replayed(tmp_path / "run", tmp_path / "grows"):
+        told = detail(found, 0.0)
+        column = told["columns"].index("group")
+        groups = {row[column] for row in told["members"]}
+        states = {pack["state"] for pack in told["packs"]}
+        table = {member.status for member in found.ordered()}
+        assert groups | states | table <= words
+        assert words >= {name for name, number in told["counts"].items() if number}
+        seen |= groups
+    assert seen == words
+    assert words <= LIVE.keys() & WATCH.keys()
+    assert not {"running", "waiting"} & (LIVE.keys() | WATCH.keys())
