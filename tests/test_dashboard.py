@@ -66,9 +66,16 @@ class TestTheState:
         write_run(tmp_path / "search", members=16, pack=4)
         run, told = state(tmp_path / "search")
         assert told["state"] == "running"
-        assert told["counts"] == {"pending": 4, "running": 1, "stopped": 9, "done": 2, "sick": 0, "failed": 0}
+        assert told["counts"] == {
+            "pending": 4,
+            "training": 1,
+            "stopped": 9,
+            "done": 2,
+            "sick": 0,
+            "failed": 0,
+        }
         assert [rung["epoch"] for rung in told["rungs"]] == [3, 6]
-        assert [pack["state"] for pack in told["packs"]] == ["running", "done", "done", "waiting"]
+        assert [pack["state"] for pack in told["packs"]] == ["training", "done", "done", "pending"]
         top = best(run)
         assert top is not None
         assert told["best"]["number"] == top.number

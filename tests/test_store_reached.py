@@ -182,7 +182,7 @@ def test_the_single_model_is_looked_at_whenever_the_run_goes_on(tmp_path: Path) 
         growing.update()
         left_s(growing, now())
         seen.add(tuple(sorted(pack["state"] for pack in detail(growing, now())["packs"])))
-    assert seen >= {("running", "waiting"), ("done", "running"), ("done", "done")}
+    assert seen >= {("pending", "training"), ("done", "training"), ("done", "done")}
 
 
 @pytest.mark.parametrize("number", [1, 4, 7])
@@ -194,7 +194,7 @@ def test_trials_of_several_packs_that_are_ranked_together(tmp_path: Path, number
         search(job, tmp_path / "run", killed_at(number))
     found = reached(tmp_path / "run")
     assert sum(counts(found).values()) == 8
-    assert counts(found)["running"] == 0
+    assert counts(found)["training"] == 0
     search(job, tmp_path / "run")
     found.update()
     assert told(found) == told(reached(tmp_path / "run"))

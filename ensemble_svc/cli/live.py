@@ -32,7 +32,6 @@ STYLES = {
     "retrying": "yellow",
     "failed": "red",
     "diverged": "red",
-    "waiting": "dim",
     "pending": "dim",
     "stopped": "green",
     "done": "green",
@@ -79,7 +78,7 @@ class Board:
             if member.id not in self.rows:
                 continue
             busy = member.status == "training"
-            status = ("done" if last >= progress.epochs else "waiting") if busy and ended else member.status
+            status = ("done" if last >= progress.epochs else "pending") if busy and ended else member.status
             self.rows[member.id] = Row(member, status, progress.epochs, None if ended or not busy else left_s)
 
     def failure(self, slot: Slot, reason: str, will_retry: bool) -> None:

@@ -116,7 +116,8 @@ def status_table(found: Mapping[str, Any]) -> Table:
     shown = _lines_of(members, STATUS_UP_TO, found)
     rows = member_table([*shown, *single], columns, of=members).rows
     for member, row in zip((*shown, *single), rows, strict=True):
-        status = f"{row.status}: {row.reason}" if row.reason else row.status
+        word = row.status.removesuffix(" early")
+        status = f"{word}: {row.reason}" if row.reason else word
         epochs = f"{member.get('epochs', 0)} of {member.get('of_epochs', found['epochs'])}"
         style = _STATES[row.state] if member["status"] != "training" else "cyan"
         cells = [(row.id, ""), (clean(status, limit=120), style), (epochs, "")]

@@ -41,10 +41,10 @@ MOST_ROWS = 20
 VALUES_UP_TO = 6
 RUNGS_UP_TO = 5
 STYLES = {
-    "running": "cyan", "retrying": "yellow", "failed": "red", "sick": "red", "pending": "dim", "stopped": "",
+    "training": "cyan", "retrying": "yellow", "failed": "red", "sick": "red", "pending": "dim", "stopped": "",
     "done": "green",
 }  # fmt: skip
-ORDER = ("running", "failed", "sick", "done", "stopped", "pending")
+ORDER = ("training", "failed", "sick", "done", "stopped", "pending")
 
 
 def watch(path: Path, *, as_json: bool, wait_s: float = WAIT_S, every_s: float | None = None) -> None:
@@ -249,13 +249,13 @@ def _runs_table(runs: Sequence[Reached]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("run", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for name in ("done", "running", "pending", "stopped", "sick", "epoch", "best", "left", "device-hours"):
+    for name in ("done", "training", "pending", "stopped", "sick", "epoch", "best", "left", "device-hours"):
         table.add_column(name, justify="right", no_wrap=True)
     for run in runs:
         at, tally, (epoch, epochs), found = now(), counts(run), epoch_of(run), best(run)
         face = look(metric_of(run))
         shown = f"{face.label} {face.show(found.value)}" if found else DASH
-        numbers = [tally["done"], tally["running"], tally["pending"], tally["stopped"]]
+        numbers = [tally["done"], tally["training"], tally["pending"], tally["stopped"]]
         numbers += [tally["sick"] + tally["failed"]]
         cells = [*map(str, numbers), f"{epoch}/{epochs}", shown, duration(left_s(run, at))]
         state = Text(run.state, style={"running": "cyan", "finished": "green"}.get(run.state, "yellow"))

@@ -147,7 +147,11 @@ def _pack(run: Reached, row: PackRow, now: float) -> dict[str, Any]:
         "id": row.slot.pack.id,
         "node": _words(row.where.get("node") or ""),
         "pid": row.where.get("pid"),
-        "state": "running" if row.open and run.state == "running" else "done" if run.over(row) else "waiting",
+        "state": "training"
+        if row.open and run.state == "running"
+        else "done"
+        if run.over(row)
+        else "pending",
         "members": len(members),
         "held": row.held,
         "unit": "GPU" if row.slot.gpus else "core",

@@ -19,7 +19,7 @@ from ensemble_svc.spec.search import SearchSpec
 from ensemble_svc.store.ahead import goes_beyond_its_slots, search_left_s
 from ensemble_svc.store.reached import SICK, Member, PackRow, Reached
 
-GROUPS = ("pending", "running", "stopped", "done", "sick", "failed")
+GROUPS = ("pending", "training", "stopped", "done", "sick", "failed")
 """In which members are counted; ``done`` trained to their end, ``sick`` are in no ensemble."""
 
 
@@ -61,7 +61,7 @@ def group_of(member: Member, *, going: bool = True) -> str:
         return "stopped"
     if member.status == "done":
         return "done"
-    return "running" if going else "pending"
+    return "training" if going else "pending"
 
 
 def counts(reached: Reached) -> dict[str, int]:

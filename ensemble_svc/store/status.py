@@ -1,4 +1,4 @@
-"""What a run has reached, read from its journal alone; safe while the run goes on."""
+"""What a run has reached: its seals, and of members that are not sealed yet what ``reached`` knows of them."""
 
 from __future__ import annotations
 
@@ -9,42 +9,44 @@ from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.spec.job import JobSpec
 from ensemble_svc.store.atomic import hash_file
 from ensemble_svc.store.folder import Folder
+from ensemble_svc.store.outlook import group_of
 from ensemble_svc.store.placed import placed
+from ensemble_svc.store.reached import Member, Reached
 from ensemble_svc.store.seals import intact, sealed
 from ensemble_svc.store.spending import NOT_STARTED, is_spent
 
 
 def status_of(run: Folder) -> dict[str, Any]:
     """Name, state and members of a run; each member with its status, epochs and metrics so far."""
-    events = run.journal.of_kind("begin", "plan", "start", "commit", "failed", "retry", "finished")
+    events = run.journal.of_kind("begin", "plan", "start", "retry", "finished")
     starts = [e for e in events if e["event"] == "begin"]
     if not starts:
         raise StoreError(f"{run.path} holds no run that was begun; give the training command again")
     begun = starts[-1]
     seals = sealed(run.path)
-    epochs = {e["pack"]: e["epoch"] for e in events if e["event"] == "commit"}
-    started = {e["pack"]: e["time"] for e in events if e["event"] == "start"}
-    failed = {m: e["reason"] for e in events if e["event"] == "failed" for m in e["members"]}
+    finished = any(e["event"] == "finished" and e["time"] >= begun["time"] for e in events)
+    started, known = {e["pack"] for e in events if e["event"] == "start"}, Reached(run.path)
     waits = NOT_STARTED if is_spent(run.path) else ""
     members: dict[str, dict[str, Any]] = {}
     single: dict[str, dict[str, Any]] = {}
-    for member in placed((e for e in events if e["event"] == "plan"), seals):
+    found = list(placed((e for e in events if e["event"] == "plan"), seals))
+    if not finished or any(member.digest not in seals for member in found):
+        known.update()
+    for member in found:
         entry: dict[str, Any] = {"id": member.id, "index": member.index, "pack": member.pack}
         if member.is_single:
             entry["of_epochs"] = member.epochs
             single.clear()
         (single if member.is_single else members)[member.id] = entry | _member(
             seals.get(member.digest),
-            started.get(member.pack),
-            epochs.get(member.pack, 0),
-            failed.get(member.id),
-            waits=waits,
+            known.find(member.index),
+            going=known.state == "running",
+            waits="" if member.pack in started else waits,
         )
-    finished = [e for e in events if e["event"] == "finished" and e["time"] >= begun["time"]]
     return {
         "name": json.loads(begun["job"])["name"],
         "path": str(run.path),
-        "state": "finished" if finished else "unfinished",
+        "state": "finished" if finished else known.state,
         "starts": len(starts),
         "epochs": JobSpec.from_json(begun["job"]).training.epochs,
         "members": sorted(members.values(), key=lambda entry: entry["index"]),
@@ -64,18 +66,18 @@ def damage(run: Folder) -> list[str]:
     return broken + [name for name, sha in files.items() if hash_file(run.path / name) != sha]
 
 
-def _member(
-    seal: dict[str, Any] | None, started: float | None, committed: int, failure: str | None, *, waits: str
-) -> dict[str, Any]:
+def _member(seal: dict[str, Any] | None, known: Member | None, *, going: bool, waits: str) -> dict[str, Any]:
+    """How far a member has come, in the words of a live look at the run.
+
+    Args:
+        going: whether somebody drives the run.
+        waits: why a member that has not begun waits.
+    """
     if seal is not None:
         kept = ("status", "reason", "epochs", "best_epoch", "metrics", "seconds", "where")
-        return {key: seal[key] for key in kept}
-    if failure is not None:
-        return {"status": "failed", "reason": failure, "epochs": committed, "metrics": {}}
-    reason = "" if started else waits
-    return {
-        "status": "training" if started else "pending",
-        "reason": reason,
-        "epochs": committed,
-        "metrics": {},
-    }
+        return {key: seal[key] for key in kept} | {"stopped": bool(seal.get("stopped"))}
+    if known is None:
+        return {"status": "pending", "reason": waits, "epochs": 0, "metrics": {}}
+    status = "retrying" if known.status == "retrying" and going else group_of(known, going=going)
+    reason = waits if status == "pending" else known.reason
+    return {"status": status, "reason": reason, "epochs": known.epoch, "metrics": {}}

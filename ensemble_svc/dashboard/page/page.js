@@ -1,7 +1,7 @@
 "use strict";
 // Asks the server what is new and draws it. All that a user or a stranger named goes into text nodes, never into markup.
 const EVERY_MS = 2000, SVG = "http://www.w3.org/2000/svg", DASH = "—";
-const GROUPS = ["done", "running", "stopped", "sick", "failed", "pending"];
+const GROUPS = ["done", "training", "stopped", "sick", "failed", "pending"];
 const $ = (id) => document.getElementById(id);
 const isNumber = (x) => typeof x === "number" && Number.isFinite(x);
 
@@ -86,7 +86,7 @@ function drawCurves(svg, run, column, bestIds) {
   svg.replaceChildren();
   if (!y) { svg.setAttribute("viewBox", "0 0 520 60"); element(svg, "text", { x: 4, y: 30 }, "no epoch has ended yet"); return; }
   const { at, pen } = frame(svg, { ...x, ticks: steps(0, run.epochs).filter(Number.isInteger) }, y, { xLabel: "epoch" });
-  const order = (c) => (bestIds.has(c.id) ? 3 : c.group === "sick" ? 2 : c.group === "running" ? 1 : 0);
+  const order = (c) => (bestIds.has(c.id) ? 3 : c.group === "sick" ? 2 : c.group === "training" ? 1 : 0);
   for (const curve of [...run.curves].sort((a, b) => order(a) - order(b))) {
     let path = "", down = false;
     curve.epoch.forEach((epoch, k) => {
@@ -175,7 +175,7 @@ function drawMembers(run, column) {
   put("members-note", hidden > 0 ? `The best ${visible.length} of ${visible.length + hidden}.` : "");
 }
 function drawTiles(run) {
-  const total = GROUPS.reduce((sum, g) => sum + run.counts[g], 0), over = total - run.counts.pending - run.counts.running;
+  const total = GROUPS.reduce((sum, g) => sum + run.counts[g], 0), over = total - run.counts.pending - run.counts.training;
   document.title = `${run.name}: ${run.state}`;
   put("name", run.name);
   put("state", run.state);
@@ -217,7 +217,7 @@ function drawRun(run) {
 function drawRuns(found) {
   $("runs").hidden = found.runs.length < 2 && !found.unread.length;
   fill($("runs").querySelector("tbody"), found.runs.map((r) => ({ cells: [
-    { text: r.run, link: `#${encodeURIComponent(r.run)}` }, { text: r.state, kind: `group-${r.state}` }, r.counts.done, r.counts.running, r.counts.pending, r.counts.stopped,
+    { text: r.run, link: `#${encodeURIComponent(r.run)}` }, { text: r.state, kind: `group-${r.state}` }, r.counts.done, r.counts.training, r.counts.pending, r.counts.stopped,
     r.counts.sick + r.counts.failed, `${r.epoch} of ${r.epochs}`, r.best ? `${metricName(r.metric)} ${shown(r, r.best.value)}` : DASH, duration(r.left_s), short(r.device_hours)] })));
   put("more-runs", [...(found.hidden ? [`and ${many(found.hidden, "run")} more`] : []), ...found.unread].join("; "));
 }
