@@ -9,10 +9,11 @@ from search_runs import job_of, train
 from test_store_pace import RUNGS, Recorder
 
 from ensemble_svc.cli.live import STYLES as LIVE
+from ensemble_svc.cli.roster import status_table
 from ensemble_svc.cli.watching import STYLES as WATCH
 from ensemble_svc.dashboard.state import detail
 from ensemble_svc.store.folder import Folder
-from ensemble_svc.store.outlook import group_of
+from ensemble_svc.store.outlook import counts, group_of
 from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.status import status_of
 
@@ -46,6 +47,10 @@ def test_a_search_that_has_ended_is_told_alike(tmp_path: Path) -> None:
     found = Reached(run.path)
     found.update()
     alike(run, found)
+    tally = counts(found)
+    title = f"{tally['done']} of 4 members done, {tally['stopped']} stopped"
+    assert tally["stopped"]
+    assert title in str(status_table(status_of(run)).title)
 
 
 def test_every_place_has_the_same_word_for_the_same_state(tmp_path: Path) -> None:

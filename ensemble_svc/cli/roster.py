@@ -16,7 +16,7 @@ from rich.text import Text
 from ensemble_svc.cli.tables import add, blank
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.picked import LOST, best_first, picked
-from ensemble_svc.report.rows import MemberRow, member_table
+from ensemble_svc.report.rows import MemberRow, member_table, status_words
 from ensemble_svc.report.text import DASH, clean, count, duration
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.lineage import changed_words
@@ -124,13 +124,13 @@ def status_table(found: Mapping[str, Any]) -> Table:
         plain = (*row.metrics, duration(member.get("seconds")), clean(member.get("pack", "")))
         cells += [(cell, "") for cell in plain]
         add(table, cells)
-    done = sum(member["status"] == "done" for member in members)
-    state = f"{found['state']}, {done:,} of {count(len(members), 'member')} done"
+    tally = Counter(status_words(member).removesuffix(" early") for member in members)
+    state = f"{found['state']}, {tally['done']:,} of {count(len(members), 'member')} done"
+    state += f", {tally['stopped']:,} stopped" if tally["stopped"] else ""
     table.title = Text(f"{clean(found['name'])}: {state}", style="bold")
     starts, retries = found.get("starts", 1), len(found.get("retries", ()))
     words = f"started {_times(starts)}" + (f", slots retried {_times(retries)}" if retries else "")
     if len(shown) < len(members):
-        tally = Counter(member["status"] for member in members)
         words += f"\n{', '.join(f'{number:,} {clean(status)}' for status, number in tally.most_common())}"
         words += f"; {len(members) - len(shown):,} more members than shown: --json tells all"
     table.caption = Text(words)
