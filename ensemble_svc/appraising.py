@@ -6,6 +6,7 @@ Shapes: K candidates (every member that finished), N rows.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +24,9 @@ from ensemble_svc.evaluate.prospect import prospect
 from ensemble_svc.evaluate.reliability import reliability
 from ensemble_svc.evaluate.summary import summarize
 from ensemble_svc.nn.tasks import part_of
-from ensemble_svc.scoring import coverage, diversity, measured_by, pick_curve, scored
+from ensemble_svc.scoring import asked_names, coverage, diversity, measured_by, pick_curve, scored
 from ensemble_svc.spec.averages import Swag
-from ensemble_svc.spec.job import JobSpec
+from ensemble_svc.spec.job import EvaluateSpec, JobSpec
 from ensemble_svc.spec.randomness import derive_seed
 from ensemble_svc.spec.tasks import Task
 from ensemble_svc.splits import chosen_of, targets_of
@@ -68,90 +69,103 @@ def measure(
         single: what a single model of the ensemble's cost says of the rows.
     """
     if job.task != "multitask":
-        return _measure_one(job, job.task, decision, ids, members, target, best=best, single=single)
+        return _Asked(job, job.task, decision, ids, best, single).measured(members, target)
     each = {
-        name: _measure_one(
+        name: _Asked(
             job,
             task.kind,
             decision.of(name),
             ids,
-            part_of(members, name),
-            own,
-            best=best,
-            single=single and Alone(single.decision.of(name), part_of(single.said, name)),
-        )
+            best,
+            single and Alone(single.decision.of(name), part_of(single.said, name)),
+        ).measured(part_of(members, name), own)
         for (name, task), own in zip(job.tasks.items(), targets_of(job, target), strict=True)
     }
     first = next(iter(each))
     return {**each[first], "task": first, "tasks": each}
 
 
-def _measure_one(
-    job: JobSpec,
-    task: Task,
-    decision: Decision,
-    ids: Sequence[str],
-    members: Mapping[str, Tensor],
-    target: Tensor,
-    *,
-    best: int | None,
-    single: Alone | None = None,
-) -> dict[str, Any]:
-    """The numbers of one task, as ``measure``."""
-    if _numbers(members, STATISTICS) > HELD_NUMBERS:
-        return _measure_many(job, task, decision, ids, members, target, best=best, single=single)
-    spec = measured_by(job, task)
-    seed = derive_seed(job.seed, -1, "bootstrap")
-    chosen = chosen_of(decision, ids, members)
-    names = () if spec.metrics == "auto" else spec.metrics
-    ensemble = scored(decision, chosen, target, names)
-    plain = decision.is_plain and len(decision.members) == len(ids)
-    rivals = {} if plain else {"equal_mixture": scored(equal(ids), members, target, names)}
-    rivals |= {} if single is None else {"single": scored(single.decision, single.said, target, names)}
-    summary = summarize(task, members, ensemble, target, spec=spec, best=best, seed=seed, rivals=rivals)
-    extra = of_all_rows(job, task, decision, ids, members, target)
-    return {**summary, **extra, **_of_classes(task, ensemble, target, spec.bins)}
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured of one task, as ``measure`` says."""
 
+    job: JobSpec
+    task: Task
+    decision: Decision
+    ids: Sequence[str]
+    best: int | None
+    single: Alone | None
 
-def _measure_many(
-    job: JobSpec,
-    task: Task,
-    decision: Decision,
-    ids: Sequence[str],
-    members: Mapping[str, Tensor],
-    target: Tensor,
-    *,
-    best: int | None,
-    single: Alone | None,
-) -> dict[str, Any]:
-    """The same a piece of the rows at a time; what takes all rows at once is of some, as ``sampled`` says."""
-    spec = measured_by(job, task)
-    seed = derive_seed(job.seed, -1, "bootstrap")
-    names = () if spec.metrics == "auto" else spec.metrics
-    plain = decision.is_plain and len(decision.members) == len(ids)
-    rivals = [*([] if plain else ["equal_mixture"]), *([] if single is None else ["single"])]
+    @property
+    def spec(self) -> EvaluateSpec:
+        """How it is measured."""
+        return measured_by(self.job, self.task)
 
-    def say(some: Mapping[str, Tensor], rows: slice) -> list[Prediction]:
-        let_go()  # of the rows before
-        own = target[rows]
-        said = {"ensemble": scored(decision, chosen_of(decision, ids, some), own, names)}
-        if "equal_mixture" in rivals:
-            said["equal_mixture"] = scored(equal(ids), some, own, names)
-        if single is not None:
-            alone = {key: stack[:, rows] for key, stack in single.said.items()}
-            said["single"] = scored(single.decision, alone, own, names)
-        return [said[name] for name in (*rivals, "ensemble")]
+    @property
+    def seed(self) -> int:
+        """Of the intervals."""
+        return derive_seed(self.job.seed, -1, "bootstrap")
 
-    summary, ensemble = summarize_in_pieces(
-        task, members, say, target, spec=spec, best=best, seed=seed, rivals=rivals
-    )
-    step = -(-_numbers(members, 4) // HELD_NUMBERS)
-    few = {key: stack[:, ::step].contiguous() for key, stack in members.items()}
-    let_go()
-    sampled = of_all_rows(job, task, decision, ids, few, target[::step])
-    if step > 1:
-        sampled |= {"sampled": {"rows": len(target[::step]), "what": list(sampled)}}
-    return {**summary, **sampled, **_of_classes(task, ensemble, target, spec.bins)}
+    @property
+    def rivals(self) -> list[str]:
+        """What the ensemble is measured against besides its members."""
+        plain = self.decision.is_plain and len(self.decision.members) == len(self.ids)
+        return [*([] if plain else ["equal_mixture"]), *([] if self.single is None else ["single"])]
+
+    def measured(self, members: Mapping[str, Tensor], target: Tensor) -> dict[str, Any]:
+        """The numbers of the task."""
+        if _numbers(members, STATISTICS) > HELD_NUMBERS:
+            return self._in_pieces(members, target)
+        rivals = self._said(members, target, slice(None))
+        ensemble = rivals.pop("ensemble")
+        summary = summarize(
+            self.task,
+            members,
+            ensemble,
+            target,
+            spec=self.spec,
+            best=self.best,
+            seed=self.seed,
+            rivals=rivals,
+        )
+        extra = of_all_rows(self.job, self.task, self.decision, self.ids, members, target)
+        return {**summary, **extra, **_of_classes(self.task, ensemble, target, self.spec.bins)}
+
+    def _in_pieces(self, members: Mapping[str, Tensor], target: Tensor) -> dict[str, Any]:
+        """The same a piece of the rows at a time; what takes all rows at once is of some, as ``sampled`` says."""
+
+        def say(some: Mapping[str, Tensor], rows: slice) -> list[Prediction]:
+            let_go()  # of the rows before
+            said = self._said(some, target[rows], rows)
+            return [said[name] for name in (*self.rivals, "ensemble")]
+
+        summary, ensemble = summarize_in_pieces(
+            self.task,
+            members,
+            say,
+            target,
+            spec=self.spec,
+            best=self.best,
+            seed=self.seed,
+            rivals=self.rivals,
+        )
+        step = -(-_numbers(members, 4) // HELD_NUMBERS)
+        few = {key: stack[:, ::step].contiguous() for key, stack in members.items()}
+        let_go()
+        told = of_all_rows if step == 1 else of_some_rows
+        extra = told(self.job, self.task, self.decision, self.ids, few, target[::step])
+        return {**summary, **extra, **_of_classes(self.task, ensemble, target, self.spec.bins)}
+
+    def _said(self, members: Mapping[str, Tensor], target: Tensor, rows: slice) -> dict[str, Prediction]:
+        """What the ensemble and its rivals say of the rows that are given, which lie there in the split."""
+        names = asked_names(self.spec)
+        said = {"ensemble": scored(self.decision, chosen_of(self.decision, self.ids, members), target, names)}
+        if "equal_mixture" in self.rivals:
+            said["equal_mixture"] = scored(equal(self.ids), members, target, names)
+        if self.single is not None:
+            alone = {key: stack[:, rows] for key, stack in self.single.said.items()}
+            said["single"] = scored(self.single.decision, alone, target, names)
+        return said
 
 
 def _numbers(members: Mapping[str, Tensor], least: int) -> int:
@@ -187,7 +201,7 @@ def of_all_rows(
     spec = measured_by(job, task)
     seed = derive_seed(job.seed, -1, "bootstrap")
     chosen = chosen_of(decision, ids, members)
-    names = () if spec.metrics == "auto" else spec.metrics
+    names = asked_names(spec)
     extra: dict[str, Any] = {}
     usual: Names = tuple(name for name in names if METRICS[name].usual) or "auto"
     if job.search is not None:  # trials are no draws of one recipe: subsets of them foretell nothing
@@ -208,6 +222,20 @@ def of_all_rows(
     if "decomposition" in extra and job.ensemble.share_init:
         extra["decomposition"]["one_start"] = True
     return extra
+
+
+def of_some_rows(
+    job: JobSpec,
+    task: Task,
+    decision: Decision,
+    ids: Sequence[str],
+    members: Mapping[str, Tensor],
+    target: Tensor,
+) -> dict[str, Any]:
+    """The same of a sample of the rows, with ``sampled``: how many, and what is told of them alone."""
+    found = of_all_rows(job, task, decision, ids, members, target)
+    what = [name for name in found if name != "searched"]
+    return found | {"sampled": {"rows": len(target), "what": what}}
 
 
 def _are_draws(job: JobSpec) -> bool:
@@ -259,7 +287,7 @@ def _against_soup(
     said: Prediction,
 ) -> dict[str, Any]:
     spec = measured_by(job, task)
-    names = () if spec.metrics == "auto" else spec.metrics
+    names = asked_names(spec)
     each = [
         scored(
             decision,

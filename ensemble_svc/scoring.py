@@ -32,6 +32,11 @@ def measured_by(job: JobSpec, task: Task) -> EvaluateSpec:
     return job.evaluate.model_copy(update={"metrics": names or "auto"})
 
 
+def asked_names(spec: EvaluateSpec) -> Sequence[str]:
+    """The metrics that are asked for by name; none where the usual ones are."""
+    return () if spec.metrics == "auto" else spec.metrics
+
+
 def scored(
     decision: Decision, chosen: Mapping[str, Tensor], target: Tensor, names: Sequence[str] = ()
 ) -> Prediction:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ensemble_svc.appraising import measure, of_all_rows
+from ensemble_svc.appraising import measure, of_some_rows
 from ensemble_svc.books import Books, Tallies
 from ensemble_svc.doubts import by_parts
 from ensemble_svc.evaluate.summary import tabulate
@@ -102,8 +102,7 @@ def _one(
         confidence=job.evaluate.confidence,
         best=best,
     )
-    sampled = of_all_rows(job, kind, decision, decision.members, members, target)
-    found |= sampled | {"sampled": {"rows": len(target), "what": list(sampled)}}
+    found |= of_some_rows(job, kind, decision, decision.members, members, target)
     if tally.ranks.left_out:
         found["left_out"] = list(tally.ranks.left_out)
     if task in books.portraits:

@@ -104,6 +104,26 @@ def test_a_whole_run_is_measured_in_pieces(tmp_path: Path, monkeypatch: pytest.M
         assert not any("sample of" in line for line in told(found["whole"]))
 
 
+def test_a_sample_is_named_by_what_is_told_of_it_alone() -> None:
+    plain = {
+        "name": "searched",
+        "data": {"source": "digits"},
+        "search": {"space": {"training.optimizer.lr": {"loguniform": [1e-3, 0.1]}}, "trials": 3},
+    }
+    log_probs_KNC = torch.randn(3, 40, 4).log_softmax(2)
+    decision = Decision(members=("a", "c"), weights=(0.5, 0.5), picks=("a", "c"), rows="validation")
+    found = appraising.of_some_rows(
+        parse_job(plain),
+        "classification",
+        decision,
+        ["a", "b", "c"],
+        {"log_probs": log_probs_KNC},
+        torch.randint(4, (40,)),
+    )
+    assert found["searched"]
+    assert found["sampled"] == {"rows": 40, "what": ["pick_curve", "diversity"]}
+
+
 def test_what_each_member_says_is_let_go_once_it_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
