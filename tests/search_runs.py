@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ensemble_svc import pipeline
 from ensemble_svc.listening import Listener
 from ensemble_svc.local import LocalExecutor
@@ -15,6 +17,10 @@ from ensemble_svc.store.run import Run
 
 RATE, DROP, HIDDEN = "training.optimizer.lr", "model.dropout", "model.hidden"
 SPACE = {RATE: {"loguniform": [1e-4, 0.3]}, DROP: {"uniform": [0, 0.5]}}
+DECAY = "training.optimizer.weight_decay"
+STILL = {RATE: SPACE[RATE], DECAY: {"loguniform": [1e-4, 1.0]}}
+"""A space whose trials draw nothing inside a step, so that packed and alone differ by round-off."""
+MIXED = {**STILL, HIDDEN: {"choice": [[8], [4, 4]]}}
 
 
 def job_of(search: dict[str, Any], **sections: Any) -> JobSpec:
@@ -45,6 +51,15 @@ def trials(run: Run) -> list[dict[str, Any]]:
 def weights(run: Run) -> dict[str, str]:
     members = run.manifest()["members"]
     return {m["id"]: m["files"][f"members/{m['id']}/weights.safetensors"] for m in members}
+
+
+def assert_same_weights(run: Run, other: Run) -> None:
+    """To float tolerance, and no pack left anything in the run's folder."""
+    for member in run.manifest()["members"]:
+        theirs = other.tensors(member["id"], "weights.safetensors")
+        for name, value in run.tensors(member["id"], "weights.safetensors").items():
+            torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
+    assert not list((run.path / "packs").glob("*"))
 
 
 class Killed(Exception):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from search_runs import DROP, RATE, SPACE, Killed, job_of, killed_at, train, trials, weights
-from test_search_rungs import MIXED, STILL, decisions
+from search_runs import DROP, MIXED, RATE, SPACE, STILL, Killed, job_of, killed_at, train, trials, weights
+from test_search_rungs import decisions
 
 from ensemble_svc.errors import SpecError
 from ensemble_svc.search.brackets import ask_bracket, model_rung

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from search_runs import RATE, SPACE, Killed, job_of, train
+from search_runs import STILL, Killed, job_of, train
 from torch import nn
 
 from ensemble_svc import course
@@ -33,7 +33,6 @@ from ensemble_svc.store.run import Run
 from ensemble_svc.train.ledger import Entry
 from ensemble_svc.train.rungs import Rungs
 
-STILL = {RATE: SPACE[RATE], "training.optimizer.weight_decay": {"loguniform": [1e-4, 1.0]}}
 BROKEN: list[bool] = []
 """Holds something while no step can be taken."""
 

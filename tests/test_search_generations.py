@@ -7,9 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from kept_ray import KeptRay
-from search_runs import DROP, HIDDEN, RATE, SPACE, Killed, killed_at, train, weights
+from search_runs import (
+    DECAY,
+    DROP,
+    HIDDEN,
+    MIXED,
+    RATE,
+    SPACE,
+    STILL,
+    Killed,
+    assert_same_weights,
+    killed_at,
+    train,
+    weights,
+)
 from test_search_pbt import NOISE, lineages, population
 from test_search_rungs import BROKEN, fragile, small
 
@@ -30,12 +42,6 @@ from ensemble_svc.store.progress import FILE
 from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 
-DECAY = "training.optimizer.weight_decay"
-STILL = {RATE: SPACE[RATE], DECAY: {"loguniform": [1e-4, 1.0]}}
-"""A space whose trials draw nothing inside a step, so that packed and alone differ by round-off."""
-MIXED = {**STILL, HIDDEN: {"choice": [[8], [4, 4]]}}
-
-
 REGRESSION = {"data": {"source": "diabetes"}, "ensemble": {"resample": "bootstrap"}}
 """Members whose rows, and so the scales of inputs and targets, differ."""
 
@@ -54,11 +60,7 @@ def spread(**sections: Any) -> JobSpec:
 def assert_alike(run: Run, other: Run) -> None:
     """The same turns with the same values, and weights to float tolerance."""
     assert lineages(run) == lineages(other)
-    for member in run.manifest()["members"]:
-        theirs = other.tensors(member["id"], "weights.safetensors")
-        for name, value in run.tensors(member["id"], "weights.safetensors").items():
-            torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
-    assert not list((run.path / "packs").glob("*"))
+    assert_same_weights(run, other)
 
 
 def donors(run: Run) -> set[tuple[str, str]]:

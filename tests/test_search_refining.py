@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import search_runs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from search_runs import Killed, killed_at, train
 from test_search_space import DOMAINS
 
-from ensemble_svc import pipeline
 from ensemble_svc.aggregate.pools import LikelihoodPool
 from ensemble_svc.aggregate.selection import greedy
 from ensemble_svc.errors import SpecError
-from ensemble_svc.listening import Listener
-from ensemble_svc.local import LocalExecutor
 from ensemble_svc.search.narrowing import Span, drawn_within, narrowed
 from ensemble_svc.search.refitting import again_of
 from ensemble_svc.search.stages import room_in_stage, staged
@@ -166,36 +165,9 @@ def test_what_is_trained_again_of_an_early_stage_trains_as_long_as_the_last() ->
 
 
 def job_of(search: dict[str, Any], **sections: Any) -> JobSpec:
-    data: dict[str, Any] = {
-        "name": "refining",
-        "data": {"source": "digits", "preprocess": ["standardize"], "test": 0.5},
-        "model": {"name": "mlp", "hidden": [8]},
-        "training": {"epochs": 4, "batch_size": 128},
-        "search": {"space": {RATE: {"loguniform": [1e-3, 0.1]}, DROP: {"uniform": [0, 0.5]}}, **search},
-        "aggregate": {"select": "greedy"},
-        "evaluate": {"resamples": 100},
-        "compute": {"executor": "local", "measure": "off", "health": "off"},
-    }
-    for section, value in sections.items():
-        data[section] = {**data.get(section, {}), **value}
-    return parse_job(data)
-
-
-class Killed(Exception):
-    """Stands for a SIGKILL."""
-
-
-def train(job: JobSpec, out: Path, *, kill_at: int = 0) -> Run:
-    seen = 0
-
-    def progress(*_: object) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == kill_at:
-            raise Killed
-
-    listener, executor = Listener(progress=progress), LocalExecutor(retries=0)
-    return pipeline.train(job, out=out, directory=Path.cwd(), executor=executor, listener=listener)
+    space = {RATE: {"loguniform": [1e-3, 0.1]}, DROP: {"uniform": [0, 0.5]}}
+    training = {"epochs": 4, **sections.pop("training", {})}
+    return search_runs.job_of({"space": space, **search}, training=training, **sections)
 
 
 def weights(run: Run) -> dict[str, str]:
@@ -212,7 +184,7 @@ def test_a_search_in_stages_is_trained_and_goes_on_where_it_was_killed(tmp_path:
     assert all(low <= member["hyperparameters"][RATE] <= high for member in members[3:])
     assert run.manifest()["candidates"] == [member["id"] for member in members[3:]]
     with pytest.raises(Killed):
-        train(job, tmp_path / "killed", kill_at=3)
+        train(job, tmp_path / "killed", killed_at(3))
     again = train(job, tmp_path / "killed")
     assert weights(again) == weights(run)
     for one in (run, again):
@@ -242,7 +214,7 @@ def test_chosen_configurations_are_trained_again_to_their_end_and_chosen_among(t
         "refit": {"seeds": 2},
     }
     with pytest.raises(Killed):
-        train(job_of(search), tmp_path / "run", kill_at=6)
+        train(job_of(search), tmp_path / "run", killed_at(6))
     run = train(job_of(search), tmp_path / "run")
     members, (event,) = run.manifest()["members"], run.journal.of_kind("refit")
     said = run.predictions("validation")

@@ -12,7 +12,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kept_ray import KeptRay
-from search_runs import HIDDEN, RATE, SPACE, Killed, job_of, killed_at, train, weights
+from search_runs import (
+    HIDDEN,
+    MIXED,
+    RATE,
+    SPACE,
+    STILL,
+    Killed,
+    assert_same_weights,
+    job_of,
+    killed_at,
+    train,
+    weights,
+)
 from torch import nn
 
 from ensemble_svc import pipeline
@@ -27,10 +39,6 @@ from ensemble_svc.store import outlook
 from ensemble_svc.store.reached import Reached
 from ensemble_svc.store.run import Run
 
-DECAY = "training.optimizer.weight_decay"
-STILL = {RATE: SPACE[RATE], DECAY: {"loguniform": [1e-4, 1.0]}}
-"""A space whose trials draw nothing inside a step, so that packed and alone differ by round-off."""
-MIXED = {**STILL, HIDDEN: {"choice": [[8], [4, 4]]}}
 HALVING = {"name": "halving", "factor": 2, "min_epochs": 1}
 HYPERBAND = {"name": "hyperband", "factor": 2}
 
@@ -49,11 +57,7 @@ def decisions(run: Run) -> list[tuple[int, bool, str]]:
 def assert_alike(run: Run, other: Run) -> None:
     """The same decisions, and weights to float tolerance."""
     assert decisions(run) == decisions(other)
-    for member in run.manifest()["members"]:
-        theirs = other.tensors(member["id"], "weights.safetensors")
-        for name, value in run.tensors(member["id"], "weights.safetensors").items():
-            torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=1e-5)
-    assert not list((run.path / "packs").glob("*"))
+    assert_same_weights(run, other)
 
 
 def sizes(run: Run) -> list[list[int]]:

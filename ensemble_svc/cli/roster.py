@@ -17,7 +17,7 @@ from ensemble_svc.cli.tables import add, blank
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.picked import LOST, best_first, picked
 from ensemble_svc.report.rows import MemberRow, member_table, status_words
-from ensemble_svc.report.text import DASH, clean, count, duration
+from ensemble_svc.report.text import DASH, brief, clean, count, duration
 from ensemble_svc.report.verdict import report_split
 from ensemble_svc.store.lineage import changed_words
 
@@ -33,7 +33,7 @@ def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
     """The members one by one; of more than ``limit`` some lost ones, then the best and the worst."""
     members = manifest.get("members") or ()
     shown = _lines_of(members, limit, manifest)
-    found = member_table(shown, _metric_columns(members), of=members)
+    found = member_table(shown, _metric_columns(members), of=members, say=brief)
     places = _places_of(members)
     where = ["Where"] if len(places) > 1 else []
     together = len(found.rows) > 1 and len({row.seconds for row in found.rows}) == 1
@@ -43,7 +43,7 @@ def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
     table.columns[1].no_wrap = True
     table.title = Text("\nMembers", style="bold")
     for row in found.rows:
-        values = [_brief(clean(cell, limit=16)) for cell in row.varied[:VARIED_UP_TO]]
+        values = [clean(cell, limit=16) for cell in row.varied[:VARIED_UP_TO]]
         plain = [*values, row.epochs, *row.metrics, *([] if together else [row.seconds])]
         plain += [clean(row.where, limit=24)] if where else []
         status = (row.status.removesuffix(" early"), _STATES[row.state])
@@ -53,14 +53,6 @@ def members_table(manifest: Mapping[str, Any], limit: int = 20) -> Table:
         "\n".join([*remarks, f"each trained for {found.rows[0].seconds}"] if together else remarks)
     )
     return table
-
-
-def _brief(cell: str) -> str:
-    """A fraction to three digits; all else as it is."""
-    try:
-        return f"{float(cell):.3g}" if "." in cell or "e" in cell else cell
-    except ValueError:
-        return cell
 
 
 def _lines_of(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ensemble_svc.errors import CorruptArtifact, StoreError
 from ensemble_svc.report.looks import Look, look
-from ensemble_svc.report.text import DASH, clean, duration, short_keys, value
+from ensemble_svc.report.text import DASH, brief, clean, duration, short_keys
 from ensemble_svc.store.outlook import (
     Best,
     best,
@@ -178,18 +178,13 @@ def best_words(run: Reached, found: Best) -> str:
     noun = "trial" if run.spec().search else "member"
     names = short_keys(found.values)
     keys = list(found.values.items())[:VALUES_UP_TO]
-    shown = ", ".join(f"{clean(names[key], limit=40)} {_short(own)}" for key, own in keys)
+    shown = ", ".join(f"{clean(names[key], limit=40)} {brief(own)}" for key, own in keys)
     shown += ", …" if len(found.values) > VALUES_UP_TO else ""
     tail = f" ({shown})" if shown else ""
     return (
         f"best so far: {noun} {found.number}, {face.label} {face.show(found.value)} {face.unit}".rstrip()
         + tail
     )
-
-
-def _short(thing: Any) -> str:
-    """A value with as many digits as one looks at."""
-    return f"{thing:.3g}" if isinstance(thing, float) else value(thing)
 
 
 def rungs_words(run: Reached) -> str:

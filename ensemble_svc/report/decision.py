@@ -12,6 +12,7 @@ from ensemble_svc.report.bytask import tasks_of, titled
 from ensemble_svc.report.looks import headline, look
 from ensemble_svc.report.text import clean, decimals, duration, is_number, joined, number, value
 from ensemble_svc.report.verdict import Metrics, gain_parts, report_split
+from ensemble_svc.store.spending import NOT_STARTED
 
 ROWS = {
     "validation": "validation rows",
@@ -70,18 +71,25 @@ def _ended(manifest: Mapping[str, Any]) -> Iterator[str]:
     """What a search's budget has ended, where it was used up."""
     members = manifest.get("members") or ()
     reasons = [str(member.get("reason") or "") for member in members]
-    never = sum(why.startswith("not started (budget") for why in reasons)
+    never = sum(why == NOT_STARTED for why in reasons)
     stopped = sum(why.startswith("budget") for why in reasons)
     if never or stopped:
-        parts = [
-            f"{part['used']:.3g} of {part['limit']:g} {clean(name.replace('_', '-'), limit=20)}"
-            for name, part in (manifest.get("budget") or {}).items()
-            if isinstance(part, Mapping)
-        ]
+        _, used = budget_used(manifest)
         yield (
-            f"The budget is used up ({', '.join(parts)}): it stopped {stopped:,} of {len(members):,} members and kept "
+            f"The budget is used up ({used}): it stopped {stopped:,} of {len(members):,} members and kept "
             f"{never:,} from beginning. Give a larger one and the same command to go on."
         )
+
+
+def budget_used(manifest: Mapping[str, Any]) -> tuple[float, str]:
+    """The largest share that is used of any part of a search's budget, and each part in words; 0 and none without."""
+    parts = {
+        clean(name.replace("_", "-"), limit=20): (part["used"], part["limit"])
+        for name, part in (manifest.get("budget") or {}).items()
+        if isinstance(part, Mapping)
+    }
+    share = max((used / limit for used, limit in parts.values()), default=0.0)
+    return share, ", ".join(f"{used:.3g} of {limit:g} {name}" for name, (used, limit) in parts.items())
 
 
 def _how(ensemble: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from ensemble_svc.report.drawing import Drawing
 from ensemble_svc.report.text import number
 
+LOG_FROM = 24
+"""Count from which an axis of counts is logarithmic."""
 Values = npt.NDArray[np.float64] | Sequence[float]
 
 
@@ -45,6 +47,13 @@ class Range:
         low, high = min(finite), max(finite)
         pad = (high - low) * margin or abs(high) * 0.05 or 0.5
         return cls(max(within[0], low - pad), min(within[1], high + pad), factor=factor, flipped=flipped)
+
+    @classmethod
+    def of_counts(cls, counts: Sequence[float]) -> Range:
+        """An axis of rising whole numbers, logarithmic where they go far."""
+        if counts[-1] >= LOG_FROM:
+            return cls(counts[0] * 0.93, counts[-1] * 1.06, log=True, whole=True)
+        return replace(cls.over(counts, margin=0.03), whole=True)
 
     def place(self, value: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Position of values along the axis: 0 at its start, 1 at its end."""

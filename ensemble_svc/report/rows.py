@@ -6,7 +6,7 @@ Pure and light: the terminal uses it too, so nothing here loads torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
 from typing import Any
@@ -131,18 +131,20 @@ def member_table(
     metrics: Sequence[tuple[str, str]],
     *,
     of: Sequence[Mapping[str, Any]] | None = None,
+    say: Callable[[Any], str] = value,
 ) -> MemberTable:
     """Members in the order given.
 
     Args:
         metrics: (split, metric) of each metric column.
+        say: words of a setting.
         of: all members of the run, where these are some: they decide the columns and their digits.
     """
     every = members if of is None else of
     varied = differing(every)[:VARIED_UP_TO]
     places = [_places(every, split, name) for split, name in metrics]
     heads = tuple(f"{clean(split, limit=20)} {look(name).label}" for split, name in metrics)
-    rows = tuple(_member_row(member, varied, metrics, places) for member in members)
+    rows = tuple(_member_row(member, varied, metrics, places, say) for member in members)
     named = tuple(zip(short(varied), map(clean, varied), strict=True))
     return MemberTable(named, heads, rows, any(member.get("lineage") for member in every))
 
@@ -185,6 +187,7 @@ def _member_row(
     varied: Sequence[str],
     metrics: Sequence[tuple[str, str]],
     places: Sequence[int],
+    say: Callable[[Any], str],
 ) -> MemberRow:
     own = settings_of(member)
     where = member.get("where") or {}
@@ -195,7 +198,7 @@ def _member_row(
     return MemberRow(
         id=clean(member.get("id", "")),
         index=value(member.get("index")),
-        varied=tuple(value(own.get(key)) for key in varied),
+        varied=tuple(say(own.get(key)) for key in varied),
         status=status_words(member),
         state=_state(member),
         reason=clean(member.get("reason") or "", limit=300),

@@ -129,6 +129,12 @@ def short_keys(keys: Iterable[str]) -> dict[str, str]:
     }
 
 
+def brief(thing: Any) -> str:
+    """A value with as many digits as one looks at."""
+    words = value(thing)
+    return f"{thing:.3g}" if isinstance(thing, float) and not words.isdecimal() else words
+
+
 def value(thing: Any) -> str:
     """An option's value as a job file would show it, shortened."""
     if thing is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ensemble_svc.report.bytask import titled
+from ensemble_svc.report.decision import budget_used
 from ensemble_svc.report.looks import look
 from ensemble_svc.report.rows import Gain, MetricRow, metric_rows
 from ensemble_svc.report.text import clean, count, duration
@@ -88,13 +89,5 @@ def _time(view: RunView) -> list[Tile]:
 
 def _budget(view: RunView) -> list[Tile]:
     """The part of the budget that is nearest to its end, and each part in words."""
-    parts = {
-        clean(name.replace("_", "-"), limit=20): (part["used"], part["limit"])
-        for name, part in (view.manifest.get("budget") or {}).items()
-        if isinstance(part, Mapping)
-    }
-    if not parts:
-        return []
-    share = max(used / limit for used, limit in parts.values())
-    below = ", ".join(f"{used:.3g} of {limit:g} {name}" for name, (used, limit) in parts.items())
-    return [Tile("Budget used", f"{100 * share:.0f}", "%", below)]
+    share, words = budget_used(view.manifest)
+    return [Tile("Budget used", f"{100 * share:.0f}", "%", words)] if words else []

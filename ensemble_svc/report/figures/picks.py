@@ -11,9 +11,6 @@ from ensemble_svc.report.panel import Panel, Range
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
 
-LOG_FROM = 24
-"""Picks from which their axis is logarithmic."""
-
 Curve = Sequence[Mapping[str, Any]]
 
 
@@ -29,14 +26,8 @@ def draw(view: RunView) -> list[Figure]:
 def _figure(points: Curve, name: str, split: str) -> Figure:
     face = look(name)
     picks, values = [float(point["picks"]) for point in points], [float(point[name]) for point in points]
-    log = picks[-1] >= LOG_FROM
-    across = (
-        Range(picks[0] * 0.93, picks[-1] * 1.06, log=True, whole=True)
-        if log
-        else Range.over(picks, margin=0.03)
-    )
     panel = Panel(
-        Range(across.low, across.high, log=log, whole=True),
+        Range.of_counts(picks),
         Range.over(values, factor=face.factor, within=face.span),
         label=f"{face.label} against the number of picks",
         x_label="picks",

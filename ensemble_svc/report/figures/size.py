@@ -11,9 +11,6 @@ from ensemble_svc.report.panel import Panel, Range
 from ensemble_svc.report.text import clean, is_number
 from ensemble_svc.report.view import RunView
 
-LOG_FROM = 24
-"""Members from which the axis of sizes is logarithmic."""
-
 Curve = Sequence[Mapping[str, Any]]
 
 
@@ -32,13 +29,7 @@ def _figure(points: Curve, name: str, split: str) -> Figure:
     face = look(name)
     sizes = [float(point["size"]) for point in points]
     mean, low, high = ([point[name][part] for point in points] for part in ("mean", "low", "high"))
-    log = sizes[-1] >= LOG_FROM
-    span = (
-        Range(sizes[0] * 0.93, sizes[-1] * 1.06, log=True, whole=True)
-        if log
-        else Range.over(sizes, margin=0.03)
-    )
-    across = Range(span.low, span.high, log=log, whole=True)
+    across = Range.of_counts(sizes)
     height = Range.over([*low, *high, *mean], factor=face.factor, within=face.span)
     panel = Panel(
         across,
