@@ -12,7 +12,7 @@ from ensemble_svc.store.atomic import read_verified
 from ensemble_svc.store.history import Columns, decode_history
 from ensemble_svc.store.lineage import settings_of
 from ensemble_svc.store.run import Run
-from ensemble_svc.tracking.naming import mark_of
+from ensemble_svc.tracking.naming import mark_of, settings_in_words
 
 OPEN = frozenset({"pending"})
 """Members that there is nothing to tell of yet."""
@@ -108,7 +108,7 @@ def _page(run: Run, entry: Mapping[str, Any], ended: float, *, chosen: bool) -> 
         reason=entry["reason"],
         seal=sha[:16] or "failed",
         ended=ended,
-        values={"index": str(entry["index"]), **{k: str(v) for k, v in settings_of(entry).items()}},
+        values=settings_in_words(entry["index"], settings_of(entry)),
         points=tuple(_points(history, ended)),
         finals=dict(_flat(entry["metrics"])),
         chosen=chosen,

@@ -11,8 +11,20 @@ from ensemble_svc.spec.trackers import Mlflow
 from ensemble_svc.store.journal import Journal
 from ensemble_svc.store.outlook import metric_of
 from ensemble_svc.store.reached import Member, Reached
-from ensemble_svc.tracking.naming import mark_of
-from ensemble_svc.tracking.to_mlflow import FAILED, SEAL, STATUS, Store, described, ending, key, ms
+from ensemble_svc.tracking.naming import mark_of, settings_in_words
+from ensemble_svc.tracking.to_mlflow import (
+    FAILED,
+    METRICS_AT_ONCE,
+    PARAMS_AT_ONCE,
+    SEAL,
+    STATUS,
+    Store,
+    described,
+    ending,
+    key,
+    ms,
+    parts,
+)
 
 LOSS = "train_loss"
 
@@ -74,8 +86,8 @@ class LiveMlflow:
     def _begin(self, member: Member) -> _Told:
         spec = member.spec
         number = self._store.created(self._parent, spec.id, spec.digest, time.time(), status=member.status)
-        values = {"index": str(spec.index), **{name: str(value) for name, value in spec.varied.items()}}
-        self._store.client.log_batch(number, params=described(values, {})[:100])
+        values = settings_in_words(spec.index, spec.varied)
+        self._store.client.log_batch(number, params=described(values, {})[:PARAMS_AT_ONCE])
         return _Told(number, 0, member.status, running=True, whole=False)
 
     def _go_on(self, member: Member, told: _Told) -> None:
@@ -95,8 +107,8 @@ class LiveMlflow:
                 if value is not None
             ]
             tags = [RunTag(STATUS, member.status)]
-            for at in range(0, max(1, len(metrics)), 800):
-                self._store.client.log_batch(told.number, metrics=metrics[at : at + 800], tags=tags)
+            for some in list(parts(metrics, METRICS_AT_ONCE)) or [[]]:
+                self._store.client.log_batch(told.number, metrics=some, tags=tags)
             told.epoch, told.status = max([told.epoch, *(point[0] for point in new)]), member.status
         if told.running and (member.sealed or member.status == "failed"):
             self._store.client.set_terminated(told.number, ending(member.status))

@@ -8,7 +8,7 @@ from typing import Any
 from ensemble_svc.spec.trackers import Wandb
 from ensemble_svc.store.outlook import metric_of
 from ensemble_svc.store.reached import Member, Reached
-from ensemble_svc.tracking.naming import mark_of
+from ensemble_svc.tracking.naming import mark_of, settings_in_words
 from ensemble_svc.tracking.to_wandb import Place, is_written
 
 LIVE_UP_TO = 64
@@ -50,7 +50,7 @@ class LiveWandb:
         """Its new epochs; a run that is opened gets all of them."""
         name, metric = member.spec.id, f"val_{metric_of(self._reached)}"
         if name not in self._open:
-            values = {"index": str(member.spec.index), **{k: str(v) for k, v in member.spec.varied.items()}}
+            values = settings_in_words(member.spec.index, member.spec.varied)
             self._open[name] = self._place.opened(name, values)
         for epoch, loss, value in member.curve:
             if epoch > told:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,11 @@ def mark_of(journal: Path) -> str:
     """The same for the same run folder, also where it was moved or goes on."""
     with journal.open("rb") as file:
         return sha256(file.readline()).hexdigest()[:16]
+
+
+def settings_in_words(index: int, settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a member is told of at its start: its number, and the values that are its own by dotted path."""
+    return {"index": str(index), **{path: str(value) for path, value in settings.items()}}
 
 
 def parameters(job: JobSpec) -> dict[str, str]:

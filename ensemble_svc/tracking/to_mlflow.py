@@ -181,7 +181,7 @@ class Store:
 
     def _describe(self, number: str, values: Mapping[str, str], known: Mapping[str, str]) -> None:
         """Write the parameters that are not there yet: one that is may not change."""
-        for some in _parts(described(values, known), PARAMS_AT_ONCE):
+        for some in parts(described(values, known), PARAMS_AT_ONCE):
             self.client.log_batch(number, params=some)
 
     def _measure(self, number: str, points: Sequence[tuple[str, float, int, int]]) -> None:
@@ -216,7 +216,7 @@ def _metrics(points: Sequence[tuple[str, float, int, int]]) -> Iterator[list[Any
     """Name, value, time and step of each, as MLflow has them, in parts that it takes in one call."""
     from mlflow.entities import Metric
 
-    return _parts([Metric(key(name), *rest) for name, *rest in points], METRICS_AT_ONCE)
+    return parts([Metric(key(name), *rest) for name, *rest in points], METRICS_AT_ONCE)
 
 
 def key(name: str) -> str:
@@ -229,7 +229,8 @@ def ms(seconds: float) -> int:
     return round(1000 * seconds)
 
 
-def _parts(values: Sequence[T], size: int) -> Iterator[list[T]]:
+def parts(values: Sequence[T], size: int) -> Iterator[list[T]]:
+    """The values in their order, so many at a time; nothing of none."""
     rest = iter(values)
     while some := list(islice(rest, size)):
         yield some
